@@ -1,0 +1,1 @@
+"""What a training run needs, whatever the task: loop, checkpoints, launch, logs, config, summary."""
