@@ -1,0 +1,72 @@
+"""The SE settings and the gate."""
+
+import pytest
+import torch
+from torch import nn
+
+from se_backbones import SEConfig, SEGate
+
+
+@pytest.mark.parametrize(
+    "settings, word",
+    [
+        ({"reduction": 0}, "reduction"),
+        ({"reduction": (16, 16)}, "reduction"),
+        ({"reduction": 16.0}, "reduction"),
+        ({"placement": "after"}, "standard, pre, post, identity"),
+        ({"stages": (1, 2)}, "stages"),
+        ({"squeeze": "mean"}, "avg, max"),
+        ({"gate": "softmax"}, "sigmoid, tanh, relu"),
+        ({"init": "zero"}, "default, neutral"),
+        ({"init": "neutral", "gate": "relu", "bias": False}, "relu gate without bias"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_what_is_allowed(settings, word):
+    with pytest.raises(ValueError, match=word):
+        SEConfig(**settings)
+
+
+def test_reduction_is_one_or_one_per_stage():
+    assert [SEConfig(reduction=8).reduction_of(stage) for stage in (2, 3, 4, 5)] == [8, 8, 8, 8]
+    assert [SEConfig(reduction=(2, 4, 8, 16)).reduction_of(stage) for stage in (2, 3, 4, 5)] == [2, 4, 8, 16]
+    assert SEConfig(reduction=[4]) == SEConfig(reduction=4)
+
+
+@pytest.mark.parametrize("squeeze", ["avg", "max"])
+@pytest.mark.parametrize("gate", ["sigmoid", "tanh", "relu"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_gate_is_the_papers_formula(squeeze, gate, bias):
+    torch.manual_seed(0)
+    module = SEGate(32, SEConfig(squeeze=squeeze, gate=gate, bias=bias), reduction=4)
+    if bias:
+        nn.init.normal_(module.fc1.bias)
+        nn.init.normal_(module.fc2.bias)
+    x = torch.randn(3, 32, 5, 7)
+    z = x.mean((2, 3)) if squeeze == "avg" else x.flatten(2).max(-1).values
+    w1, w2 = module.fc1.weight[:, :, 0, 0], module.fc2.weight[:, :, 0, 0]
+    b1, b2 = (module.fc1.bias, module.fc2.bias) if bias else (0.0, 0.0)
+    expected = getattr(torch, gate)(torch.relu(z @ w1.T + b1) @ w2.T + b2)
+    assert w1.shape == (8, 32)
+    torch.testing.assert_close(module(x)[:, :, 0, 0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("gate, constant", [("sigmoid", 0.5), ("relu", 1.0), ("tanh", 0.0)])
+def test_a_neutral_gate_is_one_constant_and_its_second_layer_learns_at_once(gate, constant):
+    torch.manual_seed(0)
+    module = SEGate(16, SEConfig(gate=gate, init="neutral"), reduction=4)
+    out = module(torch.randn(2, 16, 4, 4))
+    assert torch.equal(out, torch.full_like(out, constant))
+    (out * torch.randn_like(out)).sum().backward()
+    assert module.fc2.weight.grad.abs().sum() > 0
+
+
+def test_the_squeeze_of_a_large_fp16_map_does_not_overflow():
+    module = SEGate(8, SEConfig(), reduction=2).half()
+    out = module(torch.full((1, 8, 128, 128), 100.0, dtype=torch.float16))  # the sum alone is 1.6 million
+    assert out.isfinite().all()
+
+
+def test_the_squeezes_gradient_is_that_of_the_mean():
+    module = SEGate(8, SEConfig(), reduction=2).double()
+    x = torch.randn(2, 8, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(module, (x,))
