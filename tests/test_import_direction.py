@@ -25,8 +25,8 @@ MAY_IMPORT = {
 LAZY_IN_WEIGHTS = {"huggingface_hub", "numpy", "safetensors", "timm", "torchvision", "tqdm"}
 
 # Command lines longer than they should be, on purpose: set-up runs before anything of ours can be imported,
-# the demo and the benchmarks are stories of several steps.
-LONG_TOOLS = {"setup_environment.py", "install_detectron2.py", "demo.py"}
+# the benchmarks are stories of several steps.
+LONG_TOOLS = {"setup_environment.py", "install_detectron2.py"}
 LONG_TOOL_PREFIXES = ("benchmark",)
 LINES_OF_A_TOOL = 80
 

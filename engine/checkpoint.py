@@ -1,0 +1,91 @@
+"""Checkpoints that are whole or not there, and the search for the newest whole one."""
+
+from __future__ import annotations
+
+import logging
+import re
+import zipfile
+from pathlib import Path
+
+import torch
+
+from .errors import UserError
+from .files import atomic_path
+
+FORMAT = "se-backbones-checkpoint/1"
+_NUMBERED = re.compile(r"checkpoint_(\d{7,})\.pth")
+
+logger = logging.getLogger(__name__)
+
+
+def checkpoint_path(run: Path, iteration: int) -> Path:
+    """Where the checkpoint after ``iteration`` steps lies."""
+    return Path(run) / f"checkpoint_{iteration:07d}.pth"
+
+
+def save_checkpoint(path: Path, content: dict) -> Path:
+    """Writes a checkpoint so that a kill leaves the old file, or the new one, and nothing between.
+
+    Args:
+        content: tensors, numbers, strings, and dicts and lists of them; nothing that loading would have to run.
+    """
+    with atomic_path(path) as temporary:
+        torch.save({"format": FORMAT, **content}, temporary)
+    return Path(path)
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Reads one of our own checkpoints onto the CPU. Runs nothing from the file; every byte's checksum is checked.
+
+    Raises:
+        UserError: missing, damaged, not one of ours, or with content that would have to be run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint at {path}")
+    damage = _damage(path)
+    if damage:
+        raise UserError(f"checkpoint {path} is damaged ({damage}); take another one of its run folder")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"checkpoint {path} was refused: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path} is no checkpoint of this package (its format entry is not {FORMAT!r})")
+    return content
+
+
+def numbered_checkpoints(run: Path) -> list[Path]:
+    """The periodic checkpoints of a run folder, newest first, damaged ones too."""
+    found = [
+        (int(match[1]), path)
+        for path in Path(run).glob("checkpoint_*.pth")
+        if (match := _NUMBERED.fullmatch(path.name))
+    ]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def newest_checkpoint(run: Path) -> dict | None:
+    """The content of the newest checkpoint that verifies; a damaged one is passed over with a warning."""
+    for path in numbered_checkpoints(run):
+        try:
+            return load_checkpoint(path)
+        except UserError as error:
+            logger.warning("%s; trying the one before it", error)
+    return None
+
+
+def remove_old_checkpoints(run: Path, keep: int) -> None:
+    """Removes all but the newest ``keep`` periodic checkpoints."""
+    for path in numbered_checkpoints(run)[max(keep, 1) :]:
+        path.unlink(missing_ok=True)
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the archive, or None. PyTorch reads its zip files without looking at their checksums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+        return str(error)
+    return f"the checksum of {broken} does not match" if broken else None

@@ -1,0 +1,65 @@
+"""Which device a run uses, and in which precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from .errors import UserError
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device by name: ``auto`` is a GPU where there is one (this process's own under torchrun), else the CPU.
+
+    Raises:
+        UserError: a CUDA device was named and there is none, or the name is no device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name!r} is no device: use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"--device {name}: PyTorch sees no GPU here. Use --device cpu, or check the driver and that "
+            f"this PyTorch ({torch.__version__}) was built for CUDA"
+        )
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """The type in which autocast computes; ``torch.float32`` means no autocast.
+
+    ``auto`` is bf16 where the GPU has it, fp16 on older GPUs, and on a CPU bf16 where its instructions are there
+    (avx512_bf16 or amx) and float32 elsewhere: emulated bf16 is slower than float32.
+
+    Raises:
+        UserError: an unknown name, or fp16 on a CPU.
+    """
+    if name not in PRECISIONS:
+        raise UserError(f"precision must be one of {', '.join(PRECISIONS)}; got {name!r}")
+    if name == "fp16" and device.type == "cpu":
+        raise UserError("fp16 needs a GPU: on a CPU use bf16 or fp32")
+    if name == "auto":
+        if device.type == "cuda":
+            name = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        else:
+            name = "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "fp32"
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
+    """Mixed precision for a forward pass; does nothing for float32."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def describe_device(device: torch.device) -> str:
+    """A line for the log: the GPU's name and memory, or the CPU's threads."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"{device} ({properties.name}, {properties.total_memory / 2**30:.0f} GiB)"
+    return f"{device} ({torch.get_num_threads()} threads)"

@@ -1,0 +1,96 @@
+"""Processes: torchrun starts them, torch.distributed joins them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import uuid
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed.elastic.agent.server.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from engine import compat  # noqa: F401  (before detectron2)
+
+from detectron2.utils import comm
+
+from .errors import UserError
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def relaunch(num_processes: int) -> int | None:
+    """Runs this command again as several processes on this machine, through torchrun's launcher.
+
+    Returns:
+        the exit code of the first process that failed, or 0; None where there is nothing to start, since one process
+        is enough or this one was started so: the caller then does the work itself.
+
+    Raises:
+        UserError: fewer than one process, or more than there are GPUs where there are GPUs.
+    """
+    if num_processes < 1:
+        raise UserError(f"--num-gpus must be at least 1; got {num_processes}")
+    if num_processes == 1 or under_torchrun():
+        return None
+    if torch.cuda.is_available() and num_processes > torch.cuda.device_count():
+        raise UserError(f"--num-gpus {num_processes}: this machine has {torch.cuda.device_count()}")
+    # The processes say themselves what went wrong; the launcher's own report would bury it.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // num_processes, 1)))
+    settings = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(settings, sys.executable)(*sys.argv)
+    except ChildFailedError as error:
+        return min(error.failures.values(), key=lambda failure: failure.timestamp).exitcode
+    except SignalException as error:
+        return 128 + error.sigval
+    return 0
+
+
+def join_processes(device: torch.device) -> torch.device:
+    """Joins torchrun's processes: nccl on GPUs, gloo on CPUs. Without torchrun it does nothing.
+
+    Returns:
+        this process's own device.
+    """
+    if not under_torchrun():
+        return device
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        # An hour: an evaluation's AP is computed by one process while the others wait.
+        dist.init_process_group(backend, timeout=timedelta(hours=1))
+    return device
+
+
+def leave_processes() -> None:
+    """The opposite of ``join_processes``."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set in at least one process. All of them must call it."""
+    if comm.get_world_size() == 1:
+        return flag
+    tensor = torch.tensor([int(flag)], device=device)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return bool(tensor.item())

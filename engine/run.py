@@ -1,0 +1,110 @@
+"""A run's folder: whether it may be used, what it began with, and what it came to."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from fvcore.common.config import CfgNode
+
+from .checkpoint import newest_checkpoint, numbered_checkpoints
+from .errors import UserError
+from .files import write_atomically
+
+_OURS = (
+    "checkpoint_*.pth",
+    "model_final.pth",
+    "metrics.jsonl",
+    "result.json",
+    "events.out.tfevents*",
+    "summary.html",
+)
+
+
+def open_run(run: Path, resume: bool, overwrite: bool) -> dict | None:
+    """Readies a run folder for training; the first process alone may call it.
+
+    Returns:
+        the newest whole checkpoint's content when resuming; None to start anew.
+
+    Raises:
+        UserError: the folder holds a run and neither ``resume`` nor ``overwrite`` was asked for, or its checkpoints
+            are all damaged.
+    """
+    run = Path(run)
+    if run.exists() and not run.is_dir():
+        raise UserError(f"OUTPUT_DIR {run} is a file; name a folder")
+    for torn in run.glob(".*.part*"):  # what a kill in the middle of a write left behind
+        torn.unlink()
+    old = [path for pattern in _OURS for path in run.glob(pattern)]
+    if resume:
+        checkpoint = newest_checkpoint(run)
+        if checkpoint is None and numbered_checkpoints(run):
+            raise UserError(f"every checkpoint in {run} is damaged: start anew with --overwrite, or another OUTPUT_DIR")
+        if checkpoint is not None or not old:
+            return checkpoint
+    if old and not overwrite and not resume:
+        raise UserError(
+            f"{run} already holds a run ({old[0].name}). Go on from it with --resume, begin again with --overwrite, "
+            f"or give another folder: OUTPUT_DIR …"
+        )
+    for path in old:
+        path.unlink()
+    for folder in ("predictions", "plots"):
+        shutil.rmtree(run / folder, ignore_errors=True)
+    run.mkdir(parents=True, exist_ok=True)
+    return None
+
+
+def write_config(run: Path, cfg: CfgNode) -> None:
+    """``config.yaml``: every key with the value it has in this run; it can be given as --config."""
+    write_atomically(Path(run) / "config.yaml", cfg.dump())
+
+
+def differing_keys(then: CfgNode, now: CfgNode, prefix: str = "") -> list[str]:
+    """Lines ``KEY: old -> new`` for the keys whose values differ, for a run that is resumed."""
+    lines = []
+    for key, value in now.items():
+        if isinstance(value, CfgNode):
+            lines += differing_keys(then[key], value, f"{prefix}{key}.")
+        elif value != then[key]:
+            lines.append(f"{prefix}{key}: {then[key]} -> {value}")
+    return lines
+
+
+def command() -> str:
+    """The command that started this process, as it could be typed again."""
+    script = os.path.relpath(sys.argv[0]) if os.path.isfile(sys.argv[0]) else os.path.basename(sys.argv[0])
+    text = shlex.join(["python", script, *sys.argv[1:]])
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return text if processes == 1 else f"torchrun --nproc-per-node {processes} {text.removeprefix('python ')}"
+
+
+def versions() -> dict[str, str]:
+    """The versions a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in ("se-backbones", "torch", "torchvision", "detectron2", "pb1-detectron2", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware(device: torch.device) -> str:
+    """One line: the GPUs, or the processor and how many cores this process may use."""
+    if device.type == "cuda":
+        return f"{int(os.environ.get('WORLD_SIZE', '1'))} x {torch.cuda.get_device_name(device)}"
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{model}, {len(os.sched_getaffinity(0))} cores"

@@ -1,0 +1,62 @@
+"""SIGTERM and Ctrl-C end a run with its work saved."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import UserError
+
+
+class Stopped(UserError):
+    """The run was asked to end, and did after saving."""
+
+    def __init__(self, signal_name: str, iteration: int, run: Path):
+        super().__init__(
+            f"stopped by {signal_name} after step {iteration}; everything is saved in {run}. "
+            f"The same command with --resume goes on from there"
+        )
+
+
+class StopRequest:
+    """Notes SIGTERM and SIGINT while its block runs, so that the loop can end between two steps.
+
+    A second signal ends the process at once, as it would have without this class.
+    """
+
+    def __init__(self):
+        self.signal_name: str | None = None
+        self._make_error: Callable[[str], Exception] | None = None
+        self._previous: dict = {}
+
+    @property
+    def requested(self) -> bool:
+        return self.signal_name is not None
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers there alone
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
+
+    def _handle(self, number, _frame) -> None:
+        self.signal_name = signal.Signals(number).name
+        self.__exit__()
+        if self._make_error is not None:
+            raise self._make_error(self.signal_name)
+
+    @contextmanager
+    def interrupting(self, make_error: Callable[[str], Exception]):
+        """Inside, a signal raises at once: for long work that may be cut off, such as an evaluation."""
+        self._make_error = make_error
+        try:
+            yield
+        finally:
+            self._make_error = None

@@ -1,0 +1,222 @@
+"""One HTML file that tells a person what a training run was and what came of it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from engine import summary_page as html
+from engine.files import write_atomically
+from engine.plots import write_training_plots
+from engine.run_reader import Run, find, read_run
+from engine.summary_facts import KINDS, describe, headline, origin_facts, training_facts
+
+CURVE_BYTES, PICTURE_BYTES = 1_300_000, 3_300_000  # base64 included: a page that can be mailed
+MOST_PICTURES = 24
+MOST_BARS = 48
+# Longest side in pixels and JPEG quality, tried in turn until the pictures fit.
+PICTURE_SIZES = ((1200, 85), (1000, 80), (800, 75), (640, 70), (480, 65))
+
+# What a figure means: COCO's twelve (cocodataset.org/#detection-eval) and a scene classifier's.
+MEANINGS = {
+    "AP": "IoU 0.50 to 0.95",
+    "AP50": "IoU 0.50",
+    "AP75": "IoU 0.75",
+    "APs": "small objects, below 32² pixels",
+    "APm": "medium objects",
+    "APl": "large objects, above 96² pixels",
+    "AR1": "recall, 1 detection an image",
+    "AR10": "recall, 10 detections an image",
+    "AR100": "recall, 100 detections an image",
+    "ARs": "recall, small objects",
+    "ARm": "recall, medium objects",
+    "ARl": "recall, large objects",
+    "top1": "accuracy, first guess",
+    "top5": "accuracy, among five guesses",
+    "top1_error": "first guess wrong",
+    "top5_error": "not among five guesses",
+    "ece": "expected calibration error",
+}
+PLOT_ORDER = ("evaluation", "losses", "learning_rate", "throughput")
+
+
+def write_summary(run_dir) -> Path:
+    """Write `run_dir`/summary.html from the files of the run, and draw its curves into `run_dir`/plots first.
+
+    The page loads nothing from elsewhere, has its pictures inside, and stays below about 5 MB. Any file of
+    the run may be missing or damaged: the page then says so. Returns the page's path. Raises UserError if
+    `run_dir` is no folder.
+    """
+    run = read_run(run_dir)
+    if run.rows:
+        write_training_plots(run.folder)
+    title = describe(run)
+    kind = {"detection": "Object detection", "places365": "Scene classification"}.get(run.task, "Training run")
+    sections = [
+        f'<p class="eyebrow">{kind} · {html.escape(run.name)}</p><h1>{html.escape(title)}</h1>',
+        html.tiles(headline(run)),
+        *_results(run),
+        *_pictures(run),
+        *_curves(run),
+        *_about(run),
+        *_commands(run),
+        *_documents(run),
+    ]
+    sections.insert(2, _notes(run))  # made last, as reading the pictures may have added to what is missing
+    written = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    sections.append(f"<footer>Written {written} from the files in {html.escape(run.folder)}</footer>")
+    return write_atomically(run.folder / "summary.html", html.page(f"{title} · {run.name}", sections))
+
+
+def _results(run: Run) -> Iterator[str]:
+    if not run.figures:
+        return
+    tables, categories, most = [], [], 0
+    for kind, group in run.figures.items():
+        rows = [(name, MEANINGS.get(name, ""), value) for name, value in group.items() if _is_figure(value)]
+        tables.append(f'<div class="card"><h3>{KINDS[kind]}, percent</h3>{html.figures(rows)}</div>')
+        values = find(run.result, f"per_category.{kind}")
+        if isinstance(values, dict) and values:
+            categories.append(_categories(KINDS[kind], values))
+            most = max(most, len(values))
+    # The evaluation's curve fills the shorter of the two columns.
+    curve, _ = _inline([path for path in _plots(run) if path.stem == PLOT_ORDER[0]], 1600, 85)
+    (tables if most > 10 else categories).extend(html.figure(uri, path.stem, "curve") for path, uri, _ in curve)
+    stacks = "".join(f'<div class="stack">{"".join(cards)}</div>' for cards in (tables, categories) if cards)
+    yield f'<h2>Results</h2><div class="columns">{stacks}</div>'
+
+
+def _categories(title: str, values: dict) -> str:
+    """A card of bars; of many categories the best and the weakest, and all on a click."""
+    known = sorted(((name, value) for name, value in values.items() if html.number(value) != "–"), key=lambda i: -i[1])
+    without = [(name, None) for name, value in values.items() if html.number(value) == "–"]
+    note = f'<p class="muted">–: no such object in the data ({len(without)})</p>' if without else ""
+    everything = html.bars(known + without) + note
+    if len(values) <= MOST_BARS:
+        return f'<div class="card"><h3>{title} by category, percent</h3>{everything}</div>'
+    few = MOST_BARS // 4
+    return (
+        f'<div class="card"><h3>{title} by category, percent: the best</h3>{html.bars(known[:few])}'
+        f'<h3 class="next">the weakest</h3>{html.bars(known[few:][-few:])}'
+        f"<details><summary>All {len(values)} categories</summary><div>{everything}</div></details></div>"
+    )
+
+
+def _pictures(run: Run) -> Iterator[str]:
+    chosen = run.pictures[:MOST_PICTURES]
+    inlined, skipped = [], []
+    for longest, quality in PICTURE_SIZES:
+        inlined, skipped = _inline(chosen, longest, quality)
+        if sum(len(uri) for _, uri, _ in inlined) <= PICTURE_BYTES:
+            break
+    while sum(len(uri) for _, uri, _ in inlined) > PICTURE_BYTES:
+        inlined.pop()
+    run.missing.extend(skipped)
+    if inlined:
+        # Ground truth beside prediction makes a picture two wide, and two such side by side are too small to
+        # read.
+        wide = " wide" if np.median([size[0] / size[1] for *_, size in inlined]) > 1.8 else ""
+        cards = "".join(html.figure(uri, path.name) for path, uri, _ in inlined)
+        more = (
+            f' <span class="muted">{len(inlined)} of {len(run.pictures)}</span>' if run.pictures[len(inlined) :] else ""
+        )
+        yield f'<h2>Predictions{more}</h2><div class="pictures{wide}">{cards}</div>'
+
+
+def _plots(run: Run) -> list[Path]:
+    rank = {name: index for index, name in enumerate(PLOT_ORDER)}
+    paths = (run.folder / "plots").glob("[!.]*.png")
+    return sorted(paths, key=lambda path: (rank.get(path.stem, len(rank)), path.name))
+
+
+def _curves(run: Run) -> Iterator[str]:
+    shown_above = PLOT_ORDER[0] if run.figures else None
+    inlined, skipped = _inline([path for path in _plots(run) if path.stem != shown_above], 1600, 85)
+    run.missing.extend(skipped)
+    cards, size = [], 0
+    for path, uri, (width, height) in inlined:
+        size += len(uri)
+        if size > CURVE_BYTES:
+            run.missing.append(f"plots/{path.name}: left out here, as the page would become too large")
+            continue
+        # Figures of many panels need the whole width.
+        kind = "curve full" if path.stem not in PLOT_ORDER and width * height > 1e6 else "curve"
+        cards.append(html.figure(uri, path.stem.replace("_", " "), kind))
+    if cards:
+        yield f'<h2>Curves</h2><div class="columns">{"".join(cards)}</div>'
+
+
+def _about(run: Run) -> Iterator[str]:
+    cards = [
+        ("What was trained", html.facts(training_facts(run))),
+        ("How it was made", html.facts(origin_facts(run))),
+    ]
+    cards = [f'<div class="card"><h3>{title}</h3>{table}</div>' for title, table in cards if table]
+    if cards:
+        yield f'<h2>About this run</h2><div class="columns">{"".join(cards)}</div>'
+
+
+def _commands(run: Run) -> Iterator[str]:
+    if not run.task:
+        return
+    train, predict = {
+        "detection": ("tools/train_net.py", "tools/predict.py"),
+        "places365": ("tools/train_places365.py", "tools/predict_scene.py"),
+    }[run.task]
+    folder, config = shlex.quote(str(run.folder)), shlex.quote(str(run.folder / "config.yaml"))
+    again = shlex.quote(str(run.folder / "evaluation"))
+    steps = []
+    if run.weights:
+        weights = shlex.quote(str(run.weights))
+        steps = [
+            (
+                "Predict on pictures, folders or videos",
+                f"python {predict} --weights {weights} PICTURES --output OUTPUT",
+            ),
+            (
+                "Evaluate again, into a folder of its own",
+                f"python {train} --config {config} --eval-only MODEL.WEIGHTS {weights} OUTPUT_DIR {again}",
+            ),
+        ]
+    steps.append(("Go on from the newest checkpoint", f"python {train} --config {config} --resume OUTPUT_DIR {folder}"))
+    blocks = [
+        f'<div class="step"><p>{html.escape(what)}</p><pre><code>{html.escape(command)}</code></pre></div>'
+        for what, command in steps
+    ]
+    yield f'<h2>Use this run</h2><div class="card">{"".join(blocks)}</div>'
+
+
+def _documents(run: Run) -> Iterator[str]:
+    if run.config_text:
+        yield html.details("Settings (config.yaml)", f"<pre>{html.escape(run.config_text)}</pre>")
+    if run.result:
+        text = json.dumps(run.result, indent=2, ensure_ascii=False)
+        yield html.details("Everything in result.json", f"<pre>{html.escape(text)}</pre>")
+
+
+def _notes(run: Run) -> str:
+    notes = "".join(f"<li>{html.escape(line)}</li>" for line in run.missing)
+    missing = f"<p>Not in this run's folder, or not readable:</p><ul>{notes}</ul>" if notes else ""
+    listings = ", ".join(path.name for path in run.annotation_problems)
+    problems = f"<p>The annotations had problems: see {html.escape(listings)}.</p>" if listings else ""
+    return f'<div class="card warn">{problems}{missing}</div>' if problems or missing else ""
+
+
+def _inline(paths, longest: int, quality: int):
+    """([(path, data URI, (width, height))], [what could not be read])."""
+    inlined, skipped = [], []
+    for path in paths:
+        try:
+            inlined.append((path, *html.inline_image(path, longest, quality)))
+        except Exception as error:  # a damaged picture makes Pillow's readers raise almost anything
+            skipped.append(f"{path.parent.name}/{path.name}: cannot be read ({error})")
+    return inlined, skipped
+
+
+def _is_figure(value) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
