@@ -1,0 +1,521 @@
+"""COCO AP equals pycocotools', whichever evaluator is used, and says what is wrong with what it is given."""
+
+import contextlib
+import copy
+import io
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools import cocoeval
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from detection import coco_evaluators
+from detection.coco_ap import FIGURES, compare_evaluators, evaluate_coco, format_table
+from detection.coco_evaluators import (
+    EVALUATORS,
+    TOLERANCE,
+    choose_evaluator,
+    evaluate_with,
+    largest_difference,
+)
+from detection.coco_problems import hard_problem, random_problem
+from detection.coco_records import build_problem
+from engine.errors import UserError
+
+RESULTS = Path(os.environ.get("SE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "coco_results"
+COCO_100 = "cocoapi_val2014_100/instances_val2014_100.json"
+PAIRS = {
+    "cocoapi_val2014_100 bbox": (
+        COCO_100,
+        "cocoapi_val2014_100/instances_val2014_fakebbox100_results.json",
+        "bbox",
+    ),
+    "cocoapi_val2014_100 segm": (
+        COCO_100,
+        "cocoapi_val2014_100/instances_val2014_fakesegm100_results.json",
+        "segm",
+    ),
+    "fce_small": ("fce_small/gt_dataset.json", "fce_small/dt_dataset.json", "bbox"),
+}
+needs_results = pytest.mark.skipif(not RESULTS.is_dir(), reason=f"no {RESULTS} (set SE_DATA to the data's folder)")
+
+
+@pytest.fixture(params=EVALUATORS)
+def evaluator(request):
+    pytest.importorskip(EVALUATORS[request.param][0])
+    return request.param
+
+
+def pycocotools_stats(ground_truth, detections, iou_type):
+    """The twelve figures by pycocotools' own path from dictionaries to figures, nothing of ours in
+    between."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = copy.deepcopy(ground_truth)
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(detections)), iou_type)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats, evaluation.eval["precision"]
+
+
+def small():
+    """Two images, three categories with gapped ids of which 7 has no annotation; one right detection."""
+    ground_truth = {
+        "images": [{"id": 10, "height": 100, "width": 100}, {"id": 4, "height": 100, "width": 100}],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}, {"id": 90, "name": "cup"}],
+        "annotations": [
+            {"id": 5, "image_id": 10, "category_id": 3, "bbox": [10, 10, 40, 40], "area": 1600, "iscrowd": 0},
+            {"id": 6, "image_id": 4, "category_id": 90, "bbox": [0, 0, 10, 10], "area": 100, "iscrowd": 0},
+        ],
+    }
+    return ground_truth, [{"image_id": 10, "category_id": 3, "bbox": [10, 10, 40, 40], "score": 0.9}]
+
+
+@needs_results
+@pytest.mark.parametrize("pair", PAIRS)
+def test_published_pairs_to_full_precision(pair, evaluator):
+    truth, found, iou_type = PAIRS[pair]
+    expected = json.loads((RESULTS / "pycocotools_2.0.11_stats.json").read_text())[pair]
+    result = evaluate_coco(RESULTS / truth, RESULTS / found, (iou_type,), evaluator)
+    assert result.stats[iou_type] == pytest.approx(list(expected["stats"].values()), abs=1e-9)
+    assert list(result.figures[iou_type]) == list(expected["stats"]) == list(FIGURES)
+    assert (result.images, result.ground_truths, result.detections) == (
+        expected["images"],
+        expected["gts"],
+        expected["dets"],
+    )
+
+
+@needs_results
+def test_files_give_each_category_its_own_ap():
+    truth, found, _ = PAIRS["cocoapi_val2014_100 bbox"]
+    result = evaluate_coco(RESULTS / truth, RESULTS / found)
+    data = json.loads((RESULTS / truth).read_text())
+    _, precision = pycocotools_stats(data, json.loads((RESULTS / found).read_text()), "bbox")
+    for index, category in enumerate(sorted(data["categories"], key=lambda one: one["id"])):
+        values = precision[:, :, index, 0, 2]
+        ap = result.per_category["bbox"][category["name"]]
+        assert ap is None if (values == -1).all() else ap == pytest.approx(100 * values.mean(), abs=1e-9)
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_generated_problems_equal_pycocotools(iou_type, evaluator):
+    for seed in range(60 if iou_type == "bbox" else 30):
+        shape = {"images": 4 + seed % 4, "categories": 2 + seed % 5, "crowded": seed % 10 == 0}
+        truth, found = random_problem(seed, masks=iou_type == "segm", **shape)
+        stats, _ = pycocotools_stats(truth, found, iou_type)
+        result = evaluate_coco(truth, found, (iou_type,), evaluator)
+        assert result.stats[iou_type] == pytest.approx(stats.tolist(), abs=1e-9), f"seed {seed}"
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_arrays_equal_pycocotools_element_by_element(iou_type, evaluator):
+    problem = hard_problem(iou_type)
+    difference = largest_difference(evaluate_with(evaluator, problem), evaluate_with("pycocotools", problem))
+    assert difference <= TOLERANCE
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_no_detections_give_zero(iou_type, evaluator):
+    truth, _ = random_problem(3, masks=iou_type == "segm")
+    result = evaluate_coco(truth, [], (iou_type,), evaluator)
+    assert all(value in (0.0, None) for value in result.figures[iou_type].values())
+    assert result.figures[iou_type]["AP"] == 0.0
+    assert list(result.per_category[iou_type].values())[-1] is None  # the category without annotations
+    assert "-" in format_table(result)
+
+
+def test_nothing_to_find_gives_none(evaluator):
+    truth, found = small()
+    truth["annotations"] = []
+    for detections in ([], found):
+        result = evaluate_coco(truth, detections, evaluator=evaluator)
+        assert set(result.figures["bbox"].values()) == {None}
+        assert set(result.per_category["bbox"].values()) == {None}
+        assert result.stats["bbox"] == [-1.0] * 12
+    truth["categories"] = []
+    assert "no categories" in format_table(evaluate_coco(truth, [], evaluator=evaluator))
+
+
+def test_crowd_is_neither_found_nor_missed(evaluator):
+    truth, found = small()
+    truth["annotations"][1]["iscrowd"] = 1
+    truth["annotations"][1]["bbox"] = [0, 0, 50, 50]
+    inside = [{"image_id": 4, "category_id": 90, "bbox": [x, x, 9, 9], "score": 0.99} for x in range(5)]
+    result = evaluate_coco(truth, found + inside, evaluator=evaluator)
+    assert result.per_category["bbox"] == {"cat": pytest.approx(100.0), "dog": None, "cup": None}
+    assert result.figures["bbox"]["AP"] == pytest.approx(100.0)
+
+
+def test_auto_takes_the_first_that_is_right():
+    name, passed_over = choose_evaluator("bbox")
+    installed = [one for one, (module, _) in EVALUATORS.items() if coco_evaluators.importlib.util.find_spec(module)]
+    assert name == installed[0]
+    assert len(passed_over) == list(EVALUATORS).index(name)
+    assert evaluate_coco(*small()).evaluator == name
+
+
+def without_crowds(problem):
+    return replace(problem, ground_truth=replace(problem.ground_truth, crowd=problem.ground_truth.crowd * False))
+
+
+def with_ties_reversed(problem):
+    found = problem.detections
+    order = np.arange(len(found))[::-1]
+    fields = {name: getattr(found, name)[order] for name in ("image", "category", "box", "area", "crowd", "score")}
+    mask = None if found.mask is None else found.mask[::-1]
+    return replace(problem, detections=replace(found, mask=mask, **fields))
+
+
+def with_open_area_limits(problem):
+    truth = problem.ground_truth
+    at_limit = np.isin(truth.area, [32.0**2, 96.0**2])
+    return replace(problem, ground_truth=replace(truth, area=truth.area + at_limit))
+
+
+def with_detection_areas_forgotten(problem):
+    found = problem.detections
+    return replace(problem, detections=replace(found, area=np.zeros(len(found))))
+
+
+def with_looser_overlaps(problem):
+    found = problem.detections
+    return replace(problem, detections=replace(found, box=found.box * [1, 1, 1 + 1e-6, 1]))
+
+
+MISTAKES = [without_crowds, with_ties_reversed, with_open_area_limits, with_detection_areas_forgotten]
+
+
+@pytest.mark.parametrize(
+    ("iou_type", "mistake"),
+    [("bbox", one) for one in [*MISTAKES, with_looser_overlaps]] + [("segm", one) for one in MISTAKES],
+)
+def test_hard_problem_tells_a_wrong_evaluator(monkeypatch, iou_type, mistake):
+    right = EVALUATORS["pycocotools"]
+    wrong = ("pycocotools", lambda problem: right[1](mistake(problem)))
+    monkeypatch.setattr(coco_evaluators, "EVALUATORS", {"wrong": wrong, "pycocotools": right})
+    name, passed_over = choose_evaluator.__wrapped__(iou_type)
+    assert name == "pycocotools"
+    assert "differs from pycocotools" in passed_over[0]
+
+
+@pytest.mark.parametrize("limit", [99, 101])
+def test_hard_problem_tells_a_wrong_limit_of_detections(monkeypatch, limit):
+    def limited(problem):
+        with monkeypatch.context() as patch:
+            original = cocoeval.Params.setDetParams
+            patch.setattr(cocoeval.Params, "setDetParams", lambda params: (original(params), set_limit(params)))
+            return right[1](problem)
+
+    def set_limit(params):
+        params.maxDets = [1, 10, limit]
+
+    right = EVALUATORS["pycocotools"]
+    evaluators = {"wrong": ("pycocotools", limited), "pycocotools": right}
+    monkeypatch.setattr(coco_evaluators, "EVALUATORS", evaluators)
+    name, passed_over = choose_evaluator.__wrapped__("bbox")
+    assert name == "pycocotools"
+    assert "differs from pycocotools" in passed_over[0]
+
+
+def test_auto_survives_evaluators_that_crash_or_are_absent(monkeypatch):
+    def crash(problem):
+        raise RuntimeError("out of luck")
+
+    evaluators = {
+        "absent": ("no_such_module_anywhere", crash),
+        "crashing": ("pycocotools", crash),
+        "pycocotools": EVALUATORS["pycocotools"],
+    }
+    monkeypatch.setattr(coco_evaluators, "EVALUATORS", evaluators)
+    name, (absent, crashing) = choose_evaluator.__wrapped__("bbox")
+    assert name == "pycocotools"
+    assert "absent is not installed" in absent
+    assert "out of luck" in crashing
+    with pytest.raises(UserError, match="unknown evaluator 'best'"):
+        evaluate_coco(*small(), evaluator="best")
+
+
+def test_evaluators_print_nothing(evaluator, capfd):
+    evaluate_coco(*small(), evaluator=evaluator)
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
+
+
+def test_inputs_are_not_changed():
+    for truth, found in (small(), random_problem(1, masks=True)):
+        before = copy.deepcopy((truth, found))
+        evaluate_coco(truth, found, None)
+        assert (truth, found) == before
+
+
+def test_ids_are_identity_and_order_alone(evaluator):
+    """Gapped, negative or textual ids give the figures that 1, 2, 3, ... give."""
+    truth, found = random_problem(8, images=6)
+    expected = evaluate_coco(truth, found, evaluator=evaluator).stats
+    for rename in (lambda one: one - 5000, lambda one: f"image {one:06d}", lambda one: one * 2**40):
+        renamed, moved = copy.deepcopy((truth, found))
+        for record in renamed["images"]:
+            record["id"] = rename(record["id"])
+        for record in renamed["annotations"] + moved:
+            record["image_id"] = rename(record["image_id"])
+        assert evaluate_coco(renamed, moved, evaluator=evaluator).stats == expected
+
+
+def test_annotation_ids_of_zero_or_repeated_are_evaluated_and_said(evaluator):
+    truth, found = small()
+    truth["annotations"][0]["id"] = 0
+    result = evaluate_coco(truth, found, evaluator=evaluator)
+    assert result.per_category["bbox"]["cat"] == pytest.approx(100.0)
+    assert any("id 0" in note for note in result.notes)
+    truth["annotations"][0]["id"] = truth["annotations"][1]["id"]
+    result = evaluate_coco(truth, found, evaluator=evaluator)
+    assert result.per_category["bbox"]["cat"] == pytest.approx(100.0)
+    assert any("more than once" in note for note in result.notes)
+
+
+def test_what_the_format_leaves_open():
+    truth, found = small()
+    for annotation in truth["annotations"]:
+        del annotation["area"], annotation["iscrowd"], annotation["id"]
+    truth["annotations"].append({"image_id": 99, "category_id": 3, "bbox": [0, 0, 1, 1]})
+    result = evaluate_coco(truth, found)
+    assert result.figures["bbox"]["APm"] == pytest.approx(100.0)  # 40 x 40, from the box
+    assert result.ground_truths == 2
+    assert any("have no area" in note for note in result.notes)
+    assert any("1 annotations of unlisted images" in note for note in result.notes)
+
+
+def test_masks_count_their_own_area_even_beside_a_box():
+    """A mask of area 100 in a box of 40 x 40 is small, with and without the box in the record."""
+    truth, found = random_problem(5, masks=True)
+    boxed = [{**record, "bbox": [0, 0, 59, 59]} for record in found]
+    assert evaluate_coco(truth, boxed, ("segm",)).stats == evaluate_coco(truth, found, ("segm",)).stats
+
+
+def test_boxes_come_from_masks_where_there_are_none():
+    truth, found = random_problem(5, masks=True)
+    stats, _ = pycocotools_stats(truth, found, "bbox")
+    assert evaluate_coco(truth, found).stats["bbox"] == pytest.approx(stats.tolist(), abs=1e-9)
+
+
+def test_polygons_and_uncompressed_runs_are_masks_too():
+    truth = small()[0]
+    square = [10, 10, 50, 10, 50, 50, 10, 50]
+    for annotation in truth["annotations"]:
+        annotation["segmentation"] = [square]
+    runs = {"size": [100, 100], "counts": [1010] + [40, 60] * 39 + [40, 5050]}
+    for shape in ([square], runs):
+        found = [{"image_id": 10, "category_id": 3, "segmentation": shape, "score": 1}]
+        assert evaluate_coco(truth, found, ("segm",)).per_category["segm"]["cat"] == pytest.approx(100.0)
+
+
+def test_more_than_255_masks():
+    truth, found = random_problem(2, masks=True)
+    found = [record for record in found for _ in range(300 // len(found) + 1)]
+    stats, _ = pycocotools_stats(truth, found, "segm")
+    assert evaluate_coco(truth, found, ("segm",)).stats["segm"] == pytest.approx(stats.tolist(), abs=1e-9)
+
+
+def test_iou_types_are_found():
+    assert list(evaluate_coco(*small(), iou_types=None).figures) == ["bbox"]
+    truth, found = random_problem(1, masks=True)
+    assert list(evaluate_coco(truth, found, None).figures) == ["segm"]
+    both = [{**record, "bbox": [0, 0, 5, 5]} for record in found]
+    assert list(evaluate_coco(truth, both, None).figures) == ["bbox", "segm"]
+
+
+def test_class_names():
+    result = evaluate_coco(*small(), class_names=["a", "b", "c"])
+    assert list(result.per_category["bbox"]) == ["a", "b", "c"]
+    with pytest.raises(UserError, match="2 class names .* 3 categories"):
+        evaluate_coco(*small(), class_names=["a", "b"])
+    truth, found = small()
+    truth["categories"][1]["name"] = "cat"
+    del truth["categories"][2]["name"]
+    assert list(evaluate_coco(truth, found).per_category["bbox"]) == ["cat (id 3)", "cat (id 7)", "90"]
+
+
+def test_table_is_aligned():
+    truth, found = random_problem(4, categories=40)
+    lines = format_table(evaluate_coco(truth, found)).splitlines()
+    header, values = lines[0], lines[1]
+    assert len(header) == len(values) <= 110
+    assert header.split() == list(FIGURES)
+    assert values.startswith("bbox") and len(values.split()) == 13
+    table = lines[4 : lines.index("", 4)]
+    assert len(table) < 40 and sum(line.count("class") for line in table) == 40
+    assert len({len(line) for line in table[:-1]}) == 1 and max(map(len, table)) <= 110
+    assert "pycocotools 2" in format_table(evaluate_coco(truth, found, evaluator="pycocotools"))
+
+
+def test_result_is_json():
+    result = evaluate_coco(*small()).to_dict()
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert result["bbox"]["AP"] == pytest.approx(50.0)
+    assert result["per_category"]["bbox"] == {"cat": pytest.approx(100.0), "dog": None, "cup": 0.0}
+    assert (result["images"], result["ground_truths"], result["detections"]) == (2, 2, 1)
+
+
+def test_compare_evaluators_ends_with_the_reference():
+    rows = compare_evaluators(*small())
+    assert rows[-1]["evaluator"] == "pycocotools"
+    assert all(row["largest_difference"] <= TOLERANCE and row["seconds"] > 0 for row in rows)
+    assert [row["evaluator"] for row in compare_evaluators(*small(), evaluators=[])] == ["pycocotools"]
+
+
+def test_errors_of_files(tmp_path):
+    truth, found = small()
+    good = tmp_path / "truth.json"
+    good.write_text(json.dumps(truth))
+    bad = tmp_path / "found.json"
+    cases = {
+        '[{"image_id": 10,\n "score": }]': r"found.json is not valid JSON: line 2, column 11",
+        '[{"image_id": 10': r"cut off",
+        "": r"is empty",
+        '{"a": 1}': r"expected a list of result records, found an object",
+        "3": r"expected a list of result records, found 3",
+        json.dumps(truth): r"are the two files swapped",
+    }
+    for text, message in cases.items():
+        bad.write_text(text)
+        with pytest.raises(UserError, match=message):
+            evaluate_coco(good, bad)
+    bad.write_bytes(b"PK\x03\x04\xff\xfe")
+    with pytest.raises(UserError, match="not UTF-8"):
+        evaluate_coco(good, bad)
+    with pytest.raises(UserError, match="there is no file .*absent.json"):
+        evaluate_coco(good, tmp_path / "absent.json")
+    with pytest.raises(UserError, match="is a folder"):
+        evaluate_coco(tmp_path, bad)
+    bad.write_text(json.dumps(found))
+    with pytest.raises(UserError, match="ground truth .*found a list. .*swapped"):
+        evaluate_coco(bad, good)
+    assert evaluate_coco(good, bad).figures["bbox"]["AP"] == pytest.approx(50.0)
+
+
+def change(**changes):
+    def apply(truth, found):
+        for key, value in changes.items():
+            if value is KeyError:
+                del found[0][key]
+            else:
+                found[0][key] = value
+
+    return apply
+
+
+def change_truth(path, value):
+    def apply(truth, found):
+        *parents, key = path
+        target = truth
+        for step in parents:
+            target = target[step]
+        if value is KeyError:
+            del target[key]
+        else:
+            target[key] = value
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (
+            change(score=KeyError),
+            r"detections record 0 has no `score` \(its keys: image_id, category_id, bbox\)",
+        ),
+        (change(image_id=KeyError), r"record 0 has no `image_id`"),
+        (change(category_id=KeyError), r"record 0 has no `category_id`"),
+        (change(bbox=KeyError), r"record 0 has no `bbox`"),
+        (change(bbox=[1, 2, 3]), r"record 0: `bbox` is \[1, 2, 3\], not four numbers"),
+        (change(bbox=[1, 2, 3, "4"]), r"record 0: `bbox` .* not a finite number"),
+        (change(bbox=[1, 2, float("nan"), 4]), r"record 0: `bbox` .* not a finite number"),
+        (change(bbox=[50, 50, -3, 4]), r"record 0: `bbox` .* negative width or height"),
+        (change(score="0.9"), r"record 0: `score` is '0.9', not a finite number"),
+        (change(score=float("inf")), r"record 0: `score` is inf, not a finite number"),
+        (change(score=None), r"record 0: `score` is None"),
+        (change(image_id=77), r"1 of 2 records have an `image_id` .*`images`.*\(1 distinct: 77\)"),
+        (change(image_id="10"), r"ids look like 4, these like '10'"),
+        (change(image_id=[10]), r"record 0: `image_id` is a list, not an id"),
+        (change(category_id=0), r"`category_id` .*1 distinct: 0\).* contiguous class indices"),
+        (lambda truth, found: found.insert(0, 5), r"detections record 0 is 5, not an object"),
+        (change_truth(["images"], KeyError), r"`images` is missing"),
+        (change_truth(["annotations"], KeyError), r"`annotations` is missing \(a file of test images"),
+        (change_truth(["categories"], {}), r"`categories` is an object, not a list"),
+        (change_truth(["images", 1, "id"], KeyError), r"images\[1\] has no `id`"),
+        (change_truth(["images", 1, "id"], "x"), r"some ids of `images` are numbers and some are text"),
+        (change_truth(["images", 1, "id"], None), r"the id of images\[1\] is None"),
+        (change_truth(["annotations", 1, "bbox"], KeyError), r"annotation 1 \(id 6\) has no `bbox`"),
+        (
+            change_truth(["annotations", 1, "bbox"], [0, 0, 1]),
+            r"annotation 1 \(id 6\): `bbox` is \[0, 0, 1\]",
+        ),
+        (change_truth(["annotations", 1, "area"], "large"), r"annotation 1 \(id 6\): `area` is 'large'"),
+        (change_truth(["annotations", 1, "image_id"], KeyError), r"annotation 1 \(id 6\) has no `image_id`"),
+    ],
+)
+def test_errors_of_records(mistake, message):
+    truth, found = small()
+    found.append(dict(found[0]))
+    mistake(truth, found)
+    with pytest.raises(UserError, match=message):
+        evaluate_coco(truth, found)
+
+
+def test_unknown_ids_are_counted_and_the_first_ten_named():
+    truth, found = small()
+    found += [{**found[0], "image_id": 100 + number % 15} for number in range(30)]
+    with pytest.raises(UserError, match=r"30 of 31 .*15 distinct: 100, 101, .*109, \.\.\."):
+        evaluate_coco(truth, found)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (None, r"record 0 has no `segmentation`; without masks evaluate boxes alone"),
+        ([], r"record 0 has no `segmentation`"),
+        (
+            {"size": [50, 100], "counts": "abc"},
+            r"record 0: its mask is 100 x 50 pixels .*its image 100 x 100",
+        ),
+        ({"size": [100, 100]}, r"record 0: `segmentation` is neither polygons .* without `counts`"),
+        ({"size": [100, 100], "counts": 5}, r"record 0: `segmentation` is neither polygons"),
+        (["a"], r"record 0: `segmentation` is neither polygons"),
+    ],
+)
+def test_errors_of_masks(shape, message):
+    truth, found = small()
+    for annotation in truth["annotations"]:
+        annotation["segmentation"] = [[1, 1, 9, 1, 9, 9]]
+    found[0]["segmentation"] = shape
+    with pytest.raises(UserError, match=message):
+        evaluate_coco(truth, found, ("segm",))
+
+
+def test_masks_need_a_size():
+    truth, found = small()
+    for annotation in truth["annotations"]:
+        annotation["segmentation"] = [[1, 1, 9, 1, 9, 9]]
+    for image in truth["images"]:
+        del image["height"]
+    with pytest.raises(UserError, match=r"annotation 0 \(id 5\): a mask needs a size"):
+        evaluate_coco(truth, found, ("segm",))
+    with pytest.raises(UserError, match="unknown IoU type 'keypoints'"):
+        evaluate_coco(truth, found, ("keypoints",))
+
+
+def test_columns_keep_file_order():
+    """Equal scores are decided by file order, so columns must not reorder."""
+    truth, found = random_problem(6)
+    problem = build_problem(truth, found, "bbox")
+    assert [problem.image_ids[index] for index in problem.detections.image] == [one["image_id"] for one in found]
+    assert problem.detections.score.tolist() == [one["score"] for one in found]
