@@ -19,6 +19,7 @@ class Architecture:
         groups, width_per_group: of the 3×3 convolution; 32 and 4 for ResNeXt 32×4d.
         deep_stem: three 3×3 convolutions with 64, 64, 128 channels in place of one 7×7 with 64.
         ceil_pool: the stem's 3×3 max-pool is un-padded and rounds its size up, as in Caffe; else padded by 1.
+        relu_before_se: see UnitConfig.
         stride_in_1x1: see UnitConfig.
         first_1x1_halved: see UnitConfig.
         downsample_kernel: see UnitConfig.
@@ -33,6 +34,7 @@ class Architecture:
     width_per_group: int = 64
     deep_stem: bool = False
     ceil_pool: bool = False
+    relu_before_se: bool = False
     stride_in_1x1: bool = False
     first_1x1_halved: bool = False
     downsample_kernel: int = 1
@@ -48,7 +50,7 @@ def _rows():
         yield plain
         yield se
         # The release that came with the paper (Caffe) strides in the first 1×1 of the SE-ResNets.
-        yield replace(se, name=f"{se.name}_caffe", ceil_pool=True, stride_in_1x1=depth >= 50)
+        yield replace(se, name=f"{se.name}_caffe", ceil_pool=True, stride_in_1x1=depth >= 50, relu_before_se=depth < 50)
         if depth >= 50:
             # MSRA's ResNets as Detectron2 uses them: stride in the 1×1, but the padded max-pool.
             yield replace(plain, name=f"resnet{depth}_msra", stride_in_1x1=True)

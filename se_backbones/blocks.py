@@ -25,6 +25,8 @@ class UnitConfig:
         stride_in_1x1: the stride is in the first 1×1 convolution, as in the original Caffe ResNets, and not in the 3×3.
         first_1x1_halved: the first 1×1 convolution has half the width of the 3×3 (SENet-154, section 9 of the paper).
         downsample_kernel: 1 or 3, the convolution on a shortcut that changes shape.
+        relu_before_se: a ReLU between a basic unit's last normalisation and its gate, as in the SE-ResNet-18 and 34
+            that timm publishes in the original release's style.
         norm: a name that ``make_norm`` knows.
         se: the SE settings, or None where this unit has no SE.
         reduction: r for this unit.
@@ -39,6 +41,7 @@ class UnitConfig:
     stride_in_1x1: bool = False
     first_1x1_halved: bool = False
     downsample_kernel: int = 1
+    relu_before_se: bool = False
     norm: str = "BN"
     se: SEConfig | None = None
     reduction: int = 16
@@ -113,13 +116,15 @@ class BasicUnit(ResidualUnit):
 
     def _build_branch(self, config: UnitConfig, out_channels: int) -> None:
         d = config.dilation
+        self.relu_before_se = config.relu_before_se
         self.conv1 = nn.Conv2d(config.in_channels, config.planes, 3, config.stride, d, dilation=d, bias=False)
         self.bn1 = make_norm(config.norm, config.planes)
         self.conv2 = nn.Conv2d(config.planes, out_channels, 3, 1, d, dilation=d, bias=False)
         self.bn2 = make_norm(config.norm, out_channels)
 
     def branch(self, x: Tensor) -> Tensor:
-        return self.bn2(self.conv2(self.bn1(self.conv1(x)).relu_()))
+        x = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu_()))
+        return x.relu_() if self.relu_before_se else x
 
     @property
     def last_norm(self) -> nn.Module:

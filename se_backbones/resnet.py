@@ -72,6 +72,7 @@ class ResNet(nn.Module):
                 groups=config.groups,
                 width_per_group=config.width_per_group,
                 stride_in_1x1=config.stride_in_1x1,
+                relu_before_se=config.relu_before_se,
                 first_1x1_halved=config.first_1x1_halved,
                 downsample_kernel=config.downsample_kernel,
                 norm=norm,

@@ -1,0 +1,222 @@
+"""``load_weights``: any layout into a model of ours, every name accounted for, all or nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .allow import Allowed
+from .errors import WeightsError
+from .match import Match, match
+from .preprocessing import Preprocessing
+from .report import LoadReport
+from .shapes import NetworkShape, describe, guess_architecture
+from .target import Target
+from .weights_file import WeightsFile, read_state_dict
+
+
+def load_weights(
+    model: nn.Module,
+    source: str | os.PathLike | Mapping[str, Tensor] | WeightsFile,
+    allow: Sequence[str] = (),
+    *,
+    prefix: str = "",
+    preprocessing: Preprocessing | Mapping | None = None,
+) -> LoadReport:
+    """Loads weights into a model, or leaves the model as it was.
+
+    Args:
+        model: a ``ResNet``, a classifier, or a whole detector with a ResNet in it. Wrappers
+            (DistributedDataParallel, torch.compile) are looked through.
+        source: a file or a named source (``timm://seresnet50.ra2_in1k``), a dictionary of tensors, or what
+            read_state_dict gave.
+        allow: what may differ, by name: fnmatch patterns over the model's names, the backbone's own
+            (``fc.*``, also inside a detector) or the file's. See ``allow.Allowed`` for ``missing:``,
+            ``fresh:`` and the words ``preprocessing`` and ``architecture``; ``detection_head_patterns()`` for
+            a detector that takes a backbone's weights.
+        prefix: the part of the model to load, as in ``backbone.bottom_up.net.``; the rest is then no target
+            and needs no allowing. Empty: the whole model, in which the network is found by itself.
+        preprocessing: what the caller feeds the network: ``channel_order, scale, mean, std``. None: not
+            compared.
+
+    Returns:
+        the report, which accounts for every name of the file and the model.
+
+    Raises:
+        WeightsError: the source cannot be read (see read_state_dict), or something in it is unaccounted for:
+            names missing, unexpected or of the wrong shape that ``allow`` does not cover; another
+            architecture (stride, pooling, SE settings) or another preprocessing than the weights were trained
+            with; folded statistics for a live BatchNorm. The message holds the report. The model has not been
+            touched.
+    """
+    weights = source if isinstance(source, WeightsFile) else read_state_dict(source)
+    target = Target(model, prefix)
+    found = match(weights, target)
+    report = LoadReport(
+        weights.source,
+        weights.layout,
+        weights.sha256,
+        weights.architecture,
+        loaded=list(found.pairs),
+        converted={name: key for name, (key, _) in found.pairs.items() if key != name},
+        missing=found.missing,
+        unexpected=found.unexpected,
+        wrong_shape=found.wrong_shape,
+        derived=found.derived,
+        ignored={**weights.left_out, **found.ignored},
+        preprocessing=weights.preprocessing.as_dict() if weights.preprocessing else None,
+        preprocessing_basis=weights.facts.basis if weights.preprocessing else "",
+        classes=weights.classes,
+        notes=list(weights.notes),
+    )
+    allowed = Allowed(allow, weights.names.values())
+    _apply(allowed, report, found, target)
+    problems, warnings = [*found.problems], []
+    if found.touches_backbone:
+        for text in _architecture_differences(weights, target):
+            (warnings if allowed.architecture else problems).append(text)
+    for sure, text in _preprocessing_differences(weights, preprocessing):
+        (problems if sure and not allowed.preprocessing else warnings).append(text)
+    report.warnings += warnings
+    report.problems = problems
+    if report.unaccounted or problems:
+        raise WeightsError(_explain(report, weights, target))
+    with torch.no_grad():
+        for name, (_, tensor) in found.pairs.items():
+            target.tensors[name].copy_(tensor)
+    return report
+
+
+def _apply(allowed: Allowed, report: LoadReport, found: Match, target: Target) -> None:
+    for kind, names in (
+        ("missing", report.missing),
+        ("unexpected", report.unexpected),
+        ("wrong_shape", [wrong.name for wrong in report.wrong_shape]),
+    ):
+        for name in names:
+            ours = found.our_names.get(name, name)
+            if pattern := allowed.by(kind, name, ours, target.in_backbone(name), target.in_backbone(ours)):
+                report.allowed[name] = pattern
+
+
+def _architecture_differences(weights: WeightsFile, target: Target):
+    """What tells two networks apart and leaves no mark on a tensor."""
+    config = target.config
+    if config is None:
+        return
+    if weights.layout == "ours-detection" and weights.architecture is None:
+        return  # a bare state_dict of a detector of ours: it says nothing about its network
+    facts = weights.facts
+    here = f"{config.name} (stride_in_1x1={config.stride_in_1x1}, ceil_pool={config.ceil_pool})"
+    for name, matters in (
+        ("stride_in_1x1", config.bottleneck),
+        ("ceil_pool", True),
+        ("relu_before_se", config.se is not None),
+    ):
+        theirs, ours = getattr(facts, name), getattr(config, name, False)
+        if not matters or theirs == ours:
+            continue
+        if theirs is None:
+            yield (
+                f"the file does not say whether its network has {name}={ours}, as {here} has; if you know "
+                "that it does, put 'architecture' into allow"
+            )
+        else:
+            yield (
+                f"the weights are of a network with {name}={theirs} "
+                f"({weights.architecture or weights.layout}), and the model is {here}: the names fit and "
+                f"the outputs would not. {_row_advice(weights, config)}"
+            )
+    stated = weights.se or {}
+    for name in ("placement", "squeeze", "gate"):
+        ours = getattr(config.se, name, None)
+        if name in stated and ours is not None and stated[name] != ours:
+            yield f"the weights were trained with SE {name} {stated[name]!r}, and the model has {ours!r}"
+
+
+def _row_advice(weights: WeightsFile, config) -> str:
+    facts = weights.facts
+    try:
+        name = weights.architecture or guess_architecture(
+            weights.backbone(), stride_in_1x1=facts.stride_in_1x1, ceil_pool=facts.ceil_pool
+        )
+    except WeightsError:
+        name = config.name
+    if name == config.name:
+        return "No row of list_backbones() is that network."
+    return f"Take {name!r} in place of {config.name!r}, or put 'architecture' into allow if you know better."
+
+
+def _preprocessing_differences(weights: WeightsFile, ours: Preprocessing | Mapping | None):
+    if ours is None or weights.preprocessing is None:
+        return
+    ours = Preprocessing.of(ours)
+    if not weights.preprocessing.same_as(ours):
+        sure = weights.facts.basis != "usual"
+        yield (
+            sure,
+            f"the weights want images as {weights.preprocessing} ({weights.facts.basis} for "
+            f"{weights.layout}), and the config gives {ours}. Change the config"
+            + (", or put 'preprocessing' into allow if you know better" if sure else ", if the weights are as usual"),
+        )
+
+
+def _explain(report: LoadReport, weights: WeightsFile, target: Target) -> str:
+    lines = [f"{weights.source}: these weights do not fit the model, which was left as it was"]
+    lines += [f"- {text}" for text in report.problems]
+    if weights.is_detector and not target.is_detector and report.unexpected:
+        lines.append(
+            "- the file is a whole detector, and the model a network alone. To take its backbone, allow the "
+            "rest: 'unexpected:backbone.fpn_*', 'unexpected:proposal_generator.*', 'unexpected:roi_heads.*'"
+        )
+    lines += [f"- {text}" for text in _hints(report, weights.shape, describe(target.backbone_tensors()))]
+    if report.unaccounted:
+        lines.append(
+            f"- {len(report.unaccounted)} names are unaccounted for. What may differ is allowed by name, "
+            "for example allow=('fc.*',) for a new classifier"
+        )
+    report_text = LoadReport(**{**vars(report), "problems": []}).format()
+    return "\n".join(lines) + "\n" + report_text
+
+
+def _hints(report: LoadReport, theirs: NetworkShape | None, ours: NetworkShape | None):
+    """What a person makes of many names at once."""
+    if theirs is None or ours is None or not report.unaccounted:
+        return
+    if theirs.has_se and ours.has_se and theirs.se_hidden != ours.se_hidden:
+        yield (
+            f"the excitation layers have {list(theirs.se_hidden)} channels in the file and "
+            f"{list(ours.se_hidden)} in the model, for res2 … res5. SEConfig(reduction={theirs.reduction}) "
+            "fits the file"
+            + (" (timm rounds these widths to multiples of 8)" if theirs.reduction == (8, 16, 16, 16) else "")
+        )
+    if theirs.has_se and ours.has_se and theirs.se_bias != ours.se_bias:
+        yield (
+            f"the file's excitation layers have {'biases' if theirs.se_bias else 'no biases'}: "
+            f"SEConfig(bias={theirs.se_bias})"
+        )
+    if theirs.has_se != ours.has_se:
+        yield (
+            "the file's network has squeeze-and-excitation and the model has none"
+            if theirs.has_se
+            else "the model has squeeze-and-excitation and the file's network has none; a trained plain "
+            "network gets it without harm by inserting it after loading, not by allowing the names here"
+        )
+    if theirs.deep_stem != ours.deep_stem:
+        yield (
+            "the stems differ: one is a 7×7 convolution and the other three 3×3 (timm's d, t, s and c "
+            "variants, SENet-154)"
+        )
+    if theirs.pooled_shortcut:
+        yield (
+            "the file's shortcuts have an average-pool (timm's d variants), which no network of list_backbones() has"
+        )
+    for name in ("depths", "bottleneck", "groups", "width_per_group"):
+        a, b = getattr(theirs, name), getattr(ours, name)
+        if a != b:
+            yield f"{name} is {a} in the file and {b} in the model: another network ({theirs})"
+    if theirs.num_classes and ours.num_classes and theirs.num_classes != ours.num_classes:
+        yield f"the file's classifier has {theirs.num_classes} classes and the model's {ours.num_classes}"

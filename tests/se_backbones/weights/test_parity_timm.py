@@ -1,0 +1,29 @@
+"""A timm network with random weights and ours, loaded from its file, compute the same function."""
+
+import pytest
+import torch
+
+from se_backbones.weights import load_weights
+
+TOLERANCE = 1e-5  # relative to each stage's largest number, float32
+
+
+def test_same_outputs_as_timm(timm_twin, timm_model, empty, run_ours, run_theirs, difference, tmp_path):
+    name, theirs_name, arguments = timm_twin
+    theirs = timm_model(theirs_name)
+    path = tmp_path / "theirs.safetensors"
+    pytest.importorskip("safetensors.torch").save_file(theirs.state_dict(), path)
+    ours = empty(name, **arguments)  # all NaN: whatever is not loaded shows
+    report = load_weights(ours, path)
+    path.unlink()
+    assert not report.missing and not report.unexpected and not report.warnings
+    assert len(report.loaded) == len(theirs.state_dict())
+
+    stem = "pool0" if name.endswith("_caffe") else "maxpool"
+    modules = {"stem": stem, **{f"res{stage + 1}": f"layer{stage}" for stage in range(1, 5)}}
+    worst = 0.0
+    for height, width in ((224, 224), (97, 111)):
+        x = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(height))
+        worst = max(worst, difference(run_ours(ours, x), run_theirs(theirs, x, modules)))
+    print(f"{name}: {worst:.2e}")
+    assert worst <= TOLERANCE
