@@ -1,0 +1,93 @@
+"""The detection config: Detectron2's keys, ours, and the checks between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine import compat  # noqa: F401  (before detectron2)
+from engine import config as engine_config
+from engine.defaults import add_engine_defaults
+from engine.errors import UserError
+from se_backbones import SEConfig, find_architecture
+
+from detectron2.config import CfgNode
+from detectron2.config import get_cfg as detectron2_defaults
+
+
+def get_cfg() -> CfgNode:
+    """Every key of a detection config with its default. Ours are named here; the others are Detectron2's."""
+    cfg = detectron2_defaults()
+    add_engine_defaults(cfg)
+    cfg.SEED = 1
+    cfg.MODEL.DEVICE = "auto"
+    cfg.MODEL.WEIGHTS = ""
+    cfg.MODEL.ALLOW = []  # names (with *) that MODEL.WEIGHTS may lack or have too many of, a replaced head say
+    # The number of classes comes from the data; a number here must agree with it.
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 0
+    cfg.MODEL.RETINANET.NUM_CLASSES = 0
+    # What ImageNet weights of timm and torchvision were trained on: RGB, mean and standard deviation in 0..255.
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
+    cfg.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
+    cfg.MODEL.BACKBONE.NAME = "build_se_resnet_fpn_backbone"
+    cfg.MODEL.BACKBONE.ARCHITECTURE = "se_resnet50"  # any of se_backbones.list_backbones()
+    cfg.MODEL.BACKBONE.RECOMPUTE = False  # gradient checkpointing: less memory, about a third more time
+    standard = SEConfig()
+    cfg.MODEL.SE = CfgNode(
+        {
+            "REDUCTION": [standard.reduction],  # one, or four for res2..res5
+            "PLACEMENT": standard.placement,
+            "STAGES": list(standard.stages),
+            "SQUEEZE": standard.squeeze,
+            "GATE": standard.gate,
+            "BIAS": standard.bias,
+            "INIT": standard.init,
+        }
+    )
+    # A COCO-format set of one's own; where JSON is empty, the DATASETS.* names count. A relative path is looked for
+    # here first, and then in $DETECTRON2_DATASETS (./datasets by default).
+    cfg.DATA = CfgNode({"TRAIN": {"JSON": "", "IMAGES": ""}, "VAL": {"JSON": "", "IMAGES": ""}})
+    cfg.TEST.IMS_PER_BATCH = 1  # consecutive images of one size only, so that results do not depend on it
+    cfg.OUTPUT_DIR = "output"
+    return cfg
+
+
+def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> CfgNode:
+    """A config file on the defaults, with ``KEY VALUE`` overrides. Raises as ``engine.config.load_config``."""
+    cfg = engine_config.load_config(get_cfg(), path, overrides)
+    se_config(cfg)
+    return cfg
+
+
+def config_from_checkpoint(checkpoint: dict) -> CfgNode:
+    """The config a checkpoint was trained with. Raises UserError where the checkpoint is of another task."""
+    if checkpoint.get("task") != "detection":
+        raise UserError(
+            f"this is a checkpoint of the task {checkpoint.get('task')!r}, not of detection: give it as "
+            "MODEL.WEIGHTS of a training instead"
+        )
+    return engine_config.config_from_text(get_cfg(), checkpoint["config"], "the checkpoint's config")
+
+
+def se_config(cfg: CfgNode) -> SEConfig | None:
+    """MODEL.SE as a value; None for a plain architecture.
+
+    Raises:
+        UserError: an unknown architecture, a value that SEConfig refuses, or SE settings on a plain architecture.
+    """
+    name = cfg.MODEL.BACKBONE.ARCHITECTURE
+    settings = {key.lower(): value for key, value in cfg.MODEL.SE.items()}
+    try:
+        se = SEConfig(**settings)
+        plain = find_architecture(name).se is None
+    except ValueError as error:
+        raise UserError(f"MODEL.BACKBONE.ARCHITECTURE, MODEL.SE: {error}") from error
+    if not plain:
+        return se
+    if se != SEConfig():
+        raise UserError(
+            f"MODEL.SE is set, but MODEL.BACKBONE.ARCHITECTURE {name} is a plain network and would ignore it: "
+            f"use se_{name} or remove MODEL.SE"
+        )
+    return None

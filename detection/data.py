@@ -1,0 +1,277 @@
+"""Detection data: from a COCO-format file to the batches of a run."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from engine import compat  # noqa: F401  (before detectron2)
+from engine.errors import UserError
+from engine.sampling import TrainingBatches, derive_seed
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data import detection_utils as d2_utils
+from detectron2.data import transforms as T
+from detectron2.structures import BoxMode
+
+from .annotations import class_list
+
+
+@dataclass
+class DetectionData:
+    """A COCO-format set, ready to use.
+
+    Attributes:
+        name: for messages.
+        json_path, image_root: where it lies.
+        coco: the content of the json.
+        class_names: in the order of the model's class indices.
+        category_ids: the json's own id of each class (COCO's have gaps).
+    """
+
+    name: str
+    json_path: Path
+    image_root: Path
+    coco: dict
+    class_names: list[str]
+    category_ids: list[int]
+
+    def records(self) -> list[dict]:
+        """One dict an image in Detectron2's form: file_name, image_id, height, width, and annotations with boxes
+        (x, y, w, h in pixels), class indices, ``iscrowd`` and segmentation."""
+        index_of = {category: index for index, category in enumerate(self.category_ids)}
+        by_image: dict[int, list[dict]] = {}
+        for annotation in self.coco.get("annotations", ()):
+            record = {
+                "bbox": annotation["bbox"],
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": index_of[annotation["category_id"]],
+                "iscrowd": annotation.get("iscrowd", 0),
+            }
+            if annotation.get("segmentation"):
+                record["segmentation"] = annotation["segmentation"]
+            by_image.setdefault(annotation["image_id"], []).append(record)
+        return [
+            {
+                "file_name": str(self.image_root / image["file_name"]),
+                "image_id": image["id"],
+                "height": image["height"],
+                "width": image["width"],
+                "annotations": by_image.get(image["id"], []),
+            }
+            for image in sorted(self.coco["images"], key=lambda image: image["id"])
+        ]
+
+
+def locate(cfg: CfgNode, split: str) -> tuple[str, Path, Path]:
+    """Name, json and image folder of the ``TRAIN`` or ``VAL`` set of a config.
+
+    DATA.<split> counts where its JSON is set; else the first name in DATASETS, which may be any that is registered
+    with Detectron2 as COCO-format.
+
+    Raises:
+        UserError: nothing there; says where it was looked for and which ways there are.
+    """
+    own = cfg.DATA[split]
+    if own.JSON:
+        if not own.IMAGES:
+            raise UserError(f"DATA.{split}.JSON is {own.JSON}, but DATA.{split}.IMAGES, its image folder, is not set")
+        return Path(own.JSON).stem, _find(own.JSON, "file", split), _find(own.IMAGES, "folder", split)
+    names = cfg.DATASETS.TRAIN if split == "TRAIN" else cfg.DATASETS.TEST
+    if not names:
+        raise UserError(f"the config names no {split} data: set DATA.{split}.JSON and IMAGES, or DATASETS")
+    name = names[0]
+    if name not in DatasetCatalog.list():
+        raise UserError(f"no data set is called {name!r} (DATASETS); those that Detectron2 knows: {_some_names()}")
+    metadata = MetadataCatalog.get(name)
+    if not hasattr(metadata, "json_file"):
+        DatasetCatalog.get(name)  # sets registered by hand give their metadata when they are first read
+    if getattr(metadata, "evaluator_type", None) != "coco" or not hasattr(metadata, "json_file"):
+        raise UserError(f"data set {name!r} is not registered as COCO-format (a json file and an image folder)")
+    json_path, images = Path(metadata.json_file), Path(metadata.image_root)
+    missing = [str(path.absolute()) for path in (json_path, images) if not path.exists()]
+    if missing:
+        raise UserError(
+            f"data set {name} is not here. Looked for:\n  " + "\n  ".join(missing) + "\n"
+            "The ways on:\n"
+            "  COCO 2017: get train2017.zip, val2017.zip and annotations_trainval2017.zip from\n"
+            "    https://cocodataset.org/#download, unpack them into datasets/coco, or set DETECTRON2_DATASETS to\n"
+            "    the folder that holds coco/\n"
+            "  data of your own in COCO format: --train-json FILE --train-images FOLDER\n"
+            "    --val-json FILE --val-images FOLDER\n"
+            "  no data at all: make demo"
+        )
+    return name, json_path, images
+
+
+def _find(path: str, kind: str, split: str) -> Path:
+    candidates = [Path(path).expanduser()]
+    if not candidates[0].is_absolute():
+        candidates.append(Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / path)
+    for candidate in candidates:
+        if candidate.is_file() if kind == "file" else candidate.is_dir():
+            return candidate
+    looked = " and ".join(str(candidate.absolute()) for candidate in candidates)
+    raise UserError(
+        f"DATA.{split}: there is no {kind} {looked}. Give another one, or set DETECTRON2_DATASETS to the folder "
+        "it is in"
+    )
+
+
+def _some_names() -> str:
+    names = sorted(n for n in DatasetCatalog.list() if n.startswith("coco_20"))
+    return ", ".join(names[:6]) + ", …"
+
+
+def make_data(name: str, json_path: Path, image_root: Path, coco: dict) -> DetectionData:
+    """A set from the content of its json, which ``check_annotations`` has found sound."""
+    names, index_of = class_list(coco)
+    category_ids = sorted(index_of, key=index_of.get)
+    return DetectionData(name, Path(json_path), Path(image_root), coco, list(names), category_ids)
+
+
+@contextmanager
+def _named(record: dict):
+    """Says which image it was that could not be read. (A header may be whole where the pixels are not.)"""
+    try:
+        yield
+    except (OSError, SyntaxError, d2_utils.SizeMismatchError) as error:
+        raise UserError(f"image {record['image_id']} ({record['file_name']}) cannot be used: {error}") from error
+
+
+def _without_traceback(loader: DataLoader) -> Iterator[list[dict]]:
+    """A worker process hands its exception on with its traceback as the message; a person needs the last line."""
+    try:
+        yield from loader
+    except UserError as error:
+        raise UserError(str(error).strip().splitlines()[-1].removeprefix("engine.errors.UserError: ")) from None
+
+
+class TrainingSet(Dataset):
+    """Images with their targets, augmented. An item's position is (epoch, index), and its augmentation's draw
+    depends on (seed, epoch, image id) alone, whichever worker makes it, and after whatever else."""
+
+    def __init__(self, records: list[dict], cfg: CfgNode):
+        self.records, self.seed = records, cfg.SEED
+        self.mapper = DatasetMapper(cfg, is_train=True)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, position: tuple[int, int]) -> dict:
+        epoch, index = position
+        record = self.records[index]
+        seed = derive_seed(self.seed, epoch, record["image_id"])
+        np.random.seed(seed)
+        random.seed(seed)
+        with _named(record):
+            return self.mapper(record)
+
+
+def training_batches(data: DetectionData, cfg: CfgNode, start: int, rank: int, world_size: int) -> Iterator[list[dict]]:
+    """This process's share of each step's batch (a list of dicts as Detectron2's models take them), from step
+    ``start`` on.
+
+    Raises:
+        UserError: no image is left to train on, or the batch cannot be shared by the processes.
+    """
+    records = data.records()
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        records = [r for r in records if any(not a["iscrowd"] for a in r["annotations"])]
+    if not records:
+        raise UserError(f"{data.json_path}: no image has an annotation to learn from")
+    if cfg.MODEL.MASK_ON and not all("segmentation" in a for r in records for a in r["annotations"]):
+        raise UserError(f"{data.json_path}: MODEL.MASK_ON needs a segmentation in every annotation")
+    groups = [int(r["width"] > r["height"]) for r in records] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
+    try:
+        batches = TrainingBatches(
+            len(records),
+            cfg.SOLVER.IMS_PER_BATCH,
+            cfg.SEED,
+            start=start,
+            end=cfg.SOLVER.MAX_ITER,
+            rank=rank,
+            world_size=world_size,
+            groups=groups,
+        )
+    except ValueError as error:
+        raise UserError(f"SOLVER.IMS_PER_BATCH: {error}") from error
+    loader = DataLoader(
+        TrainingSet(records, cfg),
+        batch_sampler=batches,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=_as_list,
+        pin_memory=False,  # a list of dicts; the model moves each image itself
+    )
+    return _without_traceback(loader)
+
+
+def _as_list(items: list) -> list:
+    return items
+
+
+def resize_for_test(image: np.ndarray, cfg: CfgNode) -> np.ndarray:
+    """(H, W, 3) uint8 → the size at which a detector sees it: INPUT.MIN_SIZE_TEST, at most MAX_SIZE_TEST."""
+    size = cfg.INPUT.MIN_SIZE_TEST
+    if size == 0:
+        return image
+    resize = T.ResizeShortestEdge([size, size], cfg.INPUT.MAX_SIZE_TEST)
+    return resize.get_transform(image).apply_image(image)
+
+
+class TestSet(Dataset):
+    """Images without targets, at test size, as Detectron2's models take them."""
+
+    __test__ = False  # for pytest, which collects by name
+
+    def __init__(self, records: list[dict], cfg: CfgNode):
+        self.records, self.cfg = records, cfg
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict:
+        record = self.records[index]
+        with _named(record):
+            image = d2_utils.read_image(record["file_name"], format=self.cfg.INPUT.FORMAT)
+            d2_utils.check_image_size(record, image)
+        image = resize_for_test(image, self.cfg)
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        return {key: record[key] for key in ("file_name", "image_id", "height", "width")} | {"image": pixels}
+
+
+def same_size_batches(records: list[dict], largest: int) -> list[list[int]]:
+    """Indices of consecutive images of one size, ``largest`` of them at most.
+
+    Images of different sizes would be padded to a common one, and the squeeze (a mean over the map) would then
+    depend on an image's neighbours.
+    """
+    batches: list[list[int]] = []
+    for index, record in enumerate(records):
+        size = (record["height"], record["width"])
+        last = batches[-1] if batches else []
+        if last and len(last) < largest and size == (records[last[0]]["height"], records[last[0]]["width"]):
+            last.append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def test_batches(records: list[dict], cfg: CfgNode) -> Iterator[list[dict]]:
+    """Batches for evaluation, of TEST.IMS_PER_BATCH images at most."""
+    loader = DataLoader(
+        TestSet(records, cfg),
+        batch_sampler=same_size_batches(records, cfg.TEST.IMS_PER_BATCH),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=_as_list,
+    )
+    return _without_traceback(loader)

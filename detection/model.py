@@ -1,0 +1,136 @@
+"""Detectors from configs and from checkpoints."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from engine import compat  # noqa: F401  (before detectron2)
+from engine.checkpoint import load_checkpoint
+from engine.config import load_config as merge_config
+from engine.device import choose_device
+from engine.errors import UserError
+from se_backbones.weights import WeightsError, load_weights
+
+from detectron2.config import CfgNode
+from detectron2.modeling import BACKBONE_REGISTRY, build_model
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
+
+from .backbone import SEBackbone
+from .config import config_from_checkpoint, load_config
+
+
+def build_detector(cfg: CfgNode) -> nn.Module:
+    """The detector a config describes, with random weights, on ``cfg.MODEL.DEVICE``.
+
+    It is Detectron2's own ``build_model``, so that any of its meta-architectures can be named.
+
+    Raises:
+        UserError: an unknown backbone, or a number of classes that is not set.
+    """
+    name = cfg.MODEL.BACKBONE.NAME
+    if name not in BACKBONE_REGISTRY:
+        known = [key for key, _ in BACKBONE_REGISTRY]
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
+        raise UserError(f"MODEL.BACKBONE.NAME {name!r} is not registered; the nearest names are {', '.join(near)}")
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = str(choose_device(cfg.MODEL.DEVICE))
+    torch.manual_seed(cfg.SEED)  # the same config and seed give the same first weights
+    model = build_model(cfg)
+    for module in model.modules():
+        if isinstance(module, ROIPooler | FastRCNNOutputLayers):
+            module.forward = types.MethodType(_forward_in_float32, module)
+        elif isinstance(module, SEBackbone) and cfg.COMPILE:
+            module.net.forward_features = torch.compile(module.net.forward_features, dynamic=True)
+    if cfg.CHANNELS_LAST:
+        model = model.to(memory_format=torch.channels_last)
+    return model
+
+
+def _forward_in_float32(module: nn.Module, *args):
+    """A module's forward outside autocast. Box coordinates in half precision are off by whole pixels in a large
+    image (bf16 has 8 bits of mantissa), and class scores tie."""
+    with torch.autocast(next(iter(_tensors(args))).device.type, enabled=False):
+        return type(module).forward(module, *_to_float32(args))
+
+
+def _to_float32(value):
+    if isinstance(value, torch.Tensor):
+        return value.float() if value.is_floating_point() else value
+    return type(value)(_to_float32(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def _tensors(value):
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+
+
+def with_classes(cfg: CfgNode, num_classes: int, source: str) -> CfgNode:
+    """The config with its number of classes filled in from the data.
+
+    Raises:
+        UserError: the config names another number.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    for key in ("ROI_HEADS", "RETINANET"):
+        stated = cfg.MODEL[key].NUM_CLASSES
+        if stated not in (0, num_classes):
+            raise UserError(
+                f"MODEL.{key}.NUM_CLASSES is {stated}, but {source} has {num_classes} categories: "
+                f"remove the key (the number comes from the data) or give the right file"
+            )
+        cfg.MODEL[key].NUM_CLASSES = num_classes
+    cfg.freeze()
+    return cfg
+
+
+def load_detector(
+    weights: str | Path, config: str | Path | None = None, device: str = "auto", overrides: Sequence[str] = ()
+) -> tuple[nn.Module, CfgNode, list[str], list[int]]:
+    """A trained detector, ready to predict.
+
+    Args:
+        weights: one of our detection checkpoints.
+        config: a config file in place of the checkpoint's own.
+        device: see ``engine.device.choose_device``.
+        overrides: ``KEY VALUE`` pairs on top.
+
+    Returns:
+        the model in eval mode, its config, the class names, and the data set's category id of each class.
+
+    Raises:
+        UserError: the file is no detection checkpoint, or its weights do not fit the config.
+    """
+    checkpoint = load_checkpoint(Path(weights))
+    cfg = config_from_checkpoint(checkpoint) if config is None else load_config(config)
+    cfg = merge_config(cfg, None, [*overrides, "MODEL.DEVICE", str(choose_device(device)), "MODEL.WEIGHTS", ""])
+    classes = list(checkpoint["classes"])
+    model = build_detector(with_classes(cfg, len(classes), str(weights)))
+    restore_weights(model, checkpoint, weights)
+    return model.eval(), cfg, classes, list(checkpoint["category_ids"])
+
+
+def restore_weights(model: nn.Module, checkpoint: dict, source: str | Path) -> None:
+    """Puts a checkpoint's weights, the averaged ones where there are any, into the detector they were saved from.
+
+    Raises:
+        UserError: a name is missing, unexpected or of another shape. The model is then untouched.
+    """
+    state = checkpoint["model"]
+    if checkpoint.get("ema"):
+        state = {k.removeprefix("module."): v for k, v in checkpoint["ema"].items() if k.startswith("module.")}
+    try:
+        load_weights(model, state)
+    except WeightsError as error:
+        raise UserError(f"{source} does not fit the config: {error}") from error

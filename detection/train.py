@@ -1,0 +1,256 @@
+"""A detection run from a config to its figures: what ``tools/train_net.py`` does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from engine import compat  # noqa: F401  (before detectron2)
+from engine import run as run_folder
+from engine.config import load_config as merge_config
+from engine.device import choose_device, describe_device
+from engine.errors import UserError
+from engine.launch import join_processes, leave_processes
+from engine.logs import make_writers, setup_logging
+from engine.summary import write_summary
+from engine.trainer import Task, Trainer
+
+from detectron2.config import CfgNode
+from detectron2.solver import build_lr_scheduler
+from detectron2.utils import comm
+
+from .annotations import check_annotations, drop_bad_records
+from .coco_files import read_json, write_json
+from .config import config_from_checkpoint, load_config, se_config
+from .data import DetectionData, locate, make_data, training_batches
+from .evaluate import evaluate_detector
+from .initial_weights import (
+    find_trained_weights,
+    load_initial_weights,
+    load_trained_weights,
+    preprocessing,
+)
+from .model import build_detector, with_classes
+from .pictures import write_pictures
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Options:
+    """The command line of a detection run; see ``tools/train_net.py --help``."""
+
+    config: str | None = None
+    overrides: Sequence[str] = field(default_factory=list)
+    eval_only: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    drop_bad_records: bool = False
+
+
+def run_detection(options: Options) -> dict:
+    """Trains and evaluates, or evaluates alone, and leaves everything in the run folder.
+
+    Returns:
+        the figures, as in ``result.json``; an empty dict in all processes but the first.
+
+    Raises:
+        UserError: anything the person can put right, with what to do.
+    """
+    cfg = load_config(options.config, options.overrides)
+    device = join_processes(choose_device(cfg.MODEL.DEVICE))
+    try:
+        return _evaluate_only(options, cfg, device) if options.eval_only else _train(options, cfg, device)
+    finally:
+        leave_processes()
+
+
+def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
+    run = Path(cfg.OUTPUT_DIR)
+    checkpoint = _once(lambda: run_folder.open_run(run, options.resume, options.overwrite))
+    setup_logging(run)
+    _say_start(cfg, device)
+    train_data = load_data(cfg, "TRAIN", run, options.drop_bad_records)
+    val_data = load_data(cfg, "VAL", run, options.drop_bad_records)
+    _same_classes(train_data, val_data)
+    cfg = with_classes(cfg, len(train_data.class_names), str(train_data.json_path))
+    if comm.is_main_process():
+        run_folder.write_config(run, cfg)
+
+    model = build_detector(_on(cfg, device))
+    if checkpoint is not None:
+        _say_changes(checkpoint, cfg)
+        _check_classes(checkpoint["classes"], train_data)
+    elif cfg.MODEL.WEIGHTS:
+        load_initial_weights(model, cfg, run)
+    else:
+        logger.info("no MODEL.WEIGHTS: training starts from random weights")
+    trainer = Trainer(model, cfg, lambda optimizer: build_lr_scheduler(cfg, optimizer), run, checkpoint)
+    if checkpoint is not None:
+        logger.info("going on after step %d of %d", trainer.iteration, trainer.max_iterations)
+    task = Task(
+        batches=training_batches(train_data, cfg, trainer.iteration, comm.get_rank(), comm.get_world_size()),
+        name_images=lambda batch: ", ".join(f"{image['image_id']} ({image['file_name']})" for image in batch),
+        split=_split,
+        evaluate=lambda network: evaluate_detector(network, val_data, cfg, run),
+        describe=describe(cfg, train_data),
+    )
+    figures = trainer.train(task, make_writers(run, trainer.max_iterations, trainer.iteration))
+    if figures is None:  # resumed behind the last step
+        figures = trainer.evaluate(task)
+    trainer.save_final(task)
+    return _finish(figures, trainer.evaluated_model, val_data, cfg, run, device, trainer.iteration, trainer.seconds)
+
+
+def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict:
+    run = Path(cfg.OUTPUT_DIR)
+    if comm.is_main_process():
+        run.mkdir(parents=True, exist_ok=True)
+    setup_logging(run)
+    _say_start(cfg, device)
+    data = load_data(cfg, "VAL", run, options.drop_bad_records)
+    source, checkpoint = find_trained_weights(cfg, run)
+    if checkpoint is not None:
+        _check_classes(checkpoint["classes"], data)
+    cfg = with_classes(cfg, len(data.class_names), str(data.json_path))
+    model = build_detector(_on(cfg, device)).eval()
+    load_trained_weights(model, source, checkpoint, cfg, run)
+    with torch.inference_mode():
+        figures = evaluate_detector(model, data, cfg, run)
+    iteration = checkpoint["iteration"] if checkpoint is not None else None
+    return _finish(figures, model, data, cfg, run, device, iteration, None)
+
+
+def _finish(
+    figures: dict,
+    model: nn.Module,
+    data: DetectionData,
+    cfg: CfgNode,
+    run: Path,
+    device: torch.device,
+    iteration: int | None,
+    seconds: float | None,
+) -> dict:
+    """result.json, pictures, plots and the summary, in the first process."""
+    if not comm.is_main_process():
+        return {}
+    result = {
+        **figures,
+        "task": "detection",
+        "dataset": data.name,
+        "backbone": cfg.MODEL.BACKBONE.ARCHITECTURE,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "iteration": iteration,
+        "training_seconds": None if seconds is None else round(seconds, 1),
+        "command": run_folder.command(),
+        "versions": run_folder.versions(),
+        "hardware": run_folder.hardware(device),
+    }
+    write_json(run / "result.json", result)
+    write_pictures(run, data)
+    summary = write_summary(run)
+    logger.info("pictures: %s  plots: %s  summary: %s", run / "predictions", run / "plots", summary)
+    return result
+
+
+def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool) -> DetectionData:
+    """Locates, checks and reads the TRAIN or VAL set of a config.
+
+    Raises:
+        UserError: it is missing, or its annotations have errors and ``drop_bad`` is not set. All of them are in
+            ``annotation_problems_<split>.json`` in the run folder.
+    """
+    name, json_path, images = locate(cfg, split)
+    coco = read_json(json_path, "annotations")
+    report = _once(lambda: check_annotations(coco, images, need_masks=cfg.MODEL.MASK_ON, name=str(json_path)))
+    if report.problems:
+        listing = run / f"annotation_problems_{split.lower()}.json"
+        if comm.is_main_process():
+            report.write(listing)
+            logger.warning("%s\nall of them: %s", report.format(), listing)
+        if not report.ok and not drop_bad:
+            raise UserError(
+                f"{json_path} has errors (listed above; in full in {listing}). Mend them, or go on without the bad "
+                f"records: --drop-bad-records"
+            )
+        if not report.ok:
+            coco, dropped = drop_bad_records(coco, report)
+            logger.warning("%s: %s", json_path, dropped)
+    data = make_data(name, json_path, images, coco)
+    logger.info(
+        "%s: %s, %d images, %d annotations, %d classes",
+        split.lower(), json_path, len(coco["images"]), len(coco.get("annotations", ())), len(data.class_names),
+    )  # fmt: skip
+    return data
+
+
+def describe(cfg: CfgNode, data: DetectionData) -> dict:
+    """What a checkpoint says of itself besides its weights."""
+    return {
+        "task": "detection",
+        "backbone": cfg.MODEL.BACKBONE.ARCHITECTURE,
+        "se": asdict(se) if (se := se_config(cfg)) else None,  # placement and gate leave no mark on the weights
+        "classes": data.class_names,
+        "category_ids": data.category_ids,
+        "preprocessing": preprocessing(cfg),
+        "config": cfg.dump(),
+        "versions": run_folder.versions(),
+    }
+
+
+def _on(cfg: CfgNode, device: torch.device) -> CfgNode:
+    return merge_config(cfg, None, ["MODEL.DEVICE", str(device)])
+
+
+def _split(batch: list, parts: int) -> list[list]:
+    bounds = [len(batch) * i // parts for i in range(parts + 1)]
+    return [batch[a:b] for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
+
+
+def _once(function):
+    """Calls a function in the first process and gives its result to all."""
+    result = [function() if comm.is_main_process() else None]
+    if comm.get_world_size() > 1:
+        torch.distributed.broadcast_object_list(result, src=0)
+    return result[0]
+
+
+def _say_start(cfg: CfgNode, device: torch.device) -> None:
+    logger.info("%s", run_folder.command())
+    processes = comm.get_world_size()
+    logger.info("device %s%s", describe_device(device), f", {processes} processes" if processes > 1 else "")
+    logger.info("backbone %s", cfg.MODEL.BACKBONE.ARCHITECTURE)
+
+
+def _say_changes(checkpoint: dict, cfg: CfgNode) -> None:
+    changes = run_folder.differing_keys(config_from_checkpoint(checkpoint), cfg)
+    if changes:
+        logger.warning("the config differs from the one this run began with:\n  %s", "\n  ".join(changes))
+
+
+def _same_classes(train: DetectionData, val: DetectionData) -> None:
+    if (train.class_names, train.category_ids) != (val.class_names, val.category_ids):
+        raise UserError(
+            f"the categories of {train.json_path} and {val.json_path} differ:\n  "
+            + _difference(train.class_names, val.class_names)
+        )
+
+
+def _check_classes(names: Sequence[str], data: DetectionData) -> None:
+    if list(names) != data.class_names:
+        raise UserError(
+            f"the weights' classes are not those of {data.json_path}:\n  " + _difference(list(names), data.class_names)
+        )
+
+
+def _difference(first: list[str], second: list[str]) -> str:
+    only = [f"only in the first: {', '.join(n for n in first if n not in second)}"] if set(first) - set(second) else []
+    only += (
+        [f"only in the second: {', '.join(n for n in second if n not in first)}"] if set(second) - set(first) else []
+    )
+    return "\n  ".join(only) or "the same names in another order, or under other ids"

@@ -1,0 +1,189 @@
+"""SE backbones in Detectron2: every form that a config can name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from detection import build_detector, get_cfg, load_config
+from detection.model import with_classes
+from engine.errors import UserError
+from engine.run import differing_keys
+from se_backbones import list_backbones
+
+from detectron2.modeling import BACKBONE_REGISTRY, build_backbone
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+IMAGE = torch.zeros(1, 3, 64, 96)
+
+
+def small(*overrides):
+    return load_config(None, ["MODEL.DEVICE", "cpu", "MODEL.FPN.OUT_CHANNELS", "16", *overrides])
+
+
+def test_importing_the_package_registers_every_form():
+    for name in (
+        "build_se_resnet_backbone",
+        "build_se_resnet_fpn_backbone",
+        "build_retinanet_se_resnet_fpn_backbone",
+    ):
+        assert name in BACKBONE_REGISTRY
+
+
+@pytest.mark.parametrize("form", ["plain", "fpn", "retinanet"])
+@pytest.mark.parametrize("architecture", ["resnet18", "se_resnet50", "se_resnet50_caffe", "senet154"])
+def test_the_maps_have_the_announced_shapes(form, architecture):
+    name, inputs = {
+        "plain": ("build_se_resnet_backbone", "['res3', 'res5']"),
+        "fpn": ("build_se_resnet_fpn_backbone", "['res2', 'res3', 'res4', 'res5']"),
+        "retinanet": ("build_retinanet_se_resnet_fpn_backbone", "['res3', 'res4', 'res5']"),
+    }[form]
+    keys = ["MODEL.RESNETS.OUT_FEATURES", inputs] if form == "plain" else ["MODEL.FPN.IN_FEATURES", inputs]
+    backbone = build_backbone(small("MODEL.BACKBONE.NAME", name, "MODEL.BACKBONE.ARCHITECTURE", architecture, *keys))
+    with torch.no_grad():
+        maps = backbone(IMAGE)
+    shapes = backbone.output_shape()
+    assert set(maps) == set(shapes)
+    wanted = {
+        "plain": {"res3", "res5"},
+        "fpn": {"p2", "p3", "p4", "p5", "p6"},
+        "retinanet": {"p3", "p4", "p5", "p6", "p7"},
+    }
+    assert set(maps) == wanted[form]
+    for key, value in maps.items():
+        assert value.shape[1] == shapes[key].channels
+        assert value.shape[2:] == (max(-(-64 // shapes[key].stride), 1), max(-(-96 // shapes[key].stride), 1))
+
+
+@pytest.mark.parametrize("architecture", list_backbones())
+def test_every_backbone_can_be_named(architecture):
+    with torch.device("meta"):
+        cfg = small("MODEL.BACKBONE.ARCHITECTURE", architecture, "MODEL.FPN.IN_FEATURES", "['res4', 'res5']")
+        backbone = build_backbone(cfg)
+    assert list(backbone.output_shape()) == ["p4", "p5", "p6"]
+
+
+def test_se_options_reach_the_network():
+    options = [
+        "REDUCTION",
+        "[2, 4, 8, 16]",
+        "PLACEMENT",
+        "pre",
+        "STAGES",
+        "[3, 4]",
+        "SQUEEZE",
+        "max",
+        "GATE",
+        "tanh",
+        "BIAS",
+        "False",
+    ]
+    options = [word if i % 2 else f"MODEL.SE.{word}" for i, word in enumerate(options)]
+    plain = ["MODEL.BACKBONE.NAME", "build_se_resnet_backbone", "MODEL.RESNETS.OUT_FEATURES", "['res5']"]
+    cfg = small(*plain, *options)
+    se = build_backbone(cfg).net.config.se
+    assert (se.reduction, se.placement, se.stages) == ((2, 4, 8, 16), "pre", (3, 4))
+    assert (se.squeeze, se.gate, se.bias) == ("max", "tanh", False)
+
+
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        (["MODEL.BACKBONE.ARCHITECTURE", "se_resent50"], "se_resnet50"),
+        (["MODEL.SE.PLACEMENT", "after"], "standard, pre, post, identity"),
+        (["MODEL.SE.REDUCTION", "8.5"], "MODEL.SE.REDUCTION"),
+        (["MODEL.SE.REDUCTON", "8"], "MODEL.SE.REDUCTION"),
+        (["MODEL.SE.GATE", "tanh", "MODEL.BACKBONE.ARCHITECTURE", "resnet50"], "use se_resnet50"),
+    ],
+)
+def test_a_wrong_option_is_named_with_what_is_right(overrides, words):
+    with pytest.raises(UserError, match=words):
+        load_config(None, overrides)
+
+
+def test_an_unknown_backbone_builder_is_named_with_the_nearest():
+    cfg = with_classes(small("MODEL.BACKBONE.NAME", "build_se_resnet_fpn"), 3, "test")
+    with pytest.raises(UserError, match="build_se_resnet_fpn_backbone"):
+        build_detector(cfg)
+
+
+def test_the_number_of_classes_comes_from_the_data_and_may_not_contradict_it():
+    assert with_classes(get_cfg(), 3, "x.json").MODEL.ROI_HEADS.NUM_CLASSES == 3
+    with pytest.raises(UserError, match="NUM_CLASSES is 80, but x.json has 3"):
+        with_classes(load_config(None, ["MODEL.ROI_HEADS.NUM_CLASSES", "80"]), 3, "x.json")
+
+
+def example(height=64, width=96):
+    target = Instances((height, width))
+    target.gt_boxes = Boxes(torch.tensor([[5.0, 5.0, 40.0, 50.0], [50.0, 10.0, 90.0, 60.0]]))
+    target.gt_classes = torch.tensor([0, 2])
+    masks = torch.zeros(2, height, width, dtype=torch.bool)
+    masks[0, 5:50, 5:40] = True
+    masks[1, 10:60, 50:90] = True
+    target.gt_masks = BitMasks(masks)
+    return {
+        "image": torch.randint(0, 256, (3, height, width)).float(),
+        "height": height,
+        "width": width,
+        "instances": target,
+    }
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "faster_rcnn_se_r50",
+        "faster_rcnn_se_r50_c4",
+        "faster_rcnn_se_r50_dc5",
+        "mask_rcnn_se_r50",
+        "retinanet_se_r50",
+        "faster_rcnn_se_r50_scratch",
+    ],
+)
+def test_each_form_trains_and_predicts(config, tiny):
+    small_heads = {
+        "MODEL.DEVICE": "cpu",
+        "MODEL.ROI_MASK_HEAD.CONV_DIM": 16,
+        "MODEL.ROI_BOX_HEAD.CONV_DIM": 32,
+        "MODEL.RPN.POST_NMS_TOPK_TRAIN": 50,
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 16,
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
+        "INPUT.MASK_FORMAT": "bitmask",
+        "MODEL.FPN.OUT_CHANNELS": 32,  # Detectron2's GroupNorm has 32 groups
+    }
+    words = [str(word) for pair in small_heads.items() for word in pair]
+    cfg = with_classes(tiny(*words, config=f"{config}.yaml"), 3, "test")
+    model = build_detector(cfg)
+    with EventStorage(0):
+        losses = model.train()([example(), example()])
+    assert all(loss.isfinite() for loss in losses.values()) and len(losses) >= 2
+    sum(losses.values()).backward()
+    gates = {n: p.grad for n, p in model.named_parameters() if ".se.fc2.weight" in n and p.requires_grad}
+    assert gates and all(g is not None and g.abs().sum() > 0 for g in gates.values())
+    with torch.no_grad():
+        found = model.eval()([{k: v for k, v in example().items() if k != "instances"}])[0]["instances"]
+    assert found.pred_boxes.tensor.shape[1] == 4 and found.image_size == (64, 96)
+    assert found.has("pred_masks") == config.startswith("mask")
+
+
+def test_a_plain_and_an_se_config_differ_in_one_line():
+    for plain, se in (
+        ("faster_rcnn_r50", "faster_rcnn_se_r50"),
+        ("faster_rcnn_r101", "faster_rcnn_se_r101"),
+        ("bccd_r50", "bccd_se_r50"),
+    ):
+        a, b = (load_config(CONFIGS / f"{name}.yaml") for name in (plain, se))
+        keys = {line.split(":")[0] for line in differing_keys(a, b)}
+        assert keys == {"MODEL.BACKBONE.ARCHITECTURE", "OUTPUT_DIR"}
+
+
+def test_every_committed_config_loads_and_says_what_it_is():
+    for path in CONFIGS.glob("*.yaml"):
+        load_config(path)
+        header = path.read_text().split("\n_BASE_")[0]
+        assert header.startswith("# ")
+        if not path.name.startswith("_"):
+            assert "Expect" in header and "Command: " in header, path.name
+            assert path.name in header or path.stem == "demo"

@@ -1,0 +1,74 @@
+"""The command line: files in, table and JSON out, errors without a traceback."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.errors import main_guard
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "evaluate_coco.py"
+
+
+@pytest.fixture
+def files(tmp_path):
+    truth = {
+        "images": [{"id": 1, "height": 50, "width": 50}],
+        "categories": [{"id": 2, "name": "cat"}, {"id": 5, "name": "dog"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 2, "bbox": [1, 1, 20, 20], "area": 400, "iscrowd": 0},
+        ],
+    }
+    found = [{"image_id": 1, "category_id": 2, "bbox": [1, 1, 20, 20], "score": 0.5}]
+    paths = tmp_path / "truth.json", tmp_path / "found.json"
+    for path, value in zip(paths, (truth, found), strict=True):
+        path.write_text(json.dumps(value))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("evaluate_coco_tool", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda *arguments: main_guard(lambda: module.main([str(one) for one in arguments]))
+
+
+def test_real_command_line(files, tmp_path):
+    out = tmp_path / "new" / "out.json"
+    command = [sys.executable, str(TOOL), *map(str, files), "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "AP50" in done.stdout and "100.00" in done.stdout and "dog" in done.stdout
+    assert "1 images, 1 annotations, 1 detections" in done.stdout
+    written = json.loads(out.read_text())
+    assert written["bbox"]["AP"] == pytest.approx(100.0)
+    assert written["per_category"]["bbox"]["dog"] is None
+    assert written["evaluator"] in done.stdout
+    assert [path.name for path in out.parent.iterdir()] == ["out.json"]  # nothing temporary left
+
+
+def test_compare_and_options(tool, files, capsys):
+    assert tool(*files, "--compare", "--no-categories", "--evaluator", "pycocotools") == 0
+    printed = capsys.readouterr().out
+    assert "largest difference 0.0e+00" in printed
+    assert "AP of each category" not in printed
+
+
+def test_errors_are_sentences(tool, files, tmp_path, capsys):
+    truth, found = files
+    found.write_text('[{"image_id": 1,]')
+    assert tool(truth, found, "--json", tmp_path / "out.json") == 2
+    assert "found.json is not valid JSON: line 1, column 17" in capsys.readouterr().err
+    assert not (tmp_path / "out.json").exists()
+    assert tool(truth, tmp_path / "absent.json") == 2
+    assert "there is no file" in capsys.readouterr().err
+
+
+def test_unwritable_json_is_said(tool, files, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert tool(*files, "--json", tmp_path / "file" / "out.json") == 2
+    assert "cannot write" in capsys.readouterr().err

@@ -1,0 +1,248 @@
+"""Training through the real command line: the demo, kill and resume, evaluation by one and by two processes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from detection.shapes import generate_shapes
+from engine.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+# One thread: sums in one order, and no quarrel over cores with a second process.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+STEPS = 8
+TINY = [
+    "INPUT.MIN_SIZE_TRAIN", "64", "INPUT.MIN_SIZE_TEST", "64", "SOLVER.IMS_PER_BATCH", "4", "SOLVER.BASE_LR", "0.01",
+    "MODEL.FPN.OUT_CHANNELS", "16", "MODEL.ROI_BOX_HEAD.FC_DIM", "32", "SOLVER.MAX_ITER", str(STEPS), "LOG_PERIOD", "2",
+    "SOLVER.CHECKPOINT_PERIOD", "2", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.01", "SOLVER.EMA.ENABLED", "True",
+]  # fmt: skip
+
+
+def start(*words, **kwargs):
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        **kwargs,
+    )
+
+
+def run(*words, code=0):
+    process = start(*words)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == code, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    shapes = generate_shapes(tmp_path_factory.mktemp("data") / "shapes", train=12, val=7, size=64)
+    return [
+        "--train-json",
+        shapes.train_json,
+        "--train-images",
+        shapes.train_images,
+        "--val-json",
+        shapes.val_json,
+        "--val-images",
+        shapes.val_images,
+    ]
+
+
+def train(data, folder, *words):
+    return [
+        "tools/train_net.py",
+        "--config",
+        "configs/demo.yaml",
+        *data,
+        "--device",
+        "cpu",
+        *words,
+        "OUTPUT_DIR",
+        folder,
+        *TINY,
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """An uninterrupted run, with a worker process."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    output = run(*train(data, folder))
+    return folder, output
+
+
+def test_a_run_leaves_everything_a_person_needs(whole):
+    folder, output = whole
+    for name in (
+        "config.yaml",
+        "metrics.jsonl",
+        "result.json",
+        "model_final.pth",
+        "summary.html",
+        "coco_instances_results.json",
+        "log.txt",
+    ):
+        assert (folder / name).is_file(), name
+    assert list(folder.glob("events.out.tfevents*")) and list((folder / "plots").glob("*.png"))
+    assert len(list((folder / "predictions").glob("*.jpg"))) == 7
+    assert sorted(p.name for p in folder.glob("checkpoint_*")) == [
+        "checkpoint_0000006.pth",
+        "checkpoint_0000008.pth",
+    ]
+    result = json.loads((folder / "result.json").read_text())
+    assert set(result["bbox"]) >= {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100"}
+    assert result["command"].startswith("python tools/train_net.py") and result["iteration"] == STEPS
+    for word in (f"step {STEPS}/{STEPS}", "img/s", "eta", "device cpu", "AP50", str(folder / "summary.html")):
+        assert word in output, word
+    assert not [p for p in folder.rglob("*") if ".part" in p.name]
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole, data, tmp_path):
+    folder = tmp_path / "killed"
+    process = start(*train(data, folder), start_new_session=True)
+    deadline = time.time() + 200
+    while not (folder / "checkpoint_0000004.pth").exists():
+        assert process.poll() is None and time.time() < deadline, "no checkpoint was written"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (folder / "model_final.pth").exists(), "the run was over before it was killed"
+    output = run(*train(data, folder, "--resume"))
+    assert "going on after step" in output
+    ours, theirs = (load_checkpoint(f / "model_final.pth")["model"] for f in (folder, whole[0]))
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+    assert (folder / "coco_instances_results.json").read_bytes() == (
+        whole[0] / "coco_instances_results.json"
+    ).read_bytes()
+    logged = [json.loads(line)["iteration"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert logged == sorted(logged)
+
+
+def test_sigterm_saves_and_says_how_to_go_on(data, tmp_path):
+    folder = tmp_path / "stopped"
+    process = start(*train(data, folder), "SOLVER.MAX_ITER", "100000", "SOLVER.CHECKPOINT_PERIOD", "0")
+    deadline = time.time() + 200
+    while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").read_text():
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 2 and "error: stopped by SIGTERM" in output and "--resume" in output
+    assert "Traceback" not in output
+    assert len(list(folder.glob("checkpoint_*.pth"))) == 1
+
+
+def test_two_processes_give_the_ap_of_one(whole, data, tmp_path):
+    folders = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        words = ["--eval-only", "--num-gpus", processes, "MODEL.WEIGHTS", whole[0] / "model_final.pth"]
+        output = run(*train(data, folder, *words))
+        assert ("2 processes" in output) == (processes == 2)
+        folders.append(folder)
+    results = [json.loads((folder / "result.json").read_text()) for folder in folders]
+    assert results[0]["bbox"] == results[1]["bbox"] and results[0]["per_category"] == results[1]["per_category"]
+    assert results[0]["stats"] == json.loads((whole[0] / "result.json").read_text())["stats"]
+
+
+def test_two_processes_train(data, tmp_path):
+    output = run(*train(data, tmp_path / "two", "--num-gpus", 2), "SOLVER.MAX_ITER", "2")
+    assert "2 processes" in output and (tmp_path / "two" / "model_final.pth").is_file()
+
+
+def test_a_folder_with_a_run_is_not_overwritten_by_mistake(whole, data):
+    before = (whole[0] / "result.json").read_bytes()
+    output = run(*train(data, whole[0]), code=2)
+    assert "--resume" in output and "--overwrite" in output and "Traceback" not in output
+    assert (whole[0] / "result.json").read_bytes() == before
+
+
+def test_missing_coco_is_an_error_that_shows_the_ways_on(tmp_path):
+    output = run(
+        "tools/train_net.py",
+        "--config",
+        "configs/faster_rcnn_se_r50.yaml",
+        "OUTPUT_DIR",
+        tmp_path / "o",
+        code=2,
+    )
+    for word in ("instances_train2017.json", "cocodataset.org", "--train-json", "make demo"):
+        assert word in output
+    assert "Traceback" not in output
+
+
+def test_bad_annotations_stop_the_run_and_can_be_dropped(data, tmp_path):
+    coco = json.loads(data[1].read_text())
+    coco["annotations"][0]["bbox"][2] = 0
+    coco["images"][1]["file_name"] = "none.png"
+    broken = tmp_path / "broken.json"
+    broken.write_text(json.dumps(coco))
+    words = [broken if word == data[1] else word for word in data]
+    output = run(*train(words, tmp_path / "a"), code=2)
+    assert "none.png" in output and "--drop-bad-records" in output and "Traceback" not in output
+    assert "none.png" in (tmp_path / "a" / "annotation_problems_train.json").read_text()
+    output = run(*train(words, tmp_path / "b", "--drop-bad-records"), "SOLVER.MAX_ITER", "1")
+    assert (tmp_path / "b" / "result.json").is_file() and "11 images" in output
+
+
+def test_a_loss_that_is_not_finite_names_the_images(data, tmp_path):
+    output = run(
+        *train(data, tmp_path / "nan"),
+        "SOLVER.OPTIMIZER",
+        "SGD",
+        "SOLVER.BASE_LR",
+        "1e30",
+        "SOLVER.CLIP_GRADIENTS.ENABLED",
+        "False",
+        "SOLVER.WARMUP_ITERS",
+        "0",
+        code=2,
+    )
+    assert "not finite" in output and ".png" in output and "Traceback" not in output
+
+
+def test_the_demo_and_its_predictions(tmp_path):
+    folder = tmp_path / "demo"
+    output = run(
+        "tools/demo.py",
+        "--train-images",
+        8,
+        "--val-images",
+        4,
+        "OUTPUT_DIR",
+        folder,
+        *TINY[:-2],
+        "SOLVER.MAX_ITER",
+        "2",
+        "SOLVER.AMP.ENABLED",
+        "False",
+    )
+    assert "summary.html" in output and "AP50" in output
+    shutil.copytree(folder / "shapes" / "val", tmp_path / "pictures")
+    (tmp_path / "pictures" / "broken.png").write_bytes(b"not a picture")
+    output = run(
+        "tools/predict.py",
+        "--weights",
+        folder / "model_final.pth",
+        "--output",
+        tmp_path / "out",
+        "--threshold",
+        "0.0",
+        tmp_path / "pictures",
+        code=1,
+    )
+    assert "broken.png" in output
+    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) == 4
