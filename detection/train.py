@@ -108,13 +108,14 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
 
 
 def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict:
-    run = Path(cfg.OUTPUT_DIR)
+    source, checkpoint = find_trained_weights(cfg, Path(cfg.OUTPUT_DIR))
+    run = Path(cfg.OUTPUT_DIR) / "evaluation"  # not among the training's own results
     if comm.is_main_process():
         run.mkdir(parents=True, exist_ok=True)
+    comm.synchronize()
     setup_logging(run)
     _say_start(cfg, device)
     data = load_data(cfg, "VAL", run, options.drop_bad_records)
-    source, checkpoint = find_trained_weights(cfg, run)
     if checkpoint is not None:
         _check_classes(checkpoint["classes"], data)
     cfg = with_classes(cfg, len(data.class_names), str(data.json_path))

@@ -169,7 +169,6 @@ def _commands(run: Run) -> Iterator[str]:
         "places365": ("tools/train_places365.py", "tools/predict_scene.py"),
     }[run.task]
     folder, config = shlex.quote(str(run.folder)), shlex.quote(str(run.folder / "config.yaml"))
-    again = shlex.quote(str(run.folder / "evaluation"))
     steps = []
     if run.weights:
         weights = shlex.quote(str(run.weights))
@@ -179,8 +178,8 @@ def _commands(run: Run) -> Iterator[str]:
                 f"python {predict} --weights {weights} PICTURES --output OUTPUT",
             ),
             (
-                "Evaluate again, into a folder of its own",
-                f"python {train} --config {config} --eval-only MODEL.WEIGHTS {weights} OUTPUT_DIR {again}",
+                "Evaluate again, into its folder evaluation",
+                f"python {train} --config {config} --eval-only MODEL.WEIGHTS {weights} OUTPUT_DIR {folder}",
             ),
         ]
     steps.append(("Go on from the newest checkpoint", f"python {train} --config {config} --resume OUTPUT_DIR {folder}"))

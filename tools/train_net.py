@@ -20,7 +20,7 @@ def main() -> int:
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", "--config-file", metavar="FILE", required=True, help="what to train; see configs/")
-    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, or OUTPUT_DIR's own weights")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS or the run in OUTPUT_DIR")
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in OUTPUT_DIR")
     parser.add_argument("--overwrite", action="store_true", help="begin again where OUTPUT_DIR already holds a run")
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes on this machine (torchrun)")

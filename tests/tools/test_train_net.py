@@ -153,7 +153,7 @@ def test_two_processes_give_the_ap_of_one(whole, data, tmp_path):
         output = run(*train(data, folder, *words))
         assert ("2 processes" in output) == (processes == 2)
         folders.append(folder)
-    results = [json.loads((folder / "result.json").read_text()) for folder in folders]
+    results = [json.loads((folder / "evaluation" / "result.json").read_text()) for folder in folders]
     assert results[0]["bbox"] == results[1]["bbox"] and results[0]["per_category"] == results[1]["per_category"]
     assert results[0]["stats"] == json.loads((whole[0] / "result.json").read_text())["stats"]
 
