@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine import compat  # noqa: F401  (before detectron2)
+from engine import compat
 from engine import config as engine_config
 from engine.defaults import add_engine_defaults
 from engine.errors import UserError
@@ -32,7 +32,7 @@ def get_cfg() -> CfgNode:
     cfg.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
     cfg.MODEL.BACKBONE.NAME = "build_se_resnet_fpn_backbone"
     cfg.MODEL.BACKBONE.ARCHITECTURE = "se_resnet50"  # any of se_backbones.list_backbones()
-    cfg.MODEL.BACKBONE.RECOMPUTE = False  # gradient checkpointing: less memory, about a third more time
+    cfg.MODEL.BACKBONE.RECOMPUTE = False  # gradient checkpointing: less memory, more time
     standard = SEConfig()
     cfg.MODEL.SE = CfgNode(
         {
@@ -55,9 +55,39 @@ def get_cfg() -> CfgNode:
 
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> CfgNode:
     """A config file on the defaults, with ``KEY VALUE`` overrides. Raises as ``engine.config.load_config``."""
-    cfg = engine_config.load_config(get_cfg(), path, overrides)
-    se_config(cfg)
+    cfg = engine_config.load_config(get_cfg(), path, overrides, compat.UPSTREAM_ONLY_KEYS)
+    _check(cfg)
     return cfg
+
+
+# Detectron2's keys that our loop does not read, and what to use in their place.
+_NOT_READ = {
+    "SOLVER.AMP.ENABLED": "SOLVER.PRECISION (auto, fp32, bf16 or fp16)",
+    "SOLVER.REFERENCE_WORLD_SIZE": "SOLVER.IMS_PER_BATCH, which is of all processes together",
+    "DATALOADER.SAMPLER_TRAIN": "nothing: every image is in every epoch once",
+    "DATALOADER.REPEAT_THRESHOLD": "nothing: every image is in every epoch once",
+    "TEST.AUG.ENABLED": "nothing: one size, no flip",
+    "TEST.PRECISE_BN.ENABLED": "SOLVER.EMA.ENABLED",
+    "CUDNN_BENCHMARK": "the environment of PyTorch",
+}
+
+
+def _check(cfg: CfgNode) -> None:
+    """Refuses values that would be ignored, or fail later in a place that says less."""
+    se_config(cfg)
+    untouched = detectron2_defaults()
+    for key, instead in _NOT_READ.items():
+        now, default = cfg, untouched
+        for part in key.split("."):
+            now, default = now[part], default[part]
+        if now != default:
+            raise UserError(f"{key} is a key of Detectron2's own loop, which is not used here; use {instead}")
+    if cfg.SEED < 0:
+        raise UserError(f"SEED must be 0 or more (runs are always seeded); got {cfg.SEED}")
+    if cfg.COMPILE and cfg.MODEL.BACKBONE.RECOMPUTE:
+        raise UserError("COMPILE and MODEL.BACKBONE.RECOMPUTE do not go together: torch.compile cannot trace it")
+    if not cfg.OUTPUT_DIR:
+        raise UserError("OUTPUT_DIR is empty: name the run's folder")
 
 
 def config_from_checkpoint(checkpoint: dict) -> CfgNode:
@@ -67,7 +97,7 @@ def config_from_checkpoint(checkpoint: dict) -> CfgNode:
             f"this is a checkpoint of the task {checkpoint.get('task')!r}, not of detection: give it as "
             "MODEL.WEIGHTS of a training instead"
         )
-    return engine_config.config_from_text(get_cfg(), checkpoint["config"], "the checkpoint's config")
+    return engine_config.config_from_text(get_cfg(), checkpoint["config"], "its config", compat.UPSTREAM_ONLY_KEYS)
 
 
 def se_config(cfg: CfgNode) -> SEConfig | None:

@@ -89,6 +89,8 @@ def locate(cfg: CfgNode, split: str) -> tuple[str, Path, Path]:
     names = cfg.DATASETS.TRAIN if split == "TRAIN" else cfg.DATASETS.TEST
     if not names:
         raise UserError(f"the config names no {split} data: set DATA.{split}.JSON and IMAGES, or DATASETS")
+    if len(names) > 1:
+        raise UserError(f"DATASETS names several {split} sets ({', '.join(names)}); one is used: merge their jsons")
     name = names[0]
     if name not in DatasetCatalog.list():
         raise UserError(f"no data set is called {name!r} (DATASETS); those that Detectron2 knows: {_some_names()}")
@@ -191,6 +193,10 @@ def training_batches(data: DetectionData, cfg: CfgNode, start: int, rank: int, w
         raise UserError(f"{data.json_path}: no image has an annotation to learn from")
     if cfg.MODEL.MASK_ON and not all("segmentation" in a for r in records for a in r["annotations"]):
         raise UserError(f"{data.json_path}: MODEL.MASK_ON needs a segmentation in every annotation")
+    if cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon":
+        objects = (a for r in records for a in r["annotations"] if not a["iscrowd"])
+        if any(isinstance(a["segmentation"], dict) for a in objects):
+            raise UserError(f"{data.json_path}: some masks are run lengths: set INPUT.MASK_FORMAT bitmask")
     groups = [int(r["width"] > r["height"]) for r in records] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
     try:
         batches = TrainingBatches(

@@ -12,7 +12,10 @@ from torch import nn
 from tqdm import tqdm
 
 from engine import compat  # noqa: F401  (before detectron2)
+from engine.errors import UserError
+from engine.launch import raise_everywhere
 from engine.sampling import shard
+from engine.stopping import Stopped
 
 from detectron2.config import CfgNode
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
@@ -38,11 +41,18 @@ def detect(model: nn.Module, data: DetectionData, cfg: CfgNode) -> list[dict]:
     mine = [records[index] for index in shard(len(records), comm.get_rank(), comm.get_world_size())]
     results: list[dict] = []
     bar = tqdm(total=len(mine), desc="evaluating", unit="img", disable=not _shows_progress(), leave=False)
-    with torch.inference_mode(), bar:
-        for batch in test_batches(mine, cfg):
-            for image, output in zip(batch, model(batch), strict=True):
-                results += instances_to_coco_json(output["instances"].to("cpu"), image["image_id"])
-            bar.update(len(batch))
+    trouble = None
+    try:
+        with torch.inference_mode(), bar:
+            for batch in test_batches(mine, cfg):
+                for image, output in zip(batch, model(batch), strict=True):
+                    results += instances_to_coco_json(output["instances"].to("cpu"), image["image_id"])
+                bar.update(len(batch))
+    except UserError as error:
+        if isinstance(error, Stopped):
+            raise
+        trouble = error
+    raise_everywhere(trouble, next(model.parameters()).device)
     for result in results:
         result["category_id"] = data.category_ids[result["category_id"]]
     gathered = comm.gather(results, dst=0)

@@ -59,10 +59,10 @@ def find_trained_weights(cfg: CfgNode, run: Path) -> tuple[str, dict | None]:
     if source not in ("", PRETRAINED):  # ImageNet weights alone detect nothing
         return source, _our_checkpoint(source)
     final = Path(run) / "model_final.pth"
-    checkpoint = load_checkpoint(final) if final.exists() else newest_checkpoint(run)
-    if checkpoint is None:
+    path = final if final.exists() else newest_checkpoint(run)
+    if path is None:
         raise UserError(f"nothing to evaluate: {run} holds no checkpoint. Give one: MODEL.WEIGHTS FILE")
-    return str(final if final.exists() else run), checkpoint
+    return str(path), load_checkpoint(path)
 
 
 def load_trained_weights(model: nn.Module, source: str, checkpoint: dict | None, cfg: CfgNode, run: Path) -> None:

@@ -48,7 +48,7 @@ def build_detector(cfg: CfgNode) -> nn.Module:
         if isinstance(module, ROIPooler | FastRCNNOutputLayers):
             module.forward = types.MethodType(_forward_in_float32, module)
         elif isinstance(module, SEBackbone) and cfg.COMPILE:
-            module.net.forward_features = torch.compile(module.net.forward_features, dynamic=True)
+            module.compile(dynamic=True)  # in place; a copy of it, for averaged weights, computes eagerly
     if cfg.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)
     return model

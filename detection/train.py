@@ -12,6 +12,7 @@ from torch import nn
 
 from engine import compat  # noqa: F401  (before detectron2)
 from engine import run as run_folder
+from engine.checkpoint import load_checkpoint
 from engine.config import load_config as merge_config
 from engine.device import choose_device, describe_device
 from engine.errors import UserError
@@ -72,7 +73,8 @@ def run_detection(options: Options) -> dict:
 
 def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
     run = Path(cfg.OUTPUT_DIR)
-    checkpoint = _once(lambda: run_folder.open_run(run, options.resume, options.overwrite))
+    newest = _once(lambda: run_folder.open_run(run, options.resume, options.overwrite))
+    checkpoint = load_checkpoint(newest) if newest is not None else None
     setup_logging(run)
     _say_start(cfg, device)
     train_data = load_data(cfg, "TRAIN", run, options.drop_bad_records)

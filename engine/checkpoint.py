@@ -65,11 +65,12 @@ def numbered_checkpoints(run: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def newest_checkpoint(run: Path) -> dict | None:
-    """The content of the newest checkpoint that verifies; a damaged one is passed over with a warning."""
+def newest_checkpoint(run: Path) -> Path | None:
+    """The newest checkpoint that can be read whole; a damaged one is passed over with a warning."""
     for path in numbered_checkpoints(run):
         try:
-            return load_checkpoint(path)
+            load_checkpoint(path)
+            return path
         except UserError as error:
             logger.warning("%s; trying the one before it", error)
     return None
@@ -86,6 +87,6 @@ def _damage(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+    except Exception as error:  # zipfile has one of its own for every byte that can be wrong
         return str(error)
     return f"the checksum of {broken} does not match" if broken else None

@@ -147,6 +147,21 @@ def _quieten() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
+# Keys of a config that upstream has and 0.6 has not, with upstream's defaults: a config or checkpoint written there
+# can be used here as long as it leaves them alone.
+UPSTREAM_ONLY_KEYS = {
+    "DATALOADER.REPEAT_SQRT": True,
+    "FLOAT32_PRECISION": "",
+    "MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER": 0.5,
+    "MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES": 50,
+    "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": False,
+    "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": False,
+    "SOLVER.BASE_LR_END": 0.0,
+    "SOLVER.NUM_DECAYS": 3,
+    "SOLVER.RESCALE_INTERVAL": False,
+}
+
+
 def detectron2_version() -> str:
     """The version Detectron2 gives itself, such as "0.6"."""
     return str(getattr(sys.modules["detectron2"], "__version__", "unknown"))

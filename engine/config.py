@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 from fvcore.common.config import BASE_KEY, CfgNode
@@ -13,12 +14,19 @@ from fvcore.common.config import BASE_KEY, CfgNode
 from .errors import UserError
 
 
-def load_config(defaults: CfgNode, path: str | Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:
+def load_config(
+    defaults: CfgNode,
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    absent: Mapping[str, object] = MappingProxyType({}),
+) -> CfgNode:
     """The defaults, changed by a file and then by overrides.
 
     Args:
         defaults: every key that exists, with a value of the type it has.
         path: a YAML file. Its ``_BASE_`` (relative to it) is read first. Only plain YAML: a tag is an error.
+        absent: keys that another version of a library has, with their defaults: they may stand in the file with
+            just that value.
         overrides: ``["SOLVER.BASE_LR", "0.01", …]``, values as Python literals, else strings.
 
     Returns:
@@ -31,7 +39,7 @@ def load_config(defaults: CfgNode, path: str | Path | None = None, overrides: Se
     cfg = defaults.clone()
     cfg.defrost()
     if path is not None:
-        _merge(cfg, read_yaml(path), where=str(path))
+        _merge(cfg, read_yaml(path), str(path), absent)
     if len(overrides) % 2:
         raise UserError(f"overrides come in pairs, KEY VALUE; got {' '.join(overrides)!r}")
     changes: dict = {}
@@ -40,17 +48,21 @@ def load_config(defaults: CfgNode, path: str | Path | None = None, overrides: Se
         *parents, last = key.split(".")
         for parent in parents:
             node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise UserError(f"the command line: {key} is given, and {parent} as a value of its own too")
         node[last] = _literal(text)
     _merge(cfg, changes, where="the command line")
     cfg.freeze()
     return cfg
 
 
-def config_from_text(defaults: CfgNode, text: str, where: str) -> CfgNode:
+def config_from_text(
+    defaults: CfgNode, text: str, where: str, absent: Mapping[str, object] = MappingProxyType({})
+) -> CfgNode:
     """A whole config kept as YAML text, in a checkpoint say. Raises as ``load_config``."""
     cfg = defaults.clone()
     cfg.defrost()
-    _merge(cfg, _parse(text, where), where)
+    _merge(cfg, _parse(text, where), where, absent)
     cfg.freeze()
     return cfg
 
@@ -78,10 +90,10 @@ def read_yaml(path: str | Path, _seen: tuple[Path, ...] = ()) -> dict:
 
 def _parse(text: str, where: str) -> dict:
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, Loader=_PlainLoader)
     except yaml.constructor.ConstructorError as error:
         raise UserError(
-            f"{where}: {error.problem} at {_place(error)}; a config holds plain values only, and YAML tags are not run"
+            f"{where}: {error.problem} at {_place(error)}; a config holds plain values, each key once, and no YAML tags"
         ) from error
     except yaml.YAMLError as error:
         raise UserError(f"{where} is not valid YAML: {getattr(error, 'problem', error)} at {_place(error)}") from error
@@ -90,6 +102,17 @@ def _parse(text: str, where: str) -> dict:
     if not isinstance(values, dict):
         raise UserError(f"{where}: a config is a mapping of keys to values, not a {type(values).__name__}")
     return values
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which runs no tags; a key given twice is an error, where PyYAML drops the first."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        for number, (key, _) in enumerate(node.value):
+            if key.value in keys[:number]:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def _place(error: yaml.YAMLError) -> str:
@@ -109,13 +132,13 @@ def _overlay(base: dict, values: dict) -> dict:
 def _literal(text: str):
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except Exception:  # no literal, whatever else it may be
         return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def _merge(cfg: CfgNode, values: dict, where: str) -> None:
+def _merge(cfg: CfgNode, values: dict, where: str, absent: Mapping[str, object] = MappingProxyType({})) -> None:
     problems: list[str] = []
-    _merge_node(cfg, values, "", problems, _all_keys(cfg))
+    _merge_node(cfg, values, "", problems, _all_keys(cfg), absent)
     if problems:
         raise UserError(f"{where}:\n  " + "\n  ".join(problems))
 
@@ -129,14 +152,18 @@ def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:
     return keys
 
 
-def _merge_node(cfg: CfgNode, values: dict, prefix: str, problems: list[str], known: list[str]) -> None:
+def _merge_node(
+    cfg: CfgNode, values: dict, prefix: str, problems: list[str], known: list[str], absent: Mapping[str, object]
+) -> None:
     for key, value in values.items():
         full = f"{prefix}{key}"
+        if key not in cfg and full in absent and absent[full] == value:
+            continue
         if key not in cfg:
             problems.append(f"there is no key {full}{_suggest(full, known)}")
         elif isinstance(cfg[key], CfgNode):
             if isinstance(value, dict):
-                _merge_node(cfg[key], value, f"{full}.", problems, known)
+                _merge_node(cfg[key], value, f"{full}.", problems, known, absent)
             else:
                 problems.append(f"{full} is a group of keys ({', '.join(cfg[key])}), not a value")
         else:
@@ -168,8 +195,10 @@ def _kind(value) -> str:
 
 def _coerce(value, default):
     """The value in the type of the default, where nothing is lost by it; else TypeError."""
-    if default is None or value is None and isinstance(default, str):
+    if default is None:
         return value
+    if value is None and isinstance(default, str):
+        return ""
     if isinstance(default, list | tuple):
         if isinstance(value, dict):
             raise TypeError

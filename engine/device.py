@@ -28,6 +28,8 @@ def choose_device(name: str = "auto") -> torch.device:
             f"--device {name}: PyTorch sees no GPU here. Use --device cpu, or check the driver and that "
             f"this PyTorch ({torch.__version__}) was built for CUDA"
         )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} GPU(s), counted from cuda:0")
     return device
 
 
@@ -46,7 +48,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         raise UserError("fp16 needs a GPU: on a CPU use bf16 or fp32")
     if name == "auto":
         if device.type == "cuda":
-            name = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+            name = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         else:
             name = "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "fp32"
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]

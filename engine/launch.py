@@ -26,7 +26,7 @@ def under_torchrun() -> bool:
     return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def relaunch(num_processes: int) -> int | None:
+def relaunch(num_processes: int, device: torch.device) -> int | None:
     """Runs this command again as several processes on this machine, through torchrun's launcher.
 
     Returns:
@@ -34,13 +34,13 @@ def relaunch(num_processes: int) -> int | None:
         is enough or this one was started so: the caller then does the work itself.
 
     Raises:
-        UserError: fewer than one process, or more than there are GPUs where there are GPUs.
+        UserError: fewer than one process, or more than there are GPUs on a run on GPUs.
     """
     if num_processes < 1:
         raise UserError(f"--num-gpus must be at least 1; got {num_processes}")
     if num_processes == 1 or under_torchrun():
         return None
-    if torch.cuda.is_available() and num_processes > torch.cuda.device_count():
+    if device.type == "cuda" and num_processes > torch.cuda.device_count():
         raise UserError(f"--num-gpus {num_processes}: this machine has {torch.cuda.device_count()}")
     # The processes say themselves what went wrong; the launcher's own report would bury it.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
@@ -94,3 +94,10 @@ def any_process(flag: bool, device: torch.device) -> bool:
     tensor = torch.tensor([int(flag)], device=device)
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return bool(tensor.item())
+
+
+def raise_everywhere(error: UserError | None, device: torch.device) -> None:
+    """Raises in all processes where one of them has an error, with what each of them says. All must call it."""
+    if any_process(error is not None, device):
+        messages = comm.all_gather(str(error) if error is not None else "")
+        raise UserError("; ".join(dict.fromkeys(filter(None, messages))))

@@ -57,6 +57,8 @@ class _Console(EventWriter):
     def write(self) -> None:
         storage = get_event_storage()
         histories = storage.histories()
+        if "time" not in histories:  # an evaluation before the first step of a resumed run
+            return
         step_seconds = histories["time"].median(50)
         eta = step_seconds * (self.max_iterations - storage.iter)
         storage.put_scalar("eta_seconds", eta, smoothing_hint=False)

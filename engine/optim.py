@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from .errors import UserError
 
@@ -67,6 +67,14 @@ def clip_gradients(parameters: Iterable[nn.Parameter], clip: CfgNode) -> None:
 
 
 def build_ema(model: nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving average of the weights; statistics of normalisation layers are taken as they are."""
-    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
-    return ema.requires_grad_(False)
+    """Exponential moving average of the weights; statistics of normalisation layers are taken as they are.
+
+    The decay after n steps is ``min(decay, (1 + n) / (10 + n))``, as in TensorFlow's ExponentialMovingAverage: a
+    constant one would keep most of the first weights through a short run.
+    """
+
+    def average(averaged: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
+        now = min(decay, (1 + int(steps)) / (10 + int(steps)))
+        torch._foreach_lerp_(averaged, current, 1 - now)
+
+    return AveragedModel(model, multi_avg_fn=average).requires_grad_(False)

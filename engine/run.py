@@ -24,14 +24,18 @@ _OURS = (
     "result.json",
     "events.out.tfevents*",
     "summary.html",
+    "coco_instances_results.json",
+    "annotation_problems_*.json",
+    "weights_report.json",
+    "log.txt",
 )
 
 
-def open_run(run: Path, resume: bool, overwrite: bool) -> dict | None:
+def open_run(run: Path, resume: bool, overwrite: bool) -> Path | None:
     """Readies a run folder for training; the first process alone may call it.
 
     Returns:
-        the newest whole checkpoint's content when resuming; None to start anew.
+        the newest whole checkpoint when resuming; None to start anew.
 
     Raises:
         UserError: the folder holds a run and neither ``resume`` nor ``overwrite`` was asked for, or its checkpoints
@@ -49,6 +53,11 @@ def open_run(run: Path, resume: bool, overwrite: bool) -> dict | None:
             raise UserError(f"every checkpoint in {run} is damaged: start anew with --overwrite, or another OUTPUT_DIR")
         if checkpoint is not None or not old:
             return checkpoint
+        if not overwrite and any((run / name).exists() for name in ("model_final.pth", "result.json")):
+            raise UserError(
+                f"{run} holds a finished run, but no checkpoint to go on from. Start in another folder "
+                f"(with MODEL.WEIGHTS {run / 'model_final.pth'}), or begin again with --overwrite"
+            )
     if old and not overwrite and not resume:
         raise UserError(
             f"{run} already holds a run ({old[0].name}). Go on from it with --resume, begin again with --overwrite, "
@@ -56,7 +65,7 @@ def open_run(run: Path, resume: bool, overwrite: bool) -> dict | None:
         )
     for path in old:
         path.unlink()
-    for folder in ("predictions", "plots"):
+    for folder in ("predictions", "plots", "evaluation"):
         shutil.rmtree(run / folder, ignore_errors=True)
     run.mkdir(parents=True, exist_ok=True)
     return None
@@ -73,9 +82,14 @@ def differing_keys(then: CfgNode, now: CfgNode, prefix: str = "") -> list[str]:
     for key, value in now.items():
         if isinstance(value, CfgNode):
             lines += differing_keys(then[key], value, f"{prefix}{key}.")
-        elif value != then[key]:
+        elif _lists(value) != _lists(then[key]):
             lines.append(f"{prefix}{key}: {then[key]} -> {value}")
     return lines
+
+
+def _lists(value):
+    """Tuples as lists, which is what they are in a file."""
+    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def command() -> str:
@@ -107,4 +121,8 @@ def hardware(device: torch.device) -> str:
         model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    return f"{model}, {len(os.sched_getaffinity(0))} cores"
+    return f"{model}, {_usable_cores()} cores"
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -31,6 +32,7 @@ class StopRequest:
         self.signal_name: str | None = None
         self._make_error: Callable[[str], Exception] | None = None
         self._previous: dict = {}
+        self._process = os.getpid()
 
     @property
     def requested(self) -> bool:
@@ -47,6 +49,8 @@ class StopRequest:
             signal.signal(number, previous)
 
     def _handle(self, number, _frame) -> None:
+        if os.getpid() != self._process:  # a worker process forked while the block ran: its parent stops it
+            return
         self.signal_name = signal.Signals(number).name
         self.__exit__()
         if self._make_error is not None:
@@ -57,6 +61,8 @@ class StopRequest:
         """Inside, a signal raises at once: for long work that may be cut off, such as an evaluation."""
         self._make_error = make_error
         try:
+            if self.signal_name is not None:
+                raise make_error(self.signal_name)
             yield
         finally:
             self._make_error = None

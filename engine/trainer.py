@@ -24,7 +24,7 @@ from detectron2.utils.events import EventStorage, EventWriter
 from .checkpoint import checkpoint_path, remove_old_checkpoints, save_checkpoint
 from .device import autocast, choose_precision
 from .errors import UserError
-from .launch import any_process
+from .launch import any_process, raise_everywhere
 from .optim import build_ema, build_optimizer, clip_gradients
 from .sampling import derive_seed
 from .stopping import Stopped, StopRequest
@@ -57,7 +57,7 @@ class Trainer:
     """Trains ``model(batch) -> {loss name: scalar}`` by a config's SOLVER.
 
     The state after a step depends on (seed, step) alone and not on how the run came there: a resumed run equals an
-    uninterrupted one.
+    uninterrupted one, bit for bit where the kernels are deterministic (on CPUs; RoIAlign's backward on GPUs is not).
 
     Args:
         model: on its device.
@@ -84,7 +84,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         self.ema = build_ema(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
         self.iteration = 0
-        self.seconds = 0.0  # of training and evaluating, over all of the run's sessions
+        self.seconds = 0.0  # of training and evaluating, over all of the run's starts
         self.max_iterations = cfg.SOLVER.MAX_ITER
         if resume_from is not None:
             self._restore(resume_from)
@@ -109,22 +109,24 @@ class Trainer:
         with EventStorage(self.iteration) as storage, StopRequest() as stop:
             try:
                 begin = time.perf_counter() - self.seconds
+                if self.iteration and task.evaluate and self._evaluation_due():
+                    figures = self._evaluate_and_log(task, storage, stop)  # a kill may have cut it off
+                    for writer in writers:
+                        writer.write()
                 while self.iteration < self.max_iterations:
                     storage.iter = self.iteration + 1  # figures are numbered by the steps that are done
                     self._step(task, storage)
                     self.iteration += 1
                     self.seconds = time.perf_counter() - begin
                     done = self.iteration == self.max_iterations
-                    evaluation_due = task.evaluate and (done or _due(self.iteration, cfg.TEST.EVAL_PERIOD))
+                    evaluation_due = task.evaluate and self._evaluation_due()
                     stop_now = any_process(stop.requested, self.device)
                     if stop_now or evaluation_due or done or _due(self.iteration, cfg.SOLVER.CHECKPOINT_PERIOD):
                         self._save(task)  # before an evaluation, which may be long, and may be interrupted
                     if stop_now:
                         raise Stopped(stop.signal_name, self.iteration, self.run)
                     if evaluation_due:
-                        with stop.interrupting(lambda name: Stopped(name, self.iteration, self.run)):
-                            figures = self.evaluate(task)
-                        storage.put_scalars(**flatten(figures), smoothing_hint=False)
+                        figures = self._evaluate_and_log(task, storage, stop)
                     if evaluation_due or done or _due(self.iteration, cfg.LOG_PERIOD):
                         for writer in writers:
                             writer.write()
@@ -137,6 +139,10 @@ class Trainer:
     def evaluate(self, task: Task) -> dict:
         """The task's figures for ``evaluated_model``."""
         model = self.evaluated_model
+        if comm.get_world_size() > 1:
+            # Each process has BatchNorm statistics of its own; the first one's are those that are saved.
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, 0)
         was_training = model.training
         model.eval()
         try:
@@ -144,6 +150,15 @@ class Trainer:
                 return task.evaluate(model)
         finally:
             model.train(was_training)
+
+    def _evaluation_due(self) -> bool:
+        return self.iteration == self.max_iterations or _due(self.iteration, self.cfg.TEST.EVAL_PERIOD)
+
+    def _evaluate_and_log(self, task: Task, storage: EventStorage, stop: StopRequest) -> dict:
+        with stop.interrupting(lambda name: Stopped(name, self.iteration, self.run)):
+            figures = self.evaluate(task)
+        storage.put_scalars(**flatten(figures), smoothing_hint=False)
+        return figures
 
     def save_final(self, task: Task) -> Path:
         """Writes ``model_final.pth``: the weights that were evaluated, without what only training needs."""
@@ -156,7 +171,12 @@ class Trainer:
     def _step(self, task: Task, storage: EventStorage) -> None:
         cfg = self.cfg
         begin = time.perf_counter()
-        batch = next(task.batches)
+        batch, trouble = None, None
+        try:
+            batch = next(task.batches)
+        except UserError as error:  # an image that cannot be read, in one process perhaps
+            trouble = error
+        raise_everywhere(trouble, self.device)
         data_seconds = time.perf_counter() - begin
         self._seed()
         self.parallel.train()
@@ -227,16 +247,30 @@ class Trainer:
         remove_old_checkpoints(self.run, self.cfg.SOLVER.KEEP_CHECKPOINTS)
 
     def _restore(self, content: dict) -> None:
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.scheduler.load_state_dict(content["scheduler"])
-        self.scaler.load_state_dict(content["scaler"])
-        if self.ema is not None:
-            if content["ema"] is None:
-                raise UserError(
-                    "the checkpoint has no averaged weights: resume with SOLVER.EMA.ENABLED False, as it was"
-                )
-            self.ema.load_state_dict(content["ema"])
+        """Takes over a checkpoint's state. Learning rates and decays are the config's, which may have been changed."""
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        base_lrs = list(self.scheduler.base_lrs)
+        try:
+            self.model.load_state_dict(content["model"])
+            if settings[0].keys() != content["optimizer"]["param_groups"][0].keys() - {"params"}:
+                raise ValueError("the optimizer is another one (SOLVER.OPTIMIZER)")
+            self.optimizer.load_state_dict(content["optimizer"])
+            for group, wanted in zip(self.optimizer.param_groups, settings, strict=True):
+                group.update(wanted)
+            self.scheduler.load_state_dict(content["scheduler"])
+            if content["scaler"] and self.scaler.is_enabled():
+                self.scaler.load_state_dict(content["scaler"])
+            if self.ema is not None and content["ema"] is not None:
+                self.ema.load_state_dict(content["ema"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise UserError(
+                f"the checkpoint in {self.run} does not fit the config, so the run cannot be resumed with it: {error}"
+            ) from error
+        if (self.ema is None) != (content["ema"] is None):
+            raise UserError("SOLVER.EMA.ENABLED differs from the run's: resume with it as it was")
+        self.scheduler.base_lrs = base_lrs
+        for group, lr in zip(self.optimizer.param_groups, self.scheduler.get_lr(), strict=True):
+            group["lr"] = lr
         self.iteration, self.seconds = content["iteration"], content["seconds"]
 
 

@@ -202,8 +202,8 @@ def create_backbone(
         res5_dilation: 1, or 2 for the dilated form (DC5): res5 keeps stride 16.
         dropout: probability before the classifier, in place of the row's own.
         zero_init_last: each residual branch starts at zero (Goyal et al., arXiv 1706.02677, section 5.1).
-        recompute_stages: gradient checkpointing: units are computed again in the backward pass, for about a
-            third of the memory. Can be set on the network later.
+        recompute_stages: gradient checkpointing: units are computed again in the backward pass and
+            need not keep their inner maps. Can be set on the network later.
 
     Raises:
         ValueError: an unknown name (the message gives the nearest ones) or a value outside those above.

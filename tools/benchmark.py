@@ -3,6 +3,7 @@
 
 import argparse
 import json
+import re
 import statistics
 import sys
 import time
@@ -87,11 +88,12 @@ def compiled(args, device, precision):
     """The tail under torch.compile: one kernel, counted in the code that it generates."""
     from torch._inductor.utils import run_and_get_code
 
-    branch, shortcut = (torch.randn(args.batch, 256, 56, 56, device=device) for _ in range(2))
-    gate = torch.rand(args.batch, 256, 1, 1, device=device)
+    side = args.size // 4
+    branch, shortcut = (torch.randn(args.batch, 256, side, side, device=device, dtype=precision) for _ in range(2))
+    gate = torch.rand(args.batch, 256, 1, 1, device=device, dtype=precision)
     with torch.no_grad():
         out, code = run_and_get_code(torch.compile(residual_tail), branch, gate, shortcut)
-    kernels = sum(text.count("async_compile.") for text in code)
+    kernels = sum(len(re.findall(r"async_compile\.(?:cpp_pybinding|triton)\(", text)) for text in code)
     return {
         "kernels": kernels,
         "equal": bool(torch.allclose(out, residual_tail(branch, gate, shortcut), atol=1e-6)),

@@ -40,9 +40,10 @@ def main() -> int:
     }
     overrides = args.overrides + [word for key, value in flags.items() if value for word in (key, value)]
     from detection.train import Options, run_detection  # only now: Detectron2 takes seconds to import
+    from engine.device import choose_device
     from engine.launch import relaunch
 
-    code = relaunch(args.num_gpus)
+    code = relaunch(args.num_gpus, choose_device(args.device or "auto"))
     if code is not None:
         return code
     run_detection(

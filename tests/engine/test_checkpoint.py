@@ -54,7 +54,7 @@ def test_the_newest_whole_checkpoint_is_found_behind_a_damaged_one(tmp_path, har
     newest.write_bytes({"truncate": data[: len(data) // 2], "flip": data, "empty": b""}[harm])
     with pytest.raises(UserError, match="checkpoint_0000010.pth.*damaged"):
         load_checkpoint(newest)
-    assert newest_checkpoint(tmp_path)["iteration"] == 5
+    assert load_checkpoint(newest_checkpoint(tmp_path))["iteration"] == 5
 
 
 def test_only_the_newest_are_kept(tmp_path):

@@ -12,6 +12,7 @@ from engine import compat  # noqa: F401
 from engine.checkpoint import load_checkpoint, newest_checkpoint
 from engine.config import load_config
 from engine.defaults import add_engine_defaults
+from engine.errors import UserError
 from engine.logs import make_writers
 from engine.sampling import TrainingBatches
 from engine.stopping import Stopped
@@ -67,7 +68,7 @@ def make(tmp_path, cfg, resume=False, norm=True, data=DATA, on_batch=None):
         cfg,
         lambda o: build_lr_scheduler(cfg, o),
         tmp_path,
-        newest_checkpoint(tmp_path) if resume else None,
+        load_checkpoint(newest_checkpoint(tmp_path)) if resume else None,
     )
 
     def batches():
@@ -152,7 +153,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, number):
     with pytest.raises(Stopped, match="step 7.*--resume"):
         trainer.train(task, [])
     assert signal.getsignal(number) is before
-    content = newest_checkpoint(tmp_path)
+    content = load_checkpoint(newest_checkpoint(tmp_path))
     assert content["iteration"] == 7
     assert_equal(content["model"], weights(trainer))
 
@@ -162,17 +163,20 @@ def test_a_signal_during_an_evaluation_does_not_wait_for_its_end(tmp_path):
     task.evaluate = lambda model: os.kill(os.getpid(), signal.SIGTERM) or pytest.fail("the evaluation went on")
     with pytest.raises(Stopped):
         trainer.train(task, [])
-    assert newest_checkpoint(tmp_path)["iteration"] == 4
+    assert load_checkpoint(newest_checkpoint(tmp_path))["iteration"] == 4
 
 
 def test_averaged_weights_are_the_average(tmp_path):
-    cfg = config("SOLVER.EMA.ENABLED", "True", "SOLVER.EMA.DECAY", "0.5", "SOLVER.MAX_ITER", "3")
+    cfg = config("SOLVER.EMA.ENABLED", "True", "SOLVER.EMA.DECAY", "0.2", "SOLVER.MAX_ITER", "3")
     trainer, task = make(tmp_path, cfg)
     history = []
     step = trainer._step
     trainer._step = lambda *a: (step(*a), history.append(trainer.model.net[0].weight.detach().clone()))
     trainer.train(task, [])
-    expected = (history[0] * 0.5 + history[1] * 0.5) * 0.5 + history[2] * 0.5
+    expected = history[0]
+    for steps, weights_now in ((1, history[1]), (2, history[2])):
+        decay = min(0.2, (1 + steps) / (10 + steps))  # 2/11, then 0.2
+        expected = expected * decay + weights_now * (1 - decay)
     torch.testing.assert_close(trainer.evaluated_model.net[0].weight, expected)
     final = load_checkpoint(trainer.save_final(task))
     torch.testing.assert_close(final["model"]["net.0.weight"], expected)
@@ -218,5 +222,43 @@ def test_the_log_has_every_figure_once_after_a_resume(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     logged = [row["iteration"] for row in rows if "total_loss" in row]
     assert logged == sorted(set(logged)) and {2, 4, 6, 8, 10, 12} <= set(logged)
-    assert [row["iteration"] for row in rows if "toy/sum" in row] == [5, 10, 12]
+    assert {row["iteration"] for row in rows if "toy/sum" in row} == {5, 10, 12}
     assert {"lr", "images_per_second", "eta_seconds", "loss_a", "loss_b"} <= rows[-1].keys()
+
+
+def test_a_resumed_run_takes_the_configs_learning_rate(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def kill(step):
+        if step == 8:
+            raise Killed
+
+    trainer, task = make(tmp_path, config(), on_batch=kill)
+    with pytest.raises(Killed):
+        trainer.train(task, [])
+    before = trainer.optimizer.param_groups[0]["lr"]
+    again, _ = make(tmp_path, config("SOLVER.BASE_LR", "0.01", "SOLVER.WEIGHT_DECAY", "0.5"), resume=True)
+    group = again.optimizer.param_groups[0]
+    assert group["lr"] == pytest.approx(before / 10) and group["weight_decay"] == 0.5
+    with pytest.raises(UserError, match="SOLVER.OPTIMIZER"):
+        make(tmp_path, config("SOLVER.OPTIMIZER", "AdamW"), resume=True)
+
+
+def test_an_evaluation_that_a_kill_cut_off_is_made_on_resume(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def killed(_):
+        raise Killed
+
+    cfg = config("TEST.EVAL_PERIOD", "5")
+    trainer, task = make(tmp_path, cfg)
+    task.evaluate = killed
+    with pytest.raises(Killed):
+        trainer.train(task, [])
+    trainer, task = make(tmp_path, cfg, resume=True)
+    evaluated = []
+    task.evaluate = lambda model: evaluated.append(trainer.iteration) or {}
+    trainer.train(task, [])
+    assert evaluated == [5, 10, 12]

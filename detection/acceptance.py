@@ -1,0 +1,60 @@
+"""Checks on real photos, too slow for the test suite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.metrics import read_metrics, series
+
+from .coco_files import read_json, write_json
+from .config import load_config
+from .data import locate
+from .evaluate import RESULTS_FILE
+from .train import Options, run_detection
+
+CONFIG = Path(__file__).resolve().parent.parent / "configs" / "coco_mini_se_r18.yaml"
+
+
+def end_to_end(overrides: Sequence[str] = ()) -> dict:
+    """Trains an epoch on coco_mini and evaluates: 80 classes, gapped category ids mapped there and back, crowds."""
+    result = run_detection(Options(config=str(CONFIG), overrides=overrides, overwrite=True))
+    cfg = load_config(CONFIG, overrides)
+    ids = {category["id"] for category in read_json(locate(cfg, "VAL")[1], "annotations")["categories"]}
+    found = read_json(Path(cfg.OUTPUT_DIR) / RESULTS_FILE, "results")
+    keys = ("bbox", "images", "detections", "training_seconds", "hardware", "versions")
+    passed = len(result["per_category"]["bbox"]) == 80 and bool(found) and {r["category_id"] for r in found} <= ids
+    return {"passed": passed, **{key: result[key] for key in keys}}
+
+
+def overfit(overrides: Sequence[str] = (), steps: int = 300) -> dict:
+    """Trains on four photos of coco_mini alone: the loss must fall under a tenth of its start."""
+    cfg = load_config(CONFIG, overrides)
+    _, train_json, folder = locate(cfg, "TRAIN")
+    coco = read_json(train_json, "annotations")
+    with_objects = {a["image_id"] for a in coco["annotations"] if not a["iscrowd"]}
+    coco["images"] = [image for image in coco["images"] if image["id"] in with_objects][:4]
+    chosen = {image["id"] for image in coco["images"]}
+    coco["annotations"] = [a for a in coco["annotations"] if a["image_id"] in chosen]
+    run = Path(cfg.OUTPUT_DIR) / "overfit"
+    four = write_json(run.with_name("overfit.json"), coco)
+    keys = {
+        **{f"DATA.{split}.JSON": four for split in ("TRAIN", "VAL")},
+        **{f"DATA.{split}.IMAGES": folder for split in ("TRAIN", "VAL")},
+        "INPUT.RANDOM_FLIP": "none",
+        "SOLVER.MAX_ITER": steps,
+        "LOG_PERIOD": 1,
+        "OUTPUT_DIR": run,
+    }
+    words = [str(word) for pair in keys.items() for word in pair]
+    result = run_detection(Options(config=str(CONFIG), overrides=[*overrides, *words], overwrite=True))
+    losses = series(read_metrics(run / "metrics.jsonl"), "total_loss")[1]
+    last = sum(losses[-10:]) / 10
+    return {
+        "passed": last < losses[0] / 10,
+        "first_loss": losses[0],
+        "last_loss": last,
+        "steps": steps,
+        "images": sorted(chosen),
+        **{key: result[key] for key in ("bbox", "training_seconds", "hardware", "versions")},
+    }
