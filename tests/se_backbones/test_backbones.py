@@ -190,6 +190,30 @@ def test_compiled_equals_eager(name):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", list_backbones())
+def test_every_backbone_compiles_and_takes_channels_last(name):
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    # In float64: 36 units of random weights in a row enlarge a rounding error of float32 ten thousand times.
+    model = create_backbone(name, 3).eval().double()
+    x = torch.randn(2, 3, 65, 50, dtype=torch.float64)
+    with torch.no_grad():
+        expected = model(x)
+        # the whole network is one graph; what a backend then makes of it is the backend's
+        others = [torch.compile(model, backend="eager", fullgraph=True)(x)]
+        others.append(model.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last)))
+    for other in others:
+        assert (other - expected).norm() < 1e-8 * expected.norm()
+
+
+@pytest.mark.parametrize("name", list_backbones())
+def test_every_backbone_recomputes_with_frozen_stages_and_group_norm(name):
+    model = create_backbone(name, 3, norm="GN", freeze_at=2, recompute_stages=True).train()
+    model(torch.randn(2, 3, 65, 50)).square().sum().backward()
+    assert {p.requires_grad for n, p in model.named_parameters() if n.startswith("layer1")} == {False}
+    assert [n for n, p in model.named_parameters() if (p.grad is not None) != p.requires_grad] == []
+
+
 @pytest.mark.parametrize("norm", ["BN", "FrozenBN", "SyncBN", "GN"])
 @pytest.mark.parametrize("name", ["se_resnet18", "se_resnet50"])
 def test_any_norm_layer(name, norm):
