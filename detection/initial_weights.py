@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.checkpoint import FORMAT, load_checkpoint, newest_checkpoint
+from engine.checkpoint import NotOurCheckpoint, load_checkpoint, newest_checkpoint
 from engine.errors import UserError
 from se_backbones.weights import WeightsError, detection_head_patterns, load_weights
 from se_backbones.weights.published import published_weights
@@ -80,14 +80,18 @@ def load_trained_weights(model: nn.Module, source: str, checkpoint: dict | None,
 
 def _our_checkpoint(source: str) -> dict | None:
     """The content where the source is a detection checkpoint of ours."""
-    if not Path(source).is_file() and "://" not in source:
+    if "://" in source:
+        return None
+    if not Path(source).is_file():
         raise UserError(f"MODEL.WEIGHTS: there is no file {source}")
     try:
         checkpoint = load_checkpoint(Path(source))
-    except UserError as error:
-        if FORMAT in str(error) or Path(source).suffix != ".pth":
-            return None  # another layout: load_weights recognises it, or says what is wrong
-        raise
+    except NotOurCheckpoint:
+        return None  # another layout: load_weights recognises it, or says what is wrong
+    except UserError:
+        if Path(source).suffix == ".pth":
+            raise
+        return None
     return checkpoint if checkpoint.get("task") == "detection" else None
 
 

@@ -103,7 +103,7 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
         describe=describe(cfg, train_data),
     )
     figures = trainer.train(task, make_writers(run, trainer.max_iterations, trainer.iteration))
-    if figures is None:  # resumed behind the last step
+    if figures is None:  # resumed behind MAX_ITER
         figures = trainer.evaluate(task)
     trainer.save_final(task)
     return _finish(figures, trainer.evaluated_model, val_data, cfg, run, device, trainer.iteration, trainer.seconds)

@@ -18,6 +18,10 @@ _NUMBERED = re.compile(r"checkpoint_(\d{7,})\.pth")
 logger = logging.getLogger(__name__)
 
 
+class NotOurCheckpoint(UserError):
+    """A whole file that some other program wrote."""
+
+
 def checkpoint_path(run: Path, iteration: int) -> Path:
     """Where the checkpoint after ``iteration`` steps lies."""
     return Path(run) / f"checkpoint_{iteration:07d}.pth"
@@ -38,7 +42,8 @@ def load_checkpoint(path: Path) -> dict:
     """Reads one of our own checkpoints onto the CPU. Runs nothing from the file; every byte's checksum is checked.
 
     Raises:
-        UserError: missing, damaged, not one of ours, or with content that would have to be run.
+        NotOurCheckpoint: readable, but not one of ours.
+        UserError: missing, damaged, or with content that would have to be run.
     """
     path = Path(path)
     if not path.is_file():
@@ -51,7 +56,7 @@ def load_checkpoint(path: Path) -> dict:
     except Exception as error:
         raise UserError(f"checkpoint {path} was refused: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path} is no checkpoint of this package (its format entry is not {FORMAT!r})")
+        raise NotOurCheckpoint(f"{path} is no checkpoint of this package (its format entry is not {FORMAT!r})")
     return content
 
 

@@ -99,7 +99,9 @@ class Trainer:
         return self.ema.module if self.ema is not None else self.model
 
     def train(self, task: Task, writers: list[EventWriter]) -> dict | None:
-        """Runs to SOLVER.MAX_ITER, and returns the last evaluation's figures; None where no step was left to make.
+        """Runs to SOLVER.MAX_ITER, and returns the last evaluation's figures.
+
+        None where there was none: the task has no evaluation, or the run was resumed behind MAX_ITER.
 
         Raises:
             Stopped: by SIGTERM or Ctrl-C; a checkpoint has been written.
