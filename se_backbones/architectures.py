@@ -54,12 +54,14 @@ def _rows():
         if depth >= 50:
             # MSRA's ResNets as Detectron2 uses them: stride in the 1×1, but the padded max-pool.
             yield replace(plain, name=f"resnet{depth}_msra", stride_in_1x1=True)
-    for depth in (50, 101):
-        plain = Architecture(f"resnext{depth}_32x4d", depths[depth], groups=32, width_per_group=4)
-        se = replace(plain, name=f"se_{plain.name}", se=SEConfig())
+    for depth, groups, width in ((50, 32, 4), (101, 32, 4), (101, 32, 8), (101, 64, 4)):
+        name = f"resnext{depth}_{groups}x{width}d"
+        plain = Architecture(name, depths[depth], groups=groups, width_per_group=width)
+        se = replace(plain, name=f"se_{name}", se=SEConfig())
         yield plain
         yield se
-        yield replace(se, name=f"{se.name}_caffe", ceil_pool=True)
+        if (groups, width) == (32, 4):  # the only ones of the original release
+            yield replace(se, name=f"{se.name}_caffe", ceil_pool=True)
     senet154 = Architecture(
         "senet154",
         depths[152],

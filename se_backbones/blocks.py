@@ -69,11 +69,10 @@ class ResidualUnit(nn.Module):
     def __init__(self, config: UnitConfig):
         super().__init__()
         out_channels = config.planes * self.expansion
-        self.placement = config.se.placement if config.se else None
+        self.placement = None
         self._build_branch(config, out_channels)
         if config.se:
-            gated = config.in_channels if self.placement == "pre" else out_channels
-            self.se = SEGate(gated, config.se, config.reduction)
+            self.attach_se(config.se, config.reduction)
         self.downsample = None
         if config.stride != 1 or config.in_channels != out_channels:
             # SENet-154's 3×3 shortcut keeps to 1×1 where the size does not change (the first unit of res2).
@@ -85,6 +84,18 @@ class ResidualUnit(nn.Module):
 
     def _build_branch(self, config: UnitConfig, out_channels: int) -> None:
         raise NotImplementedError
+
+    def attach_se(self, config: SEConfig, reduction: int) -> None:
+        """Gives the unit a gate, freshly initialised, with the type and on the device of its weights."""
+        weight = self.conv1.weight
+        channels = weight.shape[1] if config.placement == "pre" else self.last_norm.weight.numel()
+        self.se = SEGate(channels, config, reduction).to(weight.device, weight.dtype)
+        self.placement = config.placement
+
+    def remove_se(self) -> None:
+        """Takes the gate away. What it did to the maps is lost, see fold_constant_gates."""
+        del self.se
+        self.placement = None
 
     def branch(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) → (N, C_out, H/stride, W/stride), before the addition."""

@@ -57,13 +57,14 @@ class ResNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, 2, padding=0 if config.ceil_pool else 1, ceil_mode=config.ceil_pool)
         infos = {"stem": FeatureInfo(stem_channels, 4)}
         channels, stride = stem_channels, 4
+        if config.se:
+            config.se.check_units(config.depths)
         last = max(FEATURES.index(name) for name in self.out_features)
         self.stage_names = []
         for stage in range(2, last + 2):  # stages behind the last one asked for are not built
             planes = 64 * 2 ** (stage - 2)
             dilation = res5_dilation if stage == 5 else 1
             first_stride = 1 if stage == 2 or dilation > 1 else 2
-            se = config.se if config.se and stage in config.se.stages else None
             common = UnitConfig(
                 in_channels=channels,
                 planes=planes,
@@ -76,12 +77,14 @@ class ResNet(nn.Module):
                 first_1x1_halved=config.first_1x1_halved,
                 downsample_kernel=config.downsample_kernel,
                 norm=norm,
-                se=se,
-                reduction=se.reduction_of(stage) if se else 1,
+                reduction=config.se.reduction_of(stage) if config.se else 1,
             )
             channels, stride = planes * unit.expansion, stride * first_stride
             rest = replace(common, in_channels=channels, stride=1)
-            units = [unit(common)] + [unit(rest) for _ in range(config.depths[stage - 2] - 1)]
+            units = []
+            for index in range(config.depths[stage - 2]):
+                se = config.se if config.se and config.se.at(stage, index) else None
+                units.append(unit(replace(rest if index else common, se=se)))
             setattr(self, f"layer{stage - 1}", nn.Sequential(*units))
             self.stage_names.append(f"res{stage}")
             infos[f"res{stage}"] = FeatureInfo(channels, stride)
@@ -119,6 +122,12 @@ class ResNet(nn.Module):
         """All residual units, first to last."""
         for name in self.stage_names:
             yield from self.stage(name)
+
+    def named_units(self):
+        """All residual units with their names, ``("layer1.0", unit)``, first to last."""
+        for name in self.stage_names:
+            for index, unit in enumerate(self.stage(name)):
+                yield f"layer{FEATURES.index(name)}.{index}", unit
 
     def forward_features(self, x: Tensor) -> dict[str, Tensor]:
         """The stages' maps.

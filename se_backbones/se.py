@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,13 @@ SQUEEZES = ("avg", "max")
 GATES = ("sigmoid", "tanh", "relu")
 INITS = ("default", "neutral")
 STAGES = (2, 3, 4, 5)
+_UNIT = re.compile(r"layer[1-4]\.(0|[1-9]\d*)")
+
+
+def unit_key(name: str) -> tuple[int, int]:
+    """A unit's place, for sorting: ``layer4.10`` comes behind ``layer4.2``."""
+    layer, _, index = name.removeprefix("layer").partition(".")
+    return int(layer), int(index)
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,8 @@ class SEConfig:
         init: ``default``, He initialisation of both layers; ``neutral``, the second layer starts at zero weights,
             so that every gate is one constant at first: 0.5 for sigmoid, 1 for relu, 0 for tanh. (A relu gate's
             bias starts at 1; without a bias relu gives 0 and is refused.)
+        without: units of those stages that carry no SE after all, by name: ``("layer4.2",)`` (see
+            fold_constant_gates). Kept sorted.
 
     Raises:
         ValueError: a value outside the ones named above; the message says which and what is allowed.
@@ -44,6 +54,7 @@ class SEConfig:
     gate: str = "sigmoid"
     bias: bool = True
     init: str = "default"
+    without: tuple[str, ...] = ()
 
     def __post_init__(self):
         for field, allowed in (
@@ -66,12 +77,30 @@ class SEConfig:
         object.__setattr__(self, "stages", tuple(self.stages))
         if not set(self.stages) <= set(STAGES):
             raise ValueError(f"SE stages must be among {STAGES}; got {self.stages!r}")
+        names = (self.without,) if isinstance(self.without, str) else tuple(self.without)
+        if wrong := [name for name in names if not (isinstance(name, str) and _UNIT.fullmatch(name))]:
+            raise ValueError(f"SE without must name residual units, as in 'layer4.2'; got {wrong[0]!r}")
+        object.__setattr__(self, "without", tuple(sorted(set(names), key=unit_key)))
         if self.init == "neutral" and self.gate == "relu" and not self.bias:
             raise ValueError("a relu gate without bias cannot start neutral: it would close the branch for good")
 
     def reduction_of(self, stage: int) -> int:
         """The reduction ratio of stage 2, 3, 4 or 5."""
         return self.reduction[stage - 2] if isinstance(self.reduction, tuple) else self.reduction
+
+    def check_units(self, depths: tuple[int, ...]) -> None:
+        """Raises ValueError where ``without`` names a unit that a network of these depths (res2 … res5) lacks: a slip
+        of the pen must not pass unseen."""
+        for name in self.without:
+            layer, index = unit_key(name)
+            if index >= depths[layer - 1]:
+                raise ValueError(
+                    f"SE without: there is no unit {name}; layer{layer} has {depths[layer - 1]}, from 0 on"
+                )
+
+    def at(self, stage: int, index: int) -> bool:
+        """Whether unit ``index``, counted from 0, of stage 2, 3, 4 or 5 carries SE."""
+        return stage in self.stages and f"layer{stage - 1}.{index}" not in self.without
 
 
 class SEGate(nn.Module):

@@ -12,23 +12,17 @@ import torch
 from torch import Tensor
 
 from ..architectures import ARCHITECTURES, Architecture
+from ..se import SEConfig
 from .errors import WeightsError
 from .layouts import WRITABLE, convert_state_dict
 from .report import write_whole
 from .safetensors_file import tensors_sha256, write_safetensors
-from .shapes import NetworkShape, guess_architecture, rounded_hidden
+from .shapes import NetworkShape, guess_architecture, rounded_hidden, same_network
 from .weights_file import WEIGHTS_FORMAT, WeightsFile, read_state_dict
 
 SUFFIXES = (".safetensors", ".pth", ".pkl")
 _TORCHVISION = frozenset(
-    (
-        "resnet18",
-        "resnet34",
-        "resnet50",
-        "resnet101",
-        "resnet152",
-        "resnext50_32x4d",
-    )  # resnext101 has 8d and 64×4d
+    "resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d resnext101_32x8d resnext101_64x4d".split()
 )
 
 
@@ -43,15 +37,15 @@ class Conversion:
     numbers: int
     tensors_sha256: str
     metadata: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         known = [f"{key} {self.metadata[key]}" for key in ("preprocessing", "source") if key in self.metadata]
         classes = json.loads(self.metadata.get("classes", "[]"))
         known += [f"{len(classes)} classes"] if classes else []
         return (
-            f"{self.out}: {self.architecture} as {self.layout}, {self.tensors} tensors, {self.numbers:,} "
-            f"numbers, "
-            f"sha256 of the tensors {self.tensors_sha256[:16]}…\n  " + "\n  ".join(known)
+            f"{self.out}: {self.architecture} as {self.layout}, {self.tensors} tensors, {self.numbers:,} numbers, "
+            f"sha256 of the tensors {self.tensors_sha256[:16]}…\n  " + "\n  ".join((*known, *self.notes))
         )
 
 
@@ -102,7 +96,7 @@ def convert_file(
     if tensors_sha256(written.state_dict) != checksum:
         raise WeightsError(f"{out}: was not read back as it was written; the disk may be failing")
     numbers = sum(tensor.numel() for tensor in tensors.values())
-    return Conversion(out, to, row.name, len(tensors), numbers, checksum, metadata)
+    return Conversion(out, to, row.name, len(tensors), numbers, checksum, metadata, tuple(weights.notes))
 
 
 def _row(weights: WeightsFile, architecture: str | None) -> Architecture:
@@ -110,15 +104,19 @@ def _row(weights: WeightsFile, architecture: str | None) -> Architecture:
     if architecture is not None:
         if architecture not in ARCHITECTURES:
             raise WeightsError(f"--arch: {architecture!r} is none of {', '.join(ARCHITECTURES)}")
-        row = ARCHITECTURES[architecture]
         fitting = guess_all(weights)
         if architecture not in fitting:
             raise WeightsError(
                 f"{weights.source}: is no {architecture}; its tensors fit {', '.join(fitting) or 'no row'}"
             )
-        return row
+        return ARCHITECTURES[architecture]
     if weights.architecture:
-        return ARCHITECTURES[weights.architecture]
+        row = ARCHITECTURES[weights.architecture]
+        if not same_network(row, weights.shape):
+            raise WeightsError(
+                f"{weights.source}: it says that it is a {row.name}, and its tensors are {weights.shape}"
+            )
+        return row
     try:
         name = guess_architecture(weights.backbone(), stride_in_1x1=facts.stride_in_1x1, ceil_pool=facts.ceil_pool)
     except WeightsError as error:
@@ -154,6 +152,8 @@ def _check_target(to: str, row: Architecture, shape: NetworkShape, weights: Weig
         refuse(f"its SE has {', '.join(odd)}, and {to} knows the standard form alone")
     if shape.has_se and to in ("timm", "timm-legacy") and not all(shape.se_hidden):
         refuse(f"only some of its stages have SE, and {to}'s networks have it in all")
+    if shape.has_se and to in ("timm", "timm-legacy") and shape.se_without:
+        refuse(f"its units {', '.join(shape.se_without)} have no SE, and {to}'s networks have it in all")
     if shape.has_se and to in ("timm", "timm-legacy") and not shape.se_bias:
         refuse(f"its SE layers have no biases, and {to}'s have")
     if to == "timm-legacy":
@@ -216,8 +216,9 @@ def _metadata(weights: WeightsFile, row: Architecture, to: str) -> dict[str, str
     if weights.classes:
         values["classes"] = json.dumps(weights.classes, ensure_ascii=False)
     shape = weights.shape
-    if shape.has_se and row.se is not None:
-        stated = weights.se or {**asdict(row.se), "reduction": shape.reduction, "bias": shape.se_bias}
+    if shape.has_se:  # also in a plain row's network, by insertion
+        told = {"reduction": shape.reduction, "bias": shape.se_bias, "without": shape.se_without}
+        stated = weights.se or {**asdict(row.se or SEConfig()), **told}
         values["se"] = json.dumps(stated)
     return values
 

@@ -2,19 +2,18 @@
 
 Each value is as sure as its basis:
 
-``stated``     the file, or the table of the release it was named from, says so. A contradiction stops the
-load. ``published``  all weights released in this layout are so. A contradiction stops the load too: a network
-fed with the
-               wrong colours or built with the stride elsewhere does not fail, it is only worse. Whoever knows
+``stated``     the file, or the table of the release it was named from, says so. A contradiction stops the load.
+``published``  the weights released in this layout are so. A contradiction stops the load too: a network fed with
+               the wrong colours or built with the stride elsewhere does not fail, it is only worse. Whoever knows
                better writes ``preprocessing`` or ``architecture`` into ``allow``.
 ``usual``      most are so. A contradiction is a warning.
 
-Sources: timm 1.0 (``senet.py``: ceil_mode pooling, stride in the first 1×1 of SEResNetBottleneck, and in the
-    3×3 of
-SEResNeXtBottleneck; ``default_cfgs``: mean and std of every ResNet), torchvision (reference transforms),
-mmpretrain (configs of se-resnet50 and 101: style='pytorch', to_rgb=True), Detectron2 0.6 (``catalog.py``,
-``MODEL_ZOO.md``, the configs with STRIDE_IN_1X1, and tools/convert-torchvision-to-d2.py), Places365 (demo
-scripts: ImageNet's values).
+Sources: timm 1.0 (``senet.py``: ceil_mode pooling, stride in the first 1×1 of SEResNetBottleneck, and in the 3×3 of
+SEResNeXtBottleneck; ``default_cfgs``: ImageNet's mean and std for every network of our table but one,
+``resnet34.ra4_e3600_r224_in1k``, whose 0.5 is known if it is named by ``timm://``), torchvision (reference
+transforms), mmpretrain (configs of se-resnet50 and 101: style='pytorch', to_rgb=True), Detectron2 0.6
+(``catalog.py``, ``MODEL_ZOO.md``, the configs with STRIDE_IN_1X1, and tools/convert-torchvision-to-d2.py), Places365
+(demo scripts: ImageNet's values).
 """
 
 from __future__ import annotations

@@ -4,15 +4,15 @@ Ours are timm's and torchvision's names (``conv1``, ``bn1``, ``layer1.0.conv1``,
 so those layouts need no renaming. A layout is told from the names alone. What a layout says about the network
 beyond its names (where the stride is, how the stem pools, how images are prepared) is in ``facts.py``.
 
-    timm             layer1.0.se.fc1.weight                        timm's ResNet family with SE; ours
-    torchvision      layer1.0.conv1.weight, fc.weight              torchvision; timm's plain ResNets;
-    Places365's release timm-legacy      layer0.conv1, se_module.fc1, last_linear      Cadene's conversion of
-    the original release mmpretrain       backbone.layer1.0.se_layer.conv1.conv, head.fc moskomule
-    layer1.0.se.fc.0.weight                       linear layers without bias caffe2
-    res2_0_branch2a_w, res2_0_branch2a_bn_s       Detectron2's ImageNet .pkl of MSRA and FAIR detectron2
-    stem.conv1.norm.weight, res2.0.shortcut.weight  Detectron2's ResNet by itself detectron2-model
-    backbone.bottom_up.res2.0.conv1.weight        a whole Detectron2 detector ours-detection
-    backbone.bottom_up.net.layer1.0.conv1.weight  a whole detector of ours
+    timm              layer1.0.se.fc1.weight                           timm's ResNet family with SE; ours
+    torchvision       layer1.0.conv1.weight, fc.weight                 torchvision; timm's plain ResNets; Places365
+    timm-legacy       layer0.conv1, se_module.fc1, last_linear         Cadene's conversion of the original release
+    mmpretrain        backbone.layer1.0.se_layer.conv1.conv, head.fc   mmpretrain, formerly mmclassification
+    moskomule         layer1.0.se.fc.0.weight                          senet.pytorch: linear layers without bias
+    caffe2            res2_0_branch2a_w, res2_0_branch2a_bn_s          Detectron2's ImageNet .pkl of MSRA and FAIR
+    detectron2        stem.conv1.norm.weight, res2.0.shortcut.weight   Detectron2's ResNet by itself
+    detectron2-model  backbone.bottom_up.res2.0.conv1.weight           a whole Detectron2 detector
+    ours-detection    backbone.bottom_up.net.layer1.0.conv1.weight     a whole detector of ours
 """
 
 from __future__ import annotations
@@ -65,8 +65,7 @@ def detect_layout(keys: Iterable[str]) -> str:
     )
 
 
-# --- one layout's name to ours
-# -----------------------------------------------------------------------------------
+# --- one layout's name to ours ---
 
 
 def _replaced(pairs: tuple[tuple[str, str], ...]) -> Callable[[str], str]:
@@ -181,8 +180,7 @@ def _detector_to_detectron2(name: str) -> str:
     return name
 
 
-# --- whole dictionaries
-# ------------------------------------------------------------------------------------------
+# --- whole dictionaries ---
 
 
 def names_to_ours(keys: Iterable[str], layout: str) -> dict[str, str]:

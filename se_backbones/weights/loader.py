@@ -193,6 +193,11 @@ def _hints(report: LoadReport, theirs: NetworkShape | None, ours: NetworkShape |
             "fits the file"
             + (" (timm rounds these widths to multiples of 8)" if theirs.reduction == (8, 16, 16, 16) else "")
         )
+    if theirs.has_se and ours.has_se and theirs.se_without != ours.se_without:
+        yield (
+            f"units without SE are {', '.join(theirs.se_without) or 'none'} in the file and "
+            f"{', '.join(ours.se_without) or 'none'} in the model: SEConfig(without={theirs.se_without})"
+        )
     if theirs.has_se and ours.has_se and theirs.se_bias != ours.se_bias:
         yield (
             f"the file's excitation layers have {'biases' if theirs.se_bias else 'no biases'}: "
@@ -203,7 +208,8 @@ def _hints(report: LoadReport, theirs: NetworkShape | None, ours: NetworkShape |
             "the file's network has squeeze-and-excitation and the model has none"
             if theirs.has_se
             else "the model has squeeze-and-excitation and the file's network has none; a trained plain "
-            "network gets it without harm by inserting it after loading, not by allowing the names here"
+            "network gets it without harm by inserting it after loading, not by allowing the names here: "
+            "MODEL.SE.INSERT True in a config, tools/insert_se.py for a file, insert_se(model) in code"
         )
     if theirs.deep_stem != ours.deep_stem:
         yield (
@@ -218,5 +224,9 @@ def _hints(report: LoadReport, theirs: NetworkShape | None, ours: NetworkShape |
         a, b = getattr(theirs, name), getattr(ours, name)
         if a != b:
             yield f"{name} is {a} in the file and {b} in the model: another network ({theirs})"
+    if any(name.endswith("running_var") for name in report.missing) and not any(
+        name.endswith("running_var") for name in report.loaded
+    ):
+        yield "the file's normalisations have no running statistics: GroupNorm has none (norm='GN')"
     if theirs.num_classes and ours.num_classes and theirs.num_classes != ours.num_classes:
         yield f"the file's classifier has {theirs.num_classes} classes and the model's {ours.num_classes}"

@@ -15,10 +15,12 @@ from .pickle_guard import GuardedUnpickler, Stand, common_globals, plain, walk
 
 # Booleans, integers and floats of 1 to 8 bytes. Objects ("O"), records and text have no place in weights.
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
-_MODULES = ("numpy.core", "numpy._core")  # NumPy renamed its core in version 2; files of both exist
+NUMPY_CORES = ("numpy.core", "numpy._core")  # NumPy renamed its core in version 2; files of both exist
 
 
-class _Dtype:
+class Dtype:
+    """A stand-in for numpy.dtype: plain numbers alone."""
+
     __slots__ = ("code",)
 
     def __init__(self, code, *_):
@@ -44,20 +46,25 @@ class _Array:
         self.value = None
 
 
-class _Reader:
-    def __init__(self, path: Path, size: int):
+class NumpyReader:
+    """Makes arrays and numbers from what a pickle says of them.
+
+    Args:
+        size: of the file in bytes, the most that all of them together may take.
+    """
+
+    def __init__(self, size: int):
         self.left = size  # all arrays together cannot hold more bytes than the file
         self.decoded = 2 * size  # nor all texts that become bytes: latin-1 in UTF-8 is at most twice as long
-        self.path = path
 
     def known(self):
         names = common_globals()
-        for module in _MODULES:
+        for module in NUMPY_CORES:
             names[f"{module}.multiarray", "_reconstruct"] = Stand(self.reconstruct)
             names[f"{module}.multiarray", "scalar"] = Stand(self.scalar)
             names[f"{module}.numeric", "_frombuffer"] = Stand(self.from_buffer)
         names["numpy", "ndarray"] = "ndarray"
-        names["numpy", "dtype"] = Stand(_Dtype)
+        names["numpy", "dtype"] = Stand(Dtype)
         names["_codecs", "encode"] = Stand(self.encode)
         return names
 
@@ -98,7 +105,7 @@ class _Reader:
         import numpy as np
 
         sizes_known = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape) and len(shape) <= 8
-        if not isinstance(dtype, _Dtype) or not sizes_known or order not in ("C", "F"):
+        if not isinstance(dtype, Dtype) or not sizes_known or order not in ("C", "F"):
             raise WeightsError("an array has an unknown type, shape or order")
         if not isinstance(data, bytes | bytearray):
             raise WeightsError("an array holds objects, not numbers")
@@ -134,7 +141,7 @@ def read_numpy_pickle(path: Path):
     where, size = str(path), os.path.getsize(path)
     if size == 0:
         raise WeightsError(f"{where}: the file is empty")
-    reader = _Reader(path, size)
+    reader = NumpyReader(size)
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         end = walk(data, where)
         if end != size:

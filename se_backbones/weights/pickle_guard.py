@@ -2,8 +2,8 @@
 
 A pickle is a small program whose GLOBAL instruction imports any function and whose REDUCE instruction calls
 it. Here GLOBAL finds only what the caller lists, so there is nothing harmful to call; and the instructions
-are walked once beforehand, which finds a cut file, a length that the file does not have, and a memo index
-that would make the unpickler take gigabytes.
+are walked once beforehand, which finds a cut file, a length that the file does not have, a memo index
+that would make the unpickler take gigabytes, and nesting that would overflow the interpreter's stack.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ _INSTRUCTIONS = frozenset(
     APPENDS EMPTY_DICT DICT SETITEM SETITEMS EMPTY_SET ADDITEMS FROZENSET GET BINGET LONG_BINGET PUT BINPUT
     LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL REDUCE BUILD NEWOBJ""".split()
 )
+
+_PUTS = frozenset(("PUT", "BINPUT", "LONG_BINPUT"))
+_GETS = frozenset(("GET", "BINGET", "LONG_BINGET"))
+_NESTS = frozenset("TUPLE TUPLE1 TUPLE2 TUPLE3 FROZENSET".split())
+_CHANGES = frozenset("APPEND APPENDS SETITEM SETITEMS ADDITEMS BUILD".split())
 
 
 class Stand:
@@ -84,24 +89,71 @@ def walk(stream: io.BufferedIOBase, where: str, persistent: bool = False) -> int
         the position behind the pickle.
 
     Raises:
-        WeightsError: it is cut, damaged, or uses an instruction that no weights need.
+        WeightsError: it is cut, damaged, uses an instruction that no weights need, or nests without end.
     """
-    count = 0
+    count, nesting = 0, _Nesting()
     try:
         for instruction, argument, _ in pickletools.genops(stream):
             count += 1
             name = instruction.name
             if name not in _INSTRUCTIONS and not (persistent and name == "BINPERSID"):
                 raise WeightsError(f"{where}: refused, its pickle uses the instruction {name}, which no weights need")
-            if name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count:
+            if name in _PUTS and argument > count:
                 raise WeightsError(f"{where}: refused, its pickle has a memo index of {argument}")
             if count > MAX_INSTRUCTIONS:
                 raise WeightsError(f"{where}: refused, its pickle has more than {MAX_INSTRUCTIONS:,} instructions")
+            if nesting.after(instruction, argument) > MAX_DEPTH:
+                raise WeightsError(f"{where}: refused, its values are nested too deep")
     except WeightsError:
         raise
     except Exception as error:  # pickletools raises ValueError, IndexError, UnicodeDecodeError, struct.error …
         raise WeightsError(f"{where}: the pickle in it is cut short or damaged ({error})") from None
     return stream.tell()
+
+
+class _Nesting:
+    """How deep tuples lie in tuples, followed along the instructions without making any of them.
+
+    A tuple as a dictionary's key is hashed, and Python hashes a tuple in a tuple by recursion without a limit: a
+    hundred thousand of them, in a file of as many bytes, end the process. Lists and dictionaries have no hash, and no
+    stand-in makes a tuple of what it is given; so tuples alone need following. (``plain`` limits the depth of all.)
+    """
+
+    def __init__(self):
+        self._stack: list[int | None] = []  # of each value the depth; None is a mark
+        self._memo: dict[int, int | None] = {}
+
+    def after(self, instruction, argument) -> int:
+        """The depth of what an instruction leaves on the stack. IndexError, KeyError: it takes what is not there."""
+        name, stack = instruction.name, self._stack
+        if name in _PUTS:
+            self._memo[argument] = stack[-1]
+            return 0
+        if name == "MEMOIZE":
+            self._memo[len(self._memo)] = stack[-1]
+            return 0
+        if name in _GETS:
+            stack.append(self._memo[argument])
+            return 0
+        if name == "MARK":
+            stack.append(None)
+            return 0
+        if name == "POP":
+            stack.pop()
+            return 0
+        taken = [0]
+        for kind in reversed(instruction.stack_before):
+            if kind is pickletools.markobject:
+                while (depth := stack.pop()) is not None:
+                    taken.append(depth)
+            elif kind is not pickletools.stackslice:
+                taken.append(stack.pop() or 0)
+        if name in _CHANGES:
+            depth = taken[-1]  # the value changed, which lies below those that go into it
+        else:
+            depth = 1 + max(taken) if name in _NESTS else 0
+        stack.extend(depth for _ in instruction.stack_after)
+        return depth
 
 
 class GuardedUnpickler(pickle.Unpickler):

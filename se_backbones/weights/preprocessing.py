@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -32,8 +33,9 @@ class Preprocessing:
             scale = float(self.scale)
         except (TypeError, ValueError):
             raise WeightsError(f"preprocessing: scale, mean and std must be numbers; got {self!r}") from None
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or scale <= 0:
-            raise WeightsError(f"preprocessing: mean and std need three numbers, std and scale above 0; got {self}")
+        numbers = (scale, *mean, *std)
+        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, numbers)) or min(scale, *std) <= 0:
+            raise WeightsError(f"preprocessing: mean and std need three numbers, std and scale above 0; got {self!r}")
         for name, value in (("channel_order", order), ("scale", scale), ("mean", mean), ("std", std)):
             object.__setattr__(self, name, value)
 
@@ -62,11 +64,9 @@ class Preprocessing:
     def same_as(self, other: Preprocessing, tolerance: float = 0.01) -> bool:
         """Whether both give the network the same numbers, whatever their scale.
 
-        RGB 0 … 1 with mean 0.485 and RGB 0 … 255 with mean 123.675 are the same. The tolerance is a hundredth
-        of
-        the standard deviation in offset and one percent in slope: rounding passes, ImageNet's mean against
-            0.5 does
-        not.
+        RGB 0 … 1 with mean 0.485 and RGB 0 … 255 with mean 123.675 are the same. The tolerance is a hundredth of
+        the standard deviation in offset and one percent in slope: rounding passes, ImageNet's mean against 0.5
+        does not.
         """
         if self.channel_order != other.channel_order:
             return False

@@ -14,6 +14,9 @@ PUBLISHED = {
     "resnet101": "torchvision://resnet101",
     "resnet152": "torchvision://resnet152",
     "resnext50_32x4d": "torchvision://resnext50_32x4d",
+    "resnext101_32x4d": "timm://resnext101_32x4d.gluon_in1k",
+    "resnext101_32x8d": "torchvision://resnext101_32x8d",
+    "resnext101_64x4d": "torchvision://resnext101_64x4d",
     "resnet50_msra": "detectron2://ImageNetPretrained/MSRA/R-50.pkl",
     "resnet101_msra": "detectron2://ImageNetPretrained/MSRA/R-101.pkl",
     "se_resnet18_caffe": "timm://legacy_seresnet18.in1k",
@@ -26,6 +29,8 @@ PUBLISHED = {
     "se_resnext50_32x4d_caffe": "timm://legacy_seresnext50_32x4d.in1k",
     "se_resnext101_32x4d": "timm://seresnext101_32x4d.gluon_in1k",
     "se_resnext101_32x4d_caffe": "timm://legacy_seresnext101_32x4d.in1k",
+    "se_resnext101_32x8d": "timm://seresnext101_32x8d.ah_in1k",
+    "se_resnext101_64x4d": "timm://seresnext101_64x4d.gluon_in1k",
     "senet154": "timm://senet154.gluon_in1k",
     "senet154_caffe": "timm://legacy_senet154.in1k",
 }

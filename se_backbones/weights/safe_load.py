@@ -13,7 +13,9 @@ from .numpy_pickle import read_numpy_pickle
 from .safetensors_file import read_safetensors
 from .torch_file import LEGACY_MAGIC, read_torch_file
 
-# The convention of torch.hub and of most released files: resnet50-0676ba61.pth. Digits alone may be a date.
+# The convention of torch.hub and of most released files: resnet50-0676ba61.pth. Digits alone may be a date. With
+# another count than torch.hub's eight they may be something else (timm's seresnext26_32x4d-65ebdb501, senet.pytorch's
+# seresnet50-60a8950a85b2b).
 _NAME_HASH = re.compile(r"-((?=[0-9]*[a-f])[0-9a-f]{8,64})\.[A-Za-z0-9.]+$")
 
 
@@ -98,16 +100,22 @@ def file_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def check_name_hash(path: str | Path, sha256: str) -> None:
+def check_name_hash(path: str | Path, sha256: str) -> str:
     """Compares the first digits of the checksum that a released file's name carries with the file's own.
+
+    Returns:
+        what is to be said of digits that differ and need not be a checksum; else empty.
 
     Raises:
         WeightsError: they differ: the file is damaged, or is not what its name says.
     """
     found = _NAME_HASH.search(Path(path).name)
-    if found and not sha256.startswith(found[1]):
-        raise WeightsError(
-            f"{path}: its name promises a sha256 that begins with {found[1]}, and it is {sha256[:16]}…: "
-            "the file is damaged or not the one released. Fetch it again, or rename it if the name means "
-            "something else"
-        )
+    if not found or sha256.startswith(found[1]):
+        return ""
+    if 8 < len(found[1]) < 16:
+        return f"the {found[1]} in its name is not how its sha256 begins ({sha256[:16]}…); it may mean something else"
+    raise WeightsError(
+        f"{path}: its name promises a sha256 that begins with {found[1]}, and it is {sha256[:16]}…: "
+        "the file is damaged or not the one released. Fetch it again, or rename it if the name means "
+        "something else"
+    )

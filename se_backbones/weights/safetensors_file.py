@@ -50,7 +50,9 @@ def read_header(path: Path) -> tuple[dict, dict[str, str]]:
             raise WeightsError(f"{path}: cut short or damaged, its header should have {length:,} bytes")
         try:
             header = json.loads(file.read(length), object_pairs_hook=_unique)
-            metadata = header.pop("__metadata__", {})
+            metadata = header.pop("__metadata__", None) or {}
+            if not all(isinstance(text, str) for text in dict(metadata).values()):
+                raise ValueError("its metadata are not texts by name")
             ends = _ends(header)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise WeightsError(f"{path}: damaged, its header cannot be read ({error})") from None

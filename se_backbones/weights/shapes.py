@@ -22,6 +22,7 @@ class NetworkShape:
         se_hidden: channels between the two excitation layers, for res2 … res5; None where the stage has no
             SE.
         se_channels: channels of the gate, for res2 … res5; None where the stage has no SE.
+        se_without: the units without SE of the stages that have it, ``layer4.2``, as in SEConfig.without.
         se_bias: whether the excitation layers have biases; None without SE.
         pooled_shortcut: the shortcut's convolution is its second module: an average-pool comes before it.
         num_classes: outputs of ``fc``; 0 where there is none.
@@ -37,6 +38,7 @@ class NetworkShape:
     se_bias: bool | None
     pooled_shortcut: bool
     num_classes: int
+    se_without: tuple[str, ...] = ()
 
     @property
     def has_se(self) -> bool:
@@ -64,7 +66,8 @@ class NetworkShape:
             parts.append("an average-pool on the shortcuts")
         if self.has_se:
             bias = "" if self.se_bias else ", bias=False"
-            parts.append(f"SEConfig(reduction={self.reduction}{bias})")
+            without = f", without={self.se_without}" if self.se_without else ""
+            parts.append(f"SEConfig(reduction={self.reduction}{bias}{without})")
         return ", ".join(parts)
 
 
@@ -88,11 +91,13 @@ def describe(state_dict: Mapping[str, Tensor]) -> NetworkShape | None:
         # conv2 is (width, width / groups, 3, 3) behind a first 1×1 of `before` channels.
         before = shapes.get("layer1.0.conv1.weight", first)[0]
         groups = max(before // max(first[1], 1), 1)
-    hidden, channels = [], []
-    for stage in range(1, 5):
-        shape = shapes.get(f"layer{stage}.0.se.fc1.weight")
+    hidden, channels, without = [], [], []
+    for layer, indices in enumerate(units, 1):
+        gates = {index: shapes.get(f"layer{layer}.{index}.se.fc1.weight") for index in sorted(indices)}
+        shape = next((shape for shape in gates.values() if shape), None)
         hidden.append(shape[0] if shape else None)
         channels.append(shape[1] if shape else None)
+        without += [f"layer{layer}.{index}" for index, gate in gates.items() if shape and not gate]
     has_se = any(hidden)
     fc = shapes.get("fc.weight")
     return NetworkShape(
@@ -106,19 +111,27 @@ def describe(state_dict: Mapping[str, Tensor]) -> NetworkShape | None:
         se_bias=any(".se.fc1.bias" in name for name in shapes) if has_se else None,
         pooled_shortcut=len(shapes.get("layer2.0.downsample.1.weight", ())) == 4,
         num_classes=fc[0] if fc else 0,
+        se_without=tuple(without),
     )
 
 
-def _fits(row: Architecture, shape: NetworkShape) -> bool:
-    return (
-        row.depths == shape.depths
+def same_network(row: Architecture, shape: NetworkShape | None) -> bool:
+    """Whether a row of the table has these tensors, as far as they go.
+
+    SE does not count: it may have been put in, or taken out. Nor do stages that were never built.
+    """
+    return shape is not None and (
+        all(units in (0, of_row) for units, of_row in zip(shape.depths, row.depths, strict=True))
         and row.bottleneck == shape.bottleneck
         and row.groups == shape.groups
         and (not row.bottleneck or row.width_per_group == shape.width_per_group)
         and row.deep_stem == shape.deep_stem
-        and bool(row.se) == shape.has_se
         and not shape.pooled_shortcut
     )
+
+
+def _fits(row: Architecture, shape: NetworkShape) -> bool:
+    return same_network(row, shape) and row.depths == shape.depths and bool(row.se) == shape.has_se
 
 
 def guess_architecture(

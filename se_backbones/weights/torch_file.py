@@ -8,12 +8,12 @@ import mmap
 import os
 import warnings
 import zipfile
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
 from .errors import WeightsError
+from .numpy_pickle import NUMPY_CORES, Dtype, NumpyReader
 from .pickle_guard import GuardedUnpickler, Stand, common_globals, plain, walk
 
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began a file until version 1.5
@@ -66,17 +66,21 @@ class _Value:
 class _DryRun:
     """Goes through a torch file's pickle with stand-ins and checks each tensor against its storage's size."""
 
-    def __init__(self, where: str):
+    def __init__(self, where: str, size: int):
         self.where = where
+        numbers = NumpyReader(size)
         self.storages: dict[str, int] = {}  # key -> bytes
         self.known = common_globals() | {
             ("torch._utils", "_rebuild_tensor_v2"): Stand(self.tensor),
             ("torch._utils", "_rebuild_tensor"): Stand(self.tensor),
-            ("torch._utils", "_rebuild_parameter"): Stand(lambda data, *_: data),
-            ("torch", "Size"): Stand(lambda sizes=(): tuple(sizes)),
+            ("torch._utils", "_rebuild_parameter"): Stand(self.parameter),
+            ("torch", "Size"): Stand(self.size),
             ("torch", "device"): Stand(lambda *_: _Value()),
-            ("_codecs", "encode"): Stand(lambda *_: b""),
+            ("_codecs", "encode"): Stand(numbers.encode),
+            ("numpy", "dtype"): Stand(Dtype),
         }
+        for module in NUMPY_CORES:
+            self.known[f"{module}.multiarray", "scalar"] = Stand(numbers.scalar)
         for module in ("torch", "torch.cuda", "torch.storage"):
             for name, itemsize in _STORAGES.items():
                 self.known[module, name] = _Kind(itemsize)
@@ -113,14 +117,42 @@ class _DryRun:
             )
         return _Tensor()
 
+    def parameter(self, data, *_):
+        if not isinstance(data, _Tensor):
+            raise WeightsError("a parameter in it is no tensor")
+        return data
+
+    def size(self, lengths=()):
+        if not isinstance(lengths, list | tuple) or any(type(length) is not int for length in lengths):
+            raise WeightsError("a size in it holds something other than counts")
+        return tuple(lengths)
+
     def read(self, stream):
         return GuardedUnpickler(stream, self.where, self.known, storage=self.storage, advice=_advice).read()
 
 
 def _advice(module: str, name: str) -> str:
     if module.startswith("numpy"):
-        return "It holds NumPy values; where the file is yours, save model.state_dict() alone."
+        return "It holds NumPy arrays; where the file is yours, save model.state_dict() alone."
     return ""
+
+
+def _numpy_scalars(size: int) -> list:
+    """What torch.load may find of NumPy beside its own list: single numbers, as in ``best_prec1``.
+
+    Stand-ins under NumPy's names, by which torch.load looks them up; NumPy's own functions are not called.
+    """
+
+    def named(module, name):
+        def scalar(dtype, data):
+            return numbers.scalar(dtype, data)
+
+        scalar.__module__, scalar.__name__, scalar.__qualname__ = module, name, name
+        return scalar
+
+    numbers = NumpyReader(size)
+    dtype = type("dtype", (Dtype,), {"__module__": "numpy", "__slots__": ()})
+    return [dtype, *(named(f"{module}.multiarray", "scalar") for module in NUMPY_CORES)]
 
 
 def check_zip(path: Path) -> None:
@@ -157,7 +189,7 @@ def _check_archive(archive: zipfile.ZipFile, where: str, size: int) -> None:
     folder = folders.pop()
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise WeightsError(f"{where}: refused, its entries are packed; torch.save never packs them")
-    if sum(entry.file_size for entry in entries) > size:
+    if sum(entry.file_size for entry in entries) > size or any(e.file_size != e.compress_size for e in entries):
         raise WeightsError(f"{where}: refused, its entries claim more bytes than the file has")
     broken = archive.testzip()
     if broken:
@@ -166,7 +198,7 @@ def _check_archive(archive: zipfile.ZipFile, where: str, size: int) -> None:
     stream = io.BytesIO(pickled)
     if walk(stream, where, persistent=True) != len(pickled):
         raise WeightsError(f"{where}: damaged, bytes follow the end of its pickle")
-    run = _DryRun(where)
+    run = _DryRun(where, size)
     run.read(io.BytesIO(pickled))
     for key, needed in run.storages.items():
         name = f"data/{key}"
@@ -178,8 +210,7 @@ def _check_archive(archive: zipfile.ZipFile, where: str, size: int) -> None:
 def check_legacy(path: Path) -> None:
     """Checks a file of the form before torch 1.6: five pickles, then the storages one behind the other.
 
-    This form has no checksum: a changed bit inside a tensor cannot be seen here (the name's hash may tell,
-        see
+    This form has no checksum: a changed bit inside a tensor cannot be seen here (the name's hash may tell, see
     safe_load).
 
     Raises:
@@ -187,7 +218,7 @@ def check_legacy(path: Path) -> None:
     """
     where, size = str(path), os.path.getsize(path)
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        run = _DryRun(where)
+        run = _DryRun(where, size)
         values = []
         for _ in range(5):  # magic number, protocol, system, the object, the storages' keys
             start = data.tell()
@@ -215,12 +246,13 @@ def read_torch_file(path: Path):
     with open(path, "rb") as file:
         legacy = file.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC
     (check_legacy if legacy else check_zip)(path)
-    # Namespace only carries values. The context exists from torch 2.5 on; before, such a file is refused.
-    safe_globals = getattr(torch.serialization, "safe_globals", lambda _: nullcontext())
+    # Namespace only carries values.
+    allowed = [argparse.Namespace, *_numpy_scalars(os.path.getsize(path))]
     try:
-        with safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; what matters is refused above or below
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            # Files written by Python 2 hold bytes as text, of which latin1 alone takes every value.
+            content = torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
     except Exception as error:
         reason = str(error).split("WeightsUnpickler error:")[-1].strip().split("\n")[0]
         raise WeightsError(f"{path}: torch.load(weights_only=True) refuses it: {reason}") from None

@@ -21,10 +21,12 @@ from .preprocessing import Preprocessing
 from .safe_load import check_name_hash, file_sha256, open_safely
 from .shapes import NetworkShape, describe
 from .sources import Located, locate
-from .wrapped import unwrap
+from .target import RES5_HEAD
+from .wrapped import holds_tensors, unwrap
 
 WEIGHTS_FORMAT = "se-backbones-weights/1"
 CHECKPOINT_FORMAT = "se-backbones-checkpoint/1"
+AVERAGED = "ema"  # where a checkpoint of ours has its averaged weights
 
 
 @dataclass
@@ -76,8 +78,12 @@ class WeightsFile:
         """The backbone's (or classifier's) tensors under our names, without the place in a detector."""
         if not self.is_detector:
             return self.ours()
-        parts = ((split_detector(name), tensor) for name, tensor in self.ours().items())
-        return {name: tensor for (place, name), tensor in parts if place}
+        found = {}
+        for name, tensor in self.ours().items():
+            place, inner = split_detector(name)
+            if place or name.startswith(RES5_HEAD):
+                found[inner if place else f"layer4.{name.removeprefix(RES5_HEAD)}"] = tensor
+        return found
 
     @property
     def shape(self) -> NetworkShape | None:
@@ -102,15 +108,16 @@ def read_state_dict(source: str | os.PathLike | Mapping[str, Tensor]) -> Weights
     located = locate(source)
     file = open_safely(located.path)
     sha256 = file_sha256(located.path)
-    check_name_hash(located.path, sha256)
+    doubt = check_name_hash(located.path, sha256)
     weights = _understand(file.content, located, sha256, source=os.fspath(source), header=file.metadata)
     weights.path = located.path
+    weights.notes += [doubt] if doubt else []
     return weights
 
 
 def _understand(content, located: Located, sha256: str, source: str, header: Mapping[str, str] | None = None):
     where = str(located.path)
-    inner = unwrap(content, where, located.part)
+    inner = unwrap(content, where, located.part or _averaged_part(content))
     beside = {**inner.beside, **_decoded(header or {}, where)}
     nested = beside.pop("metadata", None)
     if beside.get("format") == WEIGHTS_FORMAT and isinstance(nested, Mapping):
@@ -128,7 +135,11 @@ def _understand(content, located: Located, sha256: str, source: str, header: Map
         left_out=left_out,
         metadata=beside,
     )
-    if inner.place:
+    if inner.place == AVERAGED and not located.part:
+        weights.notes.append(
+            "the averaged weights were taken, as in the run's own evaluation; FILE#model has the others"
+        )
+    elif inner.place:
         weights.notes.append(f"the tensors lay at {inner.place!r} in the file")
     if inner.averaged:
         weights.notes.append(
@@ -142,6 +153,12 @@ def _understand(content, located: Located, sha256: str, source: str, header: Map
     weights.classes = [str(name) for name in classes] if isinstance(classes, list | tuple) else located.classes
     weights.facts = _facts(weights, located)
     return weights
+
+
+def _averaged_part(content) -> str:
+    """A checkpoint of ours stands for its averaged weights, if it has any: they are what the run evaluates."""
+    ours = isinstance(content, dict) and content.get("format") == CHECKPOINT_FORMAT
+    return AVERAGED if ours and holds_tensors(content.get(AVERAGED)) else ""
 
 
 def _text(value) -> str | None:
@@ -180,7 +197,10 @@ def _facts(weights: WeightsFile, located: Located) -> Facts:
         facts = Facts()
     stated = beside.get("preprocessing")
     if isinstance(stated, Mapping):
-        return replace(facts, preprocessing=Preprocessing.of(stated), basis="stated")
+        try:
+            return replace(facts, preprocessing=Preprocessing.of(stated), basis="stated")
+        except WeightsError as error:
+            raise WeightsError(f"{located.path}: damaged, {error}") from None
     if located.preprocessing:
         return replace(facts, preprocessing=located.preprocessing, basis="stated")
     if beside.get("format") in (WEIGHTS_FORMAT, CHECKPOINT_FORMAT):

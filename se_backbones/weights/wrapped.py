@@ -48,10 +48,11 @@ class Unwrapped:
     averaged: str = ""
 
 
-def _holds_tensors(value) -> bool:
+def holds_tensors(value) -> bool:
+    """Whether a dictionary has tensors in it, at any depth."""
     if not isinstance(value, dict):
         return False
-    return any(isinstance(item, Tensor) or _holds_tensors(item) for item in value.values())
+    return any(isinstance(item, Tensor) or holds_tensors(item) for item in value.values())
 
 
 def unwrap(content, where: str, part: str = "") -> Unwrapped:
@@ -68,18 +69,18 @@ def unwrap(content, where: str, part: str = "") -> Unwrapped:
     if not isinstance(content, dict):
         raise WeightsError(f"{where}: holds a {type(content).__name__}, not a dictionary of tensors by name")
     beside = {
-        key: value for key, value in content.items() if not _holds_tensors(value) and not isinstance(value, Tensor)
+        key: value for key, value in content.items() if not holds_tensors(value) and not isinstance(value, Tensor)
     }
     place: list[str] = []
     averaged = ""
     value = content
     if part:
-        if not _holds_tensors(content.get(part)):
-            parts = [str(key) for key, item in content.items() if _holds_tensors(item)]
+        if not holds_tensors(content.get(part)):
+            parts = [str(key) for key, item in content.items() if holds_tensors(item)]
             raise WeightsError(f"{where}: has no part {part!r} with tensors; it has {', '.join(parts) or 'none'}")
         value, place = content[part], [part]
     while True:
-        found = [key for key in CONTAINERS if _holds_tensors(value.get(key))]
+        found = [key for key in CONTAINERS if holds_tensors(value.get(key))]
         if not found:
             break
         copies = [key for key in found if key in _AVERAGED]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from se_backbones import SEConfig, SEGate
+from se_backbones import SEConfig, SEGate, create_backbone
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,9 @@ from se_backbones import SEConfig, SEGate
         ({"squeeze": "mean"}, "avg, max"),
         ({"gate": "softmax"}, "sigmoid, tanh, relu"),
         ({"init": "zero"}, "default, neutral"),
+        ({"without": "layer4"}, "without.*'layer4'"),
+        ({"without": ("res5.0",)}, "without.*'res5.0'"),
+        ({"without": ("layer1.01",)}, "without"),
         ({"init": "neutral", "gate": "relu", "bias": False}, "relu gate without bias"),
     ],
 )
@@ -30,6 +33,23 @@ def test_reduction_is_one_or_one_per_stage():
     assert [SEConfig(reduction=8).reduction_of(stage) for stage in (2, 3, 4, 5)] == [8, 8, 8, 8]
     assert [SEConfig(reduction=(2, 4, 8, 16)).reduction_of(stage) for stage in (2, 3, 4, 5)] == [2, 4, 8, 16]
     assert SEConfig(reduction=[4]) == SEConfig(reduction=4)
+
+
+def test_units_without_se():
+    se = SEConfig(without=["layer3.10", "layer3.2", "layer3.10"], stages=(4, 5))
+    assert se.without == ("layer3.2", "layer3.10") and SEConfig(without="layer4.1").without == ("layer4.1",)
+    assert [se.at(4, 2), se.at(4, 3), se.at(4, 10), se.at(5, 2), se.at(3, 0)] == [False, True, False, True, False]
+    with torch.device("meta"):
+        model = create_backbone("se_resnet50", se=se_of("layer4.2", "layer1.0"))
+        gated = [name for name, unit in model.named_units() if hasattr(unit, "se")]
+        assert len(gated) == 14 and not {"layer4.2", "layer1.0"} & set(gated)
+        assert model(torch.empty(2, 3, 32, 32)).shape == (2, 1000)
+        with pytest.raises(ValueError, match="no unit layer4.3; layer4 has 3"):
+            create_backbone("se_resnet50", 0, se=se_of("layer4.3"), out_features=("res2",))
+
+
+def se_of(*without):
+    return SEConfig(without=without)
 
 
 @pytest.mark.parametrize("squeeze", ["avg", "max"])

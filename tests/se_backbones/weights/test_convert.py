@@ -2,12 +2,20 @@
 
 import json
 import pickle
+import re
 
 import pytest
 import torch
 
 from se_backbones import SEConfig
-from se_backbones.weights import IMAGENET_RGB, WeightsError, convert_file, load_weights, read_state_dict
+from se_backbones.weights import (
+    IMAGENET_RGB,
+    WeightsError,
+    convert_file,
+    convert_state_dict,
+    load_weights,
+    read_state_dict,
+)
 from se_backbones.weights.safetensors_file import read_header, tensors_sha256
 
 pytest.importorskip("safetensors")
@@ -51,9 +59,70 @@ def test_there_and_back(name, to, suffix, saved, tmp_path, empty):
     load_weights(empty(name, num_classes=4), there.out)  # either file loads as it is
 
 
+def foreign(layout, state):
+    """A network's tensors as the layout's own program writes them."""
+    if layout == "detectron2":  # frozen normalisations have no counter
+        state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    return convert_state_dict(state, "ours", layout)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "dtype", "arguments"),
+    [
+        ("resnet18", "torchvision", torch.float32, {}),
+        ("se_resnet18", "timm", torch.float16, {"se": SEConfig(reduction=(8, 16, 16, 16))}),
+        ("se_resnet18_caffe", "timm-legacy", torch.float32, {}),
+        ("resnet18", "detectron2", torch.bfloat16, {}),
+    ],
+)
+def test_from_another_layout_and_back(name, layout, dtype, arguments, filled, tmp_path):
+    state = filled(name, 1, num_classes=3, **arguments).state_dict()
+    theirs = {key: t.to(dtype) if t.is_floating_point() else t for key, t in foreign(layout, state).items()}
+    theirs = {key: t.to(memory_format=torch.channels_last) if t.dim() == 4 else t for key, t in theirs.items()}
+    torch.save(theirs, tmp_path / "theirs.pth")
+    ours = convert_file(tmp_path / "theirs.pth", tmp_path / "ours.safetensors")
+    back = convert_file(ours.out, tmp_path / "back.pth", layout)
+    assert ours.architecture == back.architecture == name
+    assert same_bytes(torch.load(back.out, weights_only=True)["state_dict"], theirs)
+
+
+@pytest.mark.parametrize("layout", ["mmpretrain", "moskomule"])
+def test_layouts_that_are_read_alone_keep_their_numbers(layout, filled, tmp_path):
+    state = filled("se_resnet18", 1, num_classes=3, se=SEConfig(bias=layout == "mmpretrain")).state_dict()
+    theirs = {}
+    for name, tensor in state.items():
+        if layout == "mmpretrain":
+            name = re.sub(r"\.se\.fc([12])\.", r".se_layer.conv\1.conv.", name)
+            name = f"head.{name}" if name.startswith("fc.") else f"backbone.{name}"
+        else:
+            name = name.replace(".se.fc1.", ".se.fc.0.").replace(".se.fc2.", ".se.fc.2.")
+            tensor = tensor.flatten(1) if ".se.fc." in name else tensor
+        theirs[name] = tensor
+    torch.save({"state_dict": theirs}, tmp_path / "theirs.pth")
+    done = convert_file(tmp_path / "theirs.pth", tmp_path / "ours.safetensors")
+    assert done.architecture == "se_resnet18" and json.loads(done.metadata["se"])["bias"] == (layout == "mmpretrain")
+    assert same_bytes(read_state_dict(done.out).state_dict, state)
+
+
+def test_a_checkpoint_becomes_its_averaged_weights_and_says_so(saved, tmp_path):
+    source, state = saved("resnet18")
+    content = torch.load(source, weights_only=True)
+    average = {name: tensor * 0.5 if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    torch.save({**content, "ema": {f"module.{name}": t for name, t in average.items()}}, source)
+    done = convert_file(source, tmp_path / "w.safetensors")
+    assert same_bytes(read_state_dict(done.out).state_dict, average) and "averaged weights were taken" in str(done)
+
+
+def test_a_file_that_says_it_is_another_network(saved, tmp_path):
+    source, _ = saved("resnet18", {"backbone": "resnet50_msra"})
+    with pytest.raises(WeightsError, match=r"says that it is a resnet50_msra, and its tensors are basic units"):
+        convert_file(source, tmp_path / "w.safetensors")
+    assert not (tmp_path / "w.safetensors").exists()
+
+
 def test_deep_stem_there_and_back(tmp_path, filled):
     """SENet-154's stem through the legacy names, on a file that is its first stage alone."""
-    from se_backbones.weights import convert_state_dict, detect_layout
+    from se_backbones.weights import detect_layout
 
     full = filled("senet154_caffe", 1, num_classes=0, out_features=["res2"]).state_dict()
     theirs = convert_state_dict(full, "ours", "timm-legacy")
@@ -99,8 +168,6 @@ def test_detectron2_itself_reads_the_pickle(saved, tmp_path):
 
 
 def test_usual_preprocessing_is_not_written_as_known(filled, tmp_path):
-    from se_backbones.weights import convert_state_dict
-
     state = convert_state_dict(filled("resnet18", num_classes=2).state_dict(), "ours", "detectron2")
     torch.save(state, tmp_path / "d2.pth")
     done = convert_file(tmp_path / "d2.pth", tmp_path / "w.safetensors")
@@ -108,8 +175,6 @@ def test_usual_preprocessing_is_not_written_as_known(filled, tmp_path):
 
 
 def test_architecture_must_be_named_where_it_does_not_show(filled, tmp_path):
-    from se_backbones.weights import convert_state_dict
-
     state = convert_state_dict(filled("resnet50", num_classes=2).state_dict(), "ours", "detectron2")
     torch.save(state, tmp_path / "d2.pth")
     with pytest.raises(WeightsError, match=r"resnet50 and resnet50_msra.*--arch"):
@@ -165,8 +230,21 @@ def test_detector_there_and_back(tmp_path, filled):
     assert "backbone.bottom_up.stem.conv1.norm.weight" in read_state_dict(there.out).state_dict
     back = convert_file(there.out, tmp_path / "back.pth")
     assert same_bytes(read_state_dict(back.out).state_dict, state)
+    # In a C4 detector the last stage lies in the heads.
+    c4 = {f"backbone.net.{n}" if not n.startswith("layer4.") else f"roi_heads.res5.{n[7:]}": t for n, t in net.items()}
+    torch.save({"format": "se-backbones-checkpoint/1", "model": c4, "backbone": "resnet18"}, tmp_path / "c4.pth")
+    there = convert_file(tmp_path / "c4.pth", tmp_path / "c4.pkl", "detectron2")
+    assert "roi_heads.res5.0.shortcut.weight" in read_state_dict(there.out).state_dict
+    assert same_bytes(read_state_dict(convert_file(there.out, tmp_path / "c4b.pth").out).state_dict, c4)
     with pytest.raises(WeightsError, match="has no detectors"):
         convert_file(tmp_path / "d.pth", tmp_path / "tv.pth", "torchvision")
+
+
+def test_bfloat16_has_no_form_in_numpy(filled, tmp_path):
+    torch.save(filled("resnet18", 1, num_classes=2).bfloat16().state_dict(), tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="is bfloat16, which NumPy does not have"):
+        convert_file(tmp_path / "w.pth", tmp_path / "w.pkl", "detectron2")
+    assert [path.name for path in tmp_path.iterdir()] == ["w.pth"]
 
 
 def test_files_are_not_overwritten(saved, tmp_path):

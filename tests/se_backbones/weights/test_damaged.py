@@ -146,6 +146,8 @@ def test_the_hash_in_a_released_name(state, tmp_path):
         read_state_dict(good)
     dated = good.rename(tmp_path / "resnet18-20201231.pth")
     assert read_state_dict(dated).state_dict.keys() == state.keys()
+    other = dated.rename(tmp_path / "seresnet50-60a8950a85b2b.pkl")  # thirteen digits, as senet.pytorch names its file
+    assert any("60a8950a85b2b in its name" in note for note in read_state_dict(other).notes)
 
 
 @pytest.mark.parametrize(

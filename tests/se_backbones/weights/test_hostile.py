@@ -237,6 +237,19 @@ def test_zip_bomb(tmp_path, little_memory):
     assert "packed" in refused(path)
 
 
+def test_zip_with_an_entry_of_two_sizes(tmp_path, little_memory):
+    """Its directory claims 200 bytes for the 16 that are there; together that is still less than the file has."""
+    path = crafted_zip(tmp_path / "w.pth", tensor_pickle(50, (50,)), [("data/0", bytes(16))])
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"archive/data/0") - 46
+    assert data[at : at + 4] == b"PK\x01\x02"
+    data[at + 24 : at + 28] = struct.pack("<I", 200)
+    path.write_bytes(data)
+    with zipfile.ZipFile(path) as archive:
+        assert sum(entry.file_size for entry in archive.infolist()) < len(data)
+    assert "claim more bytes" in refused(path)
+
+
 def test_zip_with_two_entries_of_one_name(tmp_path):
     crafted_zip(tmp_path / "w.pth", tensor_pickle(4, (4,)), [("data/0", bytes(16))])
     with (
@@ -273,6 +286,47 @@ def test_lists_that_contain_one_list_over_and_over(tmp_path, little_memory, monk
     body = b"N" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(50))
     (tmp_path / "w.pkl").write_bytes(b"\x80\x02" + body + b".")
     assert "nested too deep" in refused(tmp_path / "w.pkl")
+
+
+@pytest.mark.parametrize("form", ["pkl", "zip", "legacy"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        b"N" + b"\x85" * 300_000,  # ((((None,),),),)
+        b"(" * 300_000 + b"N" + b"t" * 300_000,  # the same with marks
+        b"N" + b"N\x86" * 300_000,  # pairs
+        b"N" + b"q\x00h\x00\x86" * 300_000,  # pairs of one value, fetched from the memo
+        b"N" + b"\x85Nb" * 300_000,  # a BUILD that leaves the value as it is
+    ],
+    ids=["one", "marks", "pairs", "memo", "build"],
+)
+def test_tuples_in_tuples_as_a_key(key, form, tmp_path):
+    """Python hashes them by recursion without a limit: unpickled, they end the process."""
+    data = b"\x80\x02}" + key + b"Ns."
+    path = tmp_path / f"w.{'pkl' if form == 'pkl' else 'pth'}"
+    if form == "pkl":
+        path.write_bytes(data)
+    elif form == "zip":
+        crafted_zip(path, data)
+    else:
+        parts = [pickle.dumps(value, protocol=2) for value in (1001, {"little_endian": True})]
+        path.write_bytes(LEGACY_MAGIC + b"".join(parts) + data + pickle.dumps([], protocol=2))
+    assert "nested too deep" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        # torch.Size of a list with a list in it; a parameter that is a tuple
+        (b"\x80\x02}X\x01\x00\x00\x00wctorch\nSize\n]]a\x85Rs.", "something other than counts"),
+        (b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_parameter\nN\x85\x85Rs.", "no tensor"),
+        # a codec by name is a module to be imported
+        (b"\x80\x02}X\x01\x00\x00\x00wc_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00zip\x86Rs.", "unknown way"),
+    ],
+)
+def test_known_functions_with_other_arguments(data, message, tmp_path):
+    crafted_zip(tmp_path / "w.pth", data)
+    assert message in refused(tmp_path / "w.pth")
 
 
 def array_pickle(shape, dtype=b"f4", data=b"\x00" * 16, endian=b"<", descr=b"N", kind=b"B"):
@@ -339,6 +393,8 @@ def test_legacy_storages_that_claim_more(tmp_path, little_memory):
         ({"w": {"dtype": "F32", "shape": [-4], "data_offsets": [0, 16]}}, "has the shape"),
         ({"w": {"dtype": "OBJ", "shape": [4], "data_offsets": [0, 16]}}, "OBJ"),
         ({"w": [1]}, "header"),
+        ({"__metadata__": [1], "w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}, "header"),
+        ({"__metadata__": {"a": 1}, "w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}, "metadata"),
         ({}, "its tensors need"),
     ],
 )
@@ -376,6 +432,19 @@ def test_plain_values_survive(tmp_path):
     del content["s"]
     (tmp_path / "w.pkl").write_bytes(pickle.dumps(content))
     assert load_safely(tmp_path / "w.pkl") == content
+
+
+def test_single_numbers_of_numpy_survive(tmp_path):
+    """Training scripts keep their best accuracy so."""
+    numpy = pytest.importorskip("numpy")
+    content = {"best_prec1": numpy.float64(54.7), "epoch": numpy.int64(-3), "done": numpy.bool_(True)}
+    for legacy in (False, True):
+        torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
+        loaded = load_safely(tmp_path / "w.pth")
+        assert loaded == {"best_prec1": 54.7, "epoch": -3, "done": True}
+        assert {type(value) for value in loaded.values()} == {float, int, bool}
+    torch.save({"a": numpy.arange(3)}, tmp_path / "w.pth")
+    assert "NumPy arrays" in refused(tmp_path / "w.pth")
 
 
 def test_bytes_in_memory_are_no_source():

@@ -14,6 +14,7 @@ from se_backbones.weights import (
     WeightsError,
     detection_head_patterns,
     load_weights,
+    read_state_dict,
 )
 
 IMAGENET_255 = {
@@ -150,6 +151,15 @@ def test_timm_widths_name_the_reduction(filled):
     assert "SEConfig(reduction=(8, 16, 16, 16)) fits the file (timm rounds" in message
 
 
+def test_group_norm(filled):
+    """As timm's resnet50_gn: the same names, no statistics."""
+    theirs = dict(filled("resnet18", 1, norm="GN").state_dict())
+    ours = filled("resnet18", 2, norm="GN")
+    assert load_weights(ours, theirs).unaccounted == [] and same(ours, theirs)
+    model = filled("resnet18", 2)
+    assert "GroupNorm has none (norm='GN')" in untouched(model, lambda: load_weights(model, theirs))
+
+
 def test_another_depth_is_said_in_one_line(filled):
     model = filled("resnet18")
     message = untouched(model, lambda: load_weights(model, dict(filled("resnet34").state_dict())))
@@ -195,6 +205,24 @@ def test_our_checkpoint_states_its_network(filled, source, tmp_path):
     assert "SE placement 'identity'" in untouched(model, lambda: load_weights(model, tmp_path / "d.pth"))
 
 
+def test_our_checkpoint_stands_for_its_averaged_weights(model, source, tmp_path):
+    """They are what its run evaluates, and what its final weights are."""
+    average = {
+        f"module.{name}": tensor * 0.5 if tensor.is_floating_point() else tensor for name, tensor in source.items()
+    }
+    content = checkpoint(source, backbone="se_resnet18", ema={"n_averaged": torch.tensor(7), **average})
+    torch.save(
+        {**content, "optimizer": {"state": {0: {"momentum": torch.ones(2)}}}}, tmp_path / "checkpoint_0000007.pth"
+    )
+    report = load_weights(model, tmp_path / "checkpoint_0000007.pth")
+    assert same(model, {name: average[f"module.{name}"] for name in source})
+    assert any("averaged weights were taken" in note for note in report.notes)
+    load_weights(model, f"{tmp_path / 'checkpoint_0000007.pth'}#model")
+    assert same(model, source)
+    torch.save(checkpoint(source, backbone="se_resnet18", ema=None), tmp_path / "plain.pth")
+    assert not any("averaged" in note for note in load_weights(model, tmp_path / "plain.pth").notes)
+
+
 # --- preprocessing ---
 
 
@@ -227,12 +255,24 @@ def test_a_checkpoints_own_preprocessing_counts(model, source, tmp_path):
     untouched(model, lambda: load_weights(model, tmp_path / "c.pth", preprocessing=IMAGENET_RGB))
 
 
-@pytest.mark.parametrize("bad", [{"channel_order": "GRB"}, {"std": [0, 1, 1]}, {"mean": [1, 2]}, {"scale": "x"}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"channel_order": "GRB"}, {"std": [0, 1, 1]}, {"mean": [1, 2]}, {"scale": "x"},
+        {"mean": [float("nan")] * 3}, {"scale": float("inf")},
+    ],
+)  # fmt: skip
 def test_preprocessing_out_of_range(bad):
     with pytest.raises(WeightsError, match="preprocessing"):
         Preprocessing.of({**IMAGENET_255, **bad})
     with pytest.raises(WeightsError, match="missing"):
         Preprocessing.of({"channel_order": "RGB"})
+
+
+def test_preprocessing_that_a_file_states_wrongly_names_the_file(source, tmp_path):
+    torch.save(checkpoint(source, preprocessing={"channel_order": "RGB"}), tmp_path / "c.pth")
+    with pytest.raises(WeightsError, match=r"c\.pth.*'scale' is missing"):
+        read_state_dict(tmp_path / "c.pth")
 
 
 # --- detectors ---

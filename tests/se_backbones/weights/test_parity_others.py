@@ -1,6 +1,7 @@
 """Networks of torchvision, Detectron2, mmpretrain, moskomule and Places365, loaded from their own files."""
 
 import pickle
+import pickletools
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from se_backbones import SEConfig
 from se_backbones.weights import CAFFE_BGR, IMAGENET_RGB, WeightsError, load_weights, read_state_dict
+from se_backbones.weights.preprocessing import FAIR_BGR
 
 TOLERANCE = 1e-5
 
@@ -16,7 +18,13 @@ def image(height=97, width=128, seed=1):
     return torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+        "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
+    ],
+)  # fmt: skip
 def test_torchvision(name, randomise, empty, run_ours, run_theirs, difference, tmp_path):
     models = pytest.importorskip("torchvision.models")
     theirs = randomise(getattr(models, name)(weights=None), seed=3)
@@ -63,7 +71,8 @@ def detectron2_resnet(randomise, depth, stride_in_1x1, norm="BN", groups=1, widt
             )
         )
         channels = out
-    model = ResNet(BasicStem(norm=norm), stages, num_classes=10, out_features=["stem", "res2", "res3", "res4", "res5"])
+    names = ["stem", "res2", "res3", "res4", "res5", "linear"]
+    model = ResNet(BasicStem(norm=norm), stages, num_classes=10, out_features=names)
     return randomise(model, seed=5)
 
 
@@ -90,8 +99,8 @@ def caffe2_names(state_dict, statistics=True):
 def theirs_and_ours(theirs, ours, x, run_ours, difference):
     with torch.inference_mode():
         features = theirs(x)
-    mine = {name: tensor for name, tensor in run_ours(ours, x).items() if name in features}
-    return difference(mine, features)
+    features["logits"] = features.pop("linear")
+    return difference(run_ours(ours, x), features)
 
 
 @pytest.mark.parametrize("depth", [18, 50])
@@ -104,7 +113,7 @@ def test_detectron2_pickle_of_torchvision(depth, randomise, empty, run_ours, dif
     ours = empty(f"resnet{depth}", num_classes=10)
     report = load_weights(ours, tmp_path / "R.pkl", preprocessing=IMAGENET_RGB)
     assert report.layout == "detectron2" and report.preprocessing_basis == "stated"
-    for size in (97, 128):
+    for size in (97, 224):
         assert theirs_and_ours(theirs, ours, image(size, size), run_ours, difference) <= TOLERANCE
 
 
@@ -120,27 +129,32 @@ def test_detectron2_msra_pickle(protocol, randomise, empty, run_ours, difference
     ours = empty("resnet50_msra", num_classes=10)
     report = load_weights(ours, tmp_path / "R-50.pkl", preprocessing=CAFFE_BGR)
     assert report.layout == "caffe2" and not report.unaccounted
-    assert theirs_and_ours(theirs, ours, image(), run_ours, difference) <= TOLERANCE
+    assert theirs_and_ours(theirs, ours, image(97, 224), run_ours, difference) <= TOLERANCE
     # The same names and shapes with the stride elsewhere: never silently.
     with pytest.raises(WeightsError, match=r"(?s)stride_in_1x1=True.*Take 'resnet50_msra'"):
         load_weights(empty("resnet50", num_classes=10), tmp_path / "R-50.pkl")
 
 
-def test_caffe2_folded_statistics(randomise, empty, run_ours, difference, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "groups", "width", "images"),
+    [("resnet50_msra", 1, 64, CAFFE_BGR), ("resnext50_32x4d", 32, 4, FAIR_BGR)],  # MSRA's; FAIR's, as X-101-32x8d.pkl
+)
+def test_caffe2_folded_statistics(name, groups, width, images, randomise, empty, run_ours, difference, tmp_path):
     """The older files: no statistics, the whole normalisation is in weight and bias."""
-    theirs = detectron2_resnet(randomise, 50, stride_in_1x1=True, norm="FrozenBN")
-    for name, tensor in theirs.state_dict().items():
-        if name.endswith("running_mean"):
+    arguments = {"norm": "FrozenBN", "groups": groups, "width": width}
+    theirs = detectron2_resnet(randomise, 50, stride_in_1x1=groups == 1, **arguments)
+    for key, tensor in theirs.state_dict().items():
+        if key.endswith("running_mean"):
             tensor.zero_()
-        elif name.endswith("running_var"):
+        elif key.endswith("running_var"):
             tensor.fill_(1 - 1e-5)
     names = caffe2_names(theirs.state_dict(), statistics=False)
     names |= {"conv1_w_momentum": names["conv1_w"], "conv1_b": names["res_conv1_bn_s"] * 0}
     (tmp_path / "R-50.pkl").write_bytes(pickle.dumps({"blobs": names}, protocol=2))
     with pytest.raises(WeightsError, match="norm='FrozenBN'"):
-        load_weights(empty("resnet50_msra", num_classes=10), tmp_path / "R-50.pkl")
-    ours = empty("resnet50_msra", num_classes=10, norm="FrozenBN")
-    report = load_weights(ours, tmp_path / "R-50.pkl")
+        load_weights(empty(name, num_classes=10), tmp_path / "R-50.pkl")
+    ours = empty(name, num_classes=10, norm="FrozenBN")
+    report = load_weights(ours, tmp_path / "R-50.pkl", preprocessing=images)
     assert report.ignored == {"conv1_w_momentum": "an optimizer's momentum", "conv1_b": "a bias of zeros"}
     assert theirs_and_ours(theirs, ours, image(), run_ours, difference) <= TOLERANCE
 
@@ -205,17 +219,37 @@ def test_moskomule(filled, empty, randomise, run_ours, difference, tmp_path):
         load_weights(empty("se_resnet50"), tmp_path / "seresnet50.pkl")
 
 
-@pytest.mark.parametrize("legacy", [False, True])
-def test_places365_release(legacy, randomise, empty, run_ours, run_theirs, difference, tmp_path):
+def as_python_2_wrote(path):
+    """Rewrites the pickles of a file in torch's older form: texts are bytes, as Python 2 had them."""
+    data, out, at = path.read_bytes(), b"", 0
+    for _ in range(5):
+        instructions = list(pickletools.genops(data[at:]))
+        ends = [place for _, _, place in instructions[1:]] + [instructions[-1][2] + 1]
+        for (instruction, argument, place), end in zip(instructions, ends, strict=True):
+            text = argument.encode("latin1") if instruction.name == "BINUNICODE" else b""
+            # A NumPy number's bytes had no detour over a codec: only the texts are looked at here.
+            out += b"U" + bytes([len(text)]) + text if text else data[at + place : at + end]
+        at += ends[-1]
+    path.write_bytes(out + data[at:])
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "python 2"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_places365_release(name, form, randomise, empty, run_theirs, difference, tmp_path):
     models = pytest.importorskip("torchvision.models")
-    theirs = randomise(models.resnet18(weights=None, num_classes=365), seed=8)
-    state = {f"module.{name}": t for name, t in theirs.state_dict().items() if not name.endswith("tracked")}
-    content = {"epoch": 90, "arch": "resnet18", "state_dict": state, "best_prec1": 54.7}
-    path = tmp_path / "resnet18_places365.pth.tar"
-    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-    ours = empty("resnet18", num_classes=365)
+    numpy = pytest.importorskip("numpy")
+    theirs = randomise(getattr(models, name)(weights=None, num_classes=365), seed=8)
+    state = {f"module.{key}": t for key, t in theirs.state_dict().items() if not key.endswith("tracked")}
+    content = {"epoch": 90, "arch": name, "state_dict": state, "best_prec1": numpy.float64(54.7)}
+    path = tmp_path / f"{name}_places365.pth.tar"
+    torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    if form == "python 2":
+        as_python_2_wrote(path)
+    ours = empty(name, num_classes=365)
     report = load_weights(ours, path, preprocessing=IMAGENET_RGB)
-    assert report.layout == "torchvision" and len(report.derived) == 20  # the counters of 20 BatchNorms
+    counters = {"resnet18": 20, "resnet50": 53}  # one a BatchNorm
+    assert report.layout == "torchvision" and len(report.derived) == counters[name]
     with torch.inference_mode():
         assert difference({"logits": ours(image())}, {"logits": theirs(image())}) <= TOLERANCE
-    assert read_state_dict(path).metadata["arch"] == "resnet18"
+    about = read_state_dict(path).metadata
+    assert about == {"epoch": 90, "arch": name, "best_prec1": 54.7}

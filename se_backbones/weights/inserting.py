@@ -1,0 +1,287 @@
+"""SE into trained weights: while they are loaded, or from file to file. ``insert.py`` says how and why it is exact."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..insert import find_network, insert_se, make_neutral, neutral_config, residual_units
+from ..resnet import FEATURES, ResNet, create_backbone
+from ..se import SEConfig
+from .convert import convert_file
+from .errors import WeightsError
+from .layouts import split_detector
+from .loader import load_weights
+from .preprocessing import Preprocessing
+from .report import LoadReport, write_whole
+from .safetensors_file import tensors_sha256, write_safetensors
+from .shapes import describe
+from .target import RES5_HEAD, Target
+from .weights_file import WEIGHTS_FORMAT, WeightsFile, read_state_dict
+
+_GATE = re.compile(r"\.se\.fc[12]\.(weight|bias)$")
+
+
+def load_weights_inserting_se(
+    model: nn.Module,
+    source: str | os.PathLike | Mapping[str, Tensor] | WeightsFile,
+    allow: Sequence[str] = (),
+    *,
+    preprocessing: Preprocessing | Mapping | None = None,
+) -> LoadReport:
+    """Loads the weights of a plain network into a model with SE, which then computes what the plain one would.
+
+    ``load_weights`` for every name but the gates', and then ``insert_se`` on what was loaded.
+
+    Args:
+        model: holds one ResNet with SE, freshly built: a ResNet, a classifier, a detector.
+        source, allow, preprocessing: as for load_weights; a classifier's or a whole detector's weights, without SE.
+
+    Returns:
+        load_weights' report. The gates stand under ``derived``, and a note says where SE was inserted and how.
+
+    Raises:
+        WeightsError: the weights hold SE already; SE with the model's settings cannot be inserted without changing
+            the function; or as for load_weights. The model has not been touched.
+    """
+    try:
+        network = find_network(model)
+        units = [unit for _, unit in residual_units(model) if hasattr(unit, "se")]
+        if not units:
+            raise ValueError("the model has no squeeze-and-excitation: there is nothing to insert")
+        se = neutral_config(network.config.se)
+    except ValueError as error:
+        raise WeightsError(f"SE cannot be inserted: {error}") from None
+    weights = source if isinstance(source, WeightsFile) else read_state_dict(source)
+    _refuse_se(weights, "load them as they are, without inserting SE (MODEL.SE.INSERT False)")
+    gates = [name for name in Target(model).tensors if _GATE.search(name)]
+    report = load_weights(model, weights, [*allow, *(f"missing:{name}" for name in gates)], preprocessing=preprocessing)
+    for unit in units:
+        make_neutral(unit)
+    network.config = replace(network.config, se=se)
+    text = describe_insertion(model)
+    report.missing = [name for name in report.missing if name not in gates]
+    report.allowed = {name: pattern for name, pattern in report.allowed.items() if name not in gates}
+    report.derived |= dict.fromkeys(gates, "a gate of the inserted SE")
+    report.notes.append(text)
+    return report
+
+
+def describe_insertion(model: nn.Module) -> str:
+    """Where SE was inserted and how, in one sentence."""
+    se = find_network(model).config.se
+    names = [name for name, unit in residual_units(model) if hasattr(unit, "se")]
+    stages = ", ".join(f"res{layer + 1}" for layer in sorted({int(name[5]) for name in names}))
+    if se.gate == "relu":
+        how = "each gate starts at exactly 1"
+    elif se.placement == "pre":
+        how = "each gate starts at exactly 0.5 and its branch's first convolution has doubled weights"
+    else:
+        how = "each gate starts at exactly 0.5 and its branch's last normalisation has doubled weight and bias"
+    return (
+        f"SE inserted into {len(names)} residual units ({stages}): placement {se.placement}, gate {se.gate}, "
+        f"reduction {se.reduction}; {how}, so that the network computes what it did without"
+    )
+
+
+def _refuse_se(weights: WeightsFile, advice: str) -> None:
+    held = [key for key, name in weights.names.items() if _GATE.search(name)]
+    if held:
+        raise WeightsError(
+            f"{weights.source}: these weights hold squeeze-and-excitation already ({held[0]} and {len(held) - 1} more "
+            f"tensors): {advice}"
+        )
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """What insert_se_into_file wrote.
+
+    Attributes:
+        largest_difference: of any output of the file's network from the plain one's, on random images;
+            ``largest_value``: the largest output, for scale.
+        timm: empty where timm's own seresnet can hold it (shown by writing it), else why not.
+        sigmoid_difference: for a relu gate, the largest difference of an output if a program took the same weights
+            for the paper's sigmoid form; None for a sigmoid gate.
+    """
+
+    out: Path
+    architecture: str
+    note: str
+    tensors: int
+    tensors_sha256: str
+    largest_difference: float
+    largest_value: float
+    timm: str
+    sigmoid_difference: float | None
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.out}: {self.architecture}, {self.tensors} tensors, sha256 of the tensors "
+            f"{self.tensors_sha256[:16]}…",
+            f"  {self.note}",
+            f"  outputs on random images differ from the plain network's by at most {self.largest_difference:.3g} "
+            f"(the largest is {self.largest_value:.3g})",
+        ]
+        if self.sigmoid_difference is not None:
+            lines.append(
+                "  relu gates are this package's own form: a program that takes them for sigmoids finds gates of "
+                f"{1 / (1 + math.exp(-1)):.3f} in place of 1, and outputs that differ by up to "
+                f"{self.sigmoid_difference:.3g}"
+            )
+        elif self.timm:
+            lines.append(f"  the gates are the paper's sigmoid form; timm's networks cannot hold them: {self.timm}")
+        else:
+            lines.append(
+                f"  the paper's standard form, which other programs read: python tools/convert_weights.py {self.out} "
+                "FILE --to timm"
+            )
+        return "\n".join(lines)
+
+
+def insert_se_into_file(
+    source: str | os.PathLike,
+    out: str | os.PathLike,
+    se_config: SEConfig | None = None,
+    *,
+    architecture: str | None = None,
+    force: bool = False,
+) -> Insertion:
+    """Reads a plain network's weights and writes its SE twin's, which computes the same.
+
+    Args:
+        source: a file in any layout, or a named source, of a backbone, a classifier or a detector.
+        out: ``.safetensors``, or ``.pth`` (torch.save); our layout, with the metadata that convert_file writes and
+            the SE settings.
+        se_config: SEConfig() by default.
+        architecture: the plain network's name, where tensors and layout do not tell it.
+        force: overwrite ``out``. The source is never overwritten.
+
+    Returns:
+        what was written, read back and compared with the plain network on random images.
+
+    Raises:
+        WeightsError: the source cannot be read or has SE already, SE with these settings cannot be inserted, or
+            ``out`` exists.
+    """
+    out = Path(out)
+    if out.suffix not in (".safetensors", ".pth"):
+        raise WeightsError(f"{out}: the file must end in .safetensors or .pth")
+    if out.exists() and not force:
+        raise WeightsError(f"{out}: exists already; remove it or use --force")
+    try:
+        se = neutral_config(SEConfig() if se_config is None else se_config)
+    except ValueError as error:
+        raise WeightsError(str(error)) from None
+    if out.exists() and Path(source).exists() and out.samefile(source):
+        raise WeightsError(f"{out}: is the source itself; give another file to write to")
+    with tempfile.TemporaryDirectory() as folder:
+        done = convert_file(source, Path(folder) / "plain.safetensors", architecture=architecture)
+        weights = read_state_dict(done.out)
+        weights.source = os.fspath(source)
+        _refuse_se(weights, "there is nothing to insert")
+        places = _places(weights)
+        network = _build(weights, places, done.architecture)
+        images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+        plain = _outputs(network, images)
+        try:
+            insert_se(network, se)
+        except ValueError as error:
+            raise WeightsError(str(error)) from None
+        note = describe_insertion(network)
+        tensors = _with_gates(weights, places, network)
+        metadata = {
+            **done.metadata,
+            "architecture": network.config.name,
+            "se": json.dumps(asdict(network.config.se)),
+            "inserted": note,
+        }
+        write_whole(out, lambda temporary: _write(temporary, tensors, metadata))
+        written = read_state_dict(out)
+        twin = _build(written, _places(written), network.config.name, network.config.se)
+        ours = _outputs(twin, images)
+        sigmoid = None
+        if se.gate == "relu":
+            twin = _build(written, _places(written), network.config.name, replace(network.config.se, gate="sigmoid"))
+            sigmoid = _largest_difference(_outputs(twin, images), plain)
+        timm = "" if sigmoid is None else "they are no sigmoids"
+        if written.is_detector:
+            timm = "timm has no detectors"
+        elif not timm:
+            try:
+                convert_file(out, Path(folder) / "timm.safetensors", "timm")
+            except WeightsError as error:
+                timm = str(error).removeprefix(f"{out}: ")
+    largest = max(value.abs().max().item() for value in plain.values())
+    checksum = tensors_sha256(tensors)
+    difference = _largest_difference(ours, plain)
+    return Insertion(out, network.config.name, note, len(tensors), checksum, difference, largest, timm, sigmoid)
+
+
+def _places(weights: WeightsFile) -> dict[str, str]:
+    """The network's tensors: the name in the network -> the name in the file (a detector's, say)."""
+    places = {}
+    for key, name in weights.names.items():
+        prefix, inner = split_detector(name) if weights.is_detector else ("", name)
+        if name.startswith(RES5_HEAD):
+            places[f"layer4.{name.removeprefix(RES5_HEAD)}"] = key
+        elif prefix or not weights.is_detector:
+            places[inner] = key
+    return places
+
+
+def _build(weights: WeightsFile, places: Mapping[str, str], name: str, se: SEConfig | None = None) -> ResNet:
+    """The network of a file in our layout, with its weights, in eval mode."""
+    state = {inner: weights.state_dict[key] for inner, key in places.items()}
+    shape = describe(state)
+    network = create_backbone(
+        name,
+        shape.num_classes,
+        se=se,
+        norm="BN" if "bn1.running_var" in state else "GN",
+        out_features=FEATURES[: 1 + sum(depth > 0 for depth in shape.depths)],
+    )
+    # A dictionary does not say where strides are; the file did, and `name` is what it said.
+    load_weights(network, state, allow=("architecture",))
+    return network.eval()
+
+
+@torch.no_grad()
+def _outputs(network: ResNet, images: Tensor) -> dict[str, Tensor]:
+    features = network.forward_features(images)
+    if network.num_classes > 0:
+        features["logits"] = network.classify(features["res5"])
+    return features
+
+
+def _largest_difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
+    return max((ours[name] - theirs[name]).abs().max().item() for name in theirs)
+
+
+def _with_gates(weights: WeightsFile, places: Mapping[str, str], network: ResNet) -> dict[str, Tensor]:
+    """The file's tensors with the network's in their places, in the file's own number types, and the gates."""
+    tensors = dict(weights.state_dict)
+    for name, tensor in network.state_dict().items():
+        if name in places:
+            tensors[places[name]] = tensor.to(tensors[places[name]].dtype)
+        elif _GATE.search(name):
+            unit, _, rest = name.partition(".se.")
+            beside = places[f"{unit}.conv1.weight"]
+            tensors[f"{beside.removesuffix('conv1.weight')}se.{rest}"] = tensor.to(tensors[beside].dtype)
+    return tensors
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    if path.suffix == ".safetensors":
+        write_safetensors(path, tensors, metadata)
+    else:
+        torch.save({"format": WEIGHTS_FORMAT, "metadata": dict(metadata), "state_dict": dict(tensors)}, path)
