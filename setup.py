@@ -50,9 +50,11 @@ EXTRAS = {
         "faster-coco-eval>=1.6",
         "pytest>=8",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
         "ruff>=0.6",
         "safetensors>=0.4",
         "timm>=1.0",
+        "torchmetrics>=1.9",
     ],
 }
 
@@ -82,6 +84,7 @@ setup(
             pattern for room in ("se_backbones", "engine", "detection", "places365") for pattern in (room, f"{room}.*")
         ]
     ),
+    package_data={"places365": ["categories365.txt"]},
     install_requires=[TORCH],
     extras_require=EXTRAS,
 )

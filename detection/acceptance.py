@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.json_files import read_json, write_json
 from engine.metrics import read_metrics, series
 
-from .coco_files import read_json, write_json
 from .config import load_config
 from .data import locate
 from .evaluate import RESULTS_FILE

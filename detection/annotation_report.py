@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from detection.coco_files import write_json
 from engine.errors import UserError
+from engine.json_files import write_json
 
 SHOWN = 10
 

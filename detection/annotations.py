@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from detection.annotation_records import as_text, check_annotation_records, is_id, is_size, wrong_keys
 from detection.annotation_report import KINDS, AnnotationReport, DropSummary, Problem, drop_bad_records
-from detection.coco_files import read_json
 from detection.image_files import DamagedImage, inspect_image
 from engine.errors import UserError
+from engine.json_files import read_json
 
 __all__ = [
     "AnnotationReport",

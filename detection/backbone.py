@@ -19,6 +19,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from engine import compat  # noqa: F401  (before detectron2)
+from engine.backbone_config import se_config
 from engine.errors import UserError
 from se_backbones import ResNet, create_backbone
 
@@ -27,8 +28,6 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, ROI_HEADS_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
 from detectron2.modeling.roi_heads import Res5ROIHeads
-
-from .config import se_config
 
 
 class SEBackbone(Backbone):

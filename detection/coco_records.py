@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from detection.coco_files import read_json
 from detection.coco_values import boxes, kind_of, mask_area, masks, numbers, require
 from engine.errors import UserError
+from engine.json_files import read_json
 
 IOU_TYPES = ("bbox", "segm")
 DETECTION_KEYS = {"bbox": "bbox", "segm": "segmentation"}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from engine import compat
 from engine import config as engine_config
+from engine.backbone_config import add_se_defaults, check_se
 from engine.defaults import add_engine_defaults
 from engine.errors import UserError
-from se_backbones import SEConfig, find_architecture
 
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_defaults
@@ -33,18 +33,7 @@ def get_cfg() -> CfgNode:
     cfg.MODEL.BACKBONE.NAME = "build_se_resnet_fpn_backbone"
     cfg.MODEL.BACKBONE.ARCHITECTURE = "se_resnet50"  # any of se_backbones.list_backbones()
     cfg.MODEL.BACKBONE.RECOMPUTE = False  # gradient checkpointing: less memory, more time
-    standard = SEConfig()
-    cfg.MODEL.SE = CfgNode(
-        {
-            "REDUCTION": [standard.reduction],  # one, or four for res2..res5
-            "PLACEMENT": standard.placement,
-            "STAGES": list(standard.stages),
-            "SQUEEZE": standard.squeeze,
-            "GATE": standard.gate,
-            "BIAS": standard.bias,
-            "INIT": standard.init,
-        }
-    )
+    add_se_defaults(cfg)
     # A COCO-format set of one's own; where JSON is empty, the DATASETS.* names count. A relative path is looked for
     # here first, and then in $DETECTRON2_DATASETS (./datasets by default).
     cfg.DATA = CfgNode({"TRAIN": {"JSON": "", "IMAGES": ""}, "VAL": {"JSON": "", "IMAGES": ""}})
@@ -74,7 +63,7 @@ _NOT_READ = {
 
 def _check(cfg: CfgNode) -> None:
     """Refuses values that would be ignored, or fail later in a place that says less."""
-    se_config(cfg)
+    check_se(cfg)
     untouched = detectron2_defaults()
     for key, instead in _NOT_READ.items():
         now, default = cfg, untouched
@@ -98,26 +87,3 @@ def config_from_checkpoint(checkpoint: dict) -> CfgNode:
             "MODEL.WEIGHTS of a training instead"
         )
     return engine_config.config_from_text(get_cfg(), checkpoint["config"], "its config", compat.UPSTREAM_ONLY_KEYS)
-
-
-def se_config(cfg: CfgNode) -> SEConfig | None:
-    """MODEL.SE as a value; None for a plain architecture.
-
-    Raises:
-        UserError: an unknown architecture, a value that SEConfig refuses, or SE settings on a plain architecture.
-    """
-    name = cfg.MODEL.BACKBONE.ARCHITECTURE
-    settings = {key.lower(): value for key, value in cfg.MODEL.SE.items()}
-    try:
-        se = SEConfig(**settings)
-        plain = find_architecture(name).se is None
-    except ValueError as error:
-        raise UserError(f"MODEL.BACKBONE.ARCHITECTURE, MODEL.SE: {error}") from error
-    if not plain:
-        return se
-    if se != SEConfig():
-        raise UserError(
-            f"MODEL.SE is set, but MODEL.BACKBONE.ARCHITECTURE {name} is a plain network and would ignore it: "
-            f"use se_{name} or remove MODEL.SE"
-        )
-    return None

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
+from engine.loading import without_traceback
 from engine.sampling import TrainingBatches, derive_seed
 
 from detectron2.config import CfgNode
@@ -150,14 +151,6 @@ def _named(record: dict):
         raise UserError(f"image {record['image_id']} ({record['file_name']}) cannot be used: {error}") from error
 
 
-def _without_traceback(loader: DataLoader) -> Iterator[list[dict]]:
-    """A worker process hands its exception on with its traceback as the message; a person needs the last line."""
-    try:
-        yield from loader
-    except UserError as error:
-        raise UserError(str(error).strip().splitlines()[-1].removeprefix("engine.errors.UserError: ")) from None
-
-
 class TrainingSet(Dataset):
     """Images with their targets, augmented. An item's position is (epoch, index), and its augmentation's draw
     depends on (seed, epoch, image id) alone, whichever worker makes it, and after whatever else."""
@@ -218,7 +211,7 @@ def training_batches(data: DetectionData, cfg: CfgNode, start: int, rank: int, w
         collate_fn=_as_list,
         pin_memory=False,  # a list of dicts; the model moves each image itself
     )
-    return _without_traceback(loader)
+    return without_traceback(loader)
 
 
 def _as_list(items: list) -> list:
@@ -280,4 +273,4 @@ def test_batches(records: list[dict], cfg: CfgNode) -> Iterator[list[dict]]:
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=_as_list,
     )
-    return _without_traceback(loader)
+    return without_traceback(loader)

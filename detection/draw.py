@@ -1,18 +1,15 @@
 """Boxes, names, scores and masks drawn on a picture, readable at any image size."""
 
 import colorsys
-import functools
-from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+
+from engine.lettering import SMALLEST_TEXT, checked_picture, letters, line_width, text_size, with_heading
 
 __all__ = ["class_colour", "draw_predictions", "draw_detections", "draw_comparison"]
 
 MASK_OPACITY = 0.4
-SMALLEST_TEXT, LARGEST_TEXT = 10, 64  # pixels
 
 
 def class_colour(index):
@@ -34,7 +31,7 @@ def draw_predictions(image, boxes, classes, scores, names, masks=None):
     finite and boxes outside the picture are left out. Returns (H, W, 3) RGB uint8. Raises ValueError if the
     image or the counts do not fit.
     """
-    canvas = _checked(image).copy()
+    canvas = checked_picture(image).copy()
     boxes = np.asarray(boxes, dtype=float).reshape(-1, 4)
     for name, value in (("classes", classes), ("scores", scores), ("masks", masks)):
         if value is not None and len(value) != len(boxes):
@@ -78,7 +75,7 @@ def draw_comparison(image, truth, predictions, names):
     halves = []
     for title, found in (("ground truth", truth), ("prediction", predictions)):
         drawn = draw_detections(image, found, names)
-        halves.append(_with_heading(drawn, f"{title}: {len(found)}"))
+        halves.append(with_heading(drawn, f"{title}: {len(found)}"))
     gap = np.full((halves[0].shape[0], max(4, halves[0].shape[1] // 80), 3), 255, np.uint8)
     return np.concatenate([halves[0], gap, halves[1]], axis=1)
 
@@ -87,7 +84,7 @@ def draw_detections(image, found, names, smallest=360):
     """`draw_predictions` for `Detections`, on a picture enlarged so that its shorter side has at least
     `smallest` pixels: names on a thumbnail are unreadable or hide it. image: (H, W, 3) RGB uint8; returns the
     same, larger."""
-    image = _checked(image)
+    image = checked_picture(image)
     factor = smallest / min(image.shape[:2])
     if factor <= 1:
         return draw_predictions(image, found.boxes, found.classes, found.scores, names, found.masks)
@@ -104,23 +101,6 @@ def draw_detections(image, found, names, smallest=360):
     return draw_predictions(image, found.boxes * factor, found.classes, found.scores, names, masks)
 
 
-def line_width(shape):
-    """Width in pixels of the lines drawn on a picture of `shape` (H, W, ...)."""
-    return max(1, round(min(shape[:2]) / 240))
-
-
-def text_size(shape):
-    """Height in pixels of the letters drawn on a picture of `shape` (H, W, ...)."""
-    return int(np.clip(min(shape[:2]) / 30, SMALLEST_TEXT, LARGEST_TEXT))
-
-
-def _checked(image):
-    image = np.asarray(image)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ValueError(f"expected a picture (H, W, 3) of uint8, got {image.shape} of {image.dtype}")
-    return np.ascontiguousarray(image)
-
-
 def _corners(box, shape):
     """The box as pixel indices inside a picture of `shape`. The upper bounds are exclusive coordinates."""
     (x0, y0, x1, y1), (height, width) = box, shape[:2]
@@ -134,34 +114,16 @@ def _draw_mask(canvas, mask, colour, line):
     cv2.drawContours(canvas, outlines, -1, colour, max(1, line // 2))
 
 
-@functools.lru_cache(maxsize=64)
-def _font(size):
-    # Matplotlib's own copy of DejaVu Sans: present wherever we run, with accents, Greek and Cyrillic, which
-    # OpenCV's built-in letters draw as question marks.
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"
-    return ImageFont.truetype(str(path), size)
-
-
-@functools.lru_cache(maxsize=4096)
-def _label(words, size):
-    """Coverage 0..255 of the letters of `words` in a label, padding included: (height, width) uint8."""
-    font, pad = _font(size), max(2, size // 4)
-    ascent, descent = font.getmetrics()
-    sheet = Image.new("L", (int(font.getlength(words)) + 2 * pad + 1, ascent + descent + pad))
-    ImageDraw.Draw(sheet).text((pad, pad // 2), words, fill=255, font=font)
-    return np.asarray(sheet)
-
-
 def _label_forms(name, score, size, width, height):
     """The label in every form that fits a picture of width x height, best first: letters from `size` down to
     the smallest, and if none fits, without the score, then a shorter name, and at the very last cut off."""
     full = name if score is None else f"{name} {score:.2f}"
-    forms = [_label(full, text) for text in sorted({size, (size + SMALLEST_TEXT) // 2, SMALLEST_TEXT}, reverse=True)]
+    forms = [letters(full, text) for text in sorted({size, (size + SMALLEST_TEXT) // 2, SMALLEST_TEXT}, reverse=True)]
     fitting = [form for form in forms if form.shape[0] <= height and form.shape[1] <= width]
     if fitting:
         return fitting
     shorter = [
-        _label(words, SMALLEST_TEXT)
+        letters(words, SMALLEST_TEXT)
         for words in [name, *(name[:length] + "…" for length in range(min(len(name) - 1, 40), 0, -1))]
     ]
     return [next((form for form in shorter if form.shape[1] <= width), shorter[-1])[:height, :width]]
@@ -202,11 +164,3 @@ def _paste_label(canvas, place, alpha, colour):
     ink = 0 if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.18 else 255
     share = alpha[:, :, None] / 255.0
     canvas[y : y + height, x : x + width] = (np.array(colour) * (1 - share) + ink * share).round().astype(np.uint8)
-
-
-def _with_heading(image, title):
-    size = int(np.clip(image.shape[1] / 32, 11, LARGEST_TEXT))
-    alpha = 255 - _label(title, size)[:, : image.shape[1]]
-    strip = np.full((alpha.shape[0] + size // 2, image.shape[1], 3), 255, np.uint8)
-    strip[size // 4 : size // 4 + alpha.shape[0], : alpha.shape[1]] = np.maximum(alpha, 40)[:, :, None]
-    return np.concatenate([strip, image])

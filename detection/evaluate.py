@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
+from engine.json_files import write_json
 from engine.launch import raise_everywhere
 from engine.sampling import shard
 from engine.stopping import Stopped
@@ -22,7 +23,6 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 
 from .coco_ap import evaluate_coco, format_table
-from .coco_files import write_json
 from .data import DetectionData, test_batches
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from engine.checkpoint import load_checkpoint
 from engine.config import load_config as merge_config
 from engine.device import choose_device
 from engine.errors import UserError
-from se_backbones.weights import WeightsError, load_weights
+from engine.initial_weights import restore_weights
 
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, build_model
@@ -119,18 +119,3 @@ def load_detector(
     model = build_detector(with_classes(cfg, len(classes), str(weights)))
     restore_weights(model, checkpoint, weights)
     return model.eval(), cfg, classes, list(checkpoint["category_ids"])
-
-
-def restore_weights(model: nn.Module, checkpoint: dict, source: str | Path) -> None:
-    """Puts a checkpoint's weights, the averaged ones where there are any, into the detector they were saved from.
-
-    Raises:
-        UserError: a name is missing, unexpected or of another shape. The model is then untouched.
-    """
-    state = checkpoint["model"]
-    if checkpoint.get("ema"):
-        state = {k.removeprefix("module."): v for k, v in checkpoint["ema"].items() if k.startswith("module.")}
-    try:
-        load_weights(model, state)
-    except WeightsError as error:
-        raise UserError(f"{source} does not fit the config: {error}") from error

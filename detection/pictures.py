@@ -9,10 +9,10 @@ import numpy as np
 
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.files import atomic_path
+from engine.json_files import read_json
 
 from detectron2.data import detection_utils as d2_utils
 
-from .coco_files import read_json
 from .data import DetectionData
 from .detections import Detections
 from .draw import draw_comparison

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -13,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from detection.shape_scene import OBJECTS, RADIUS, VISIBLE, Shape, draw_scene, outlines
+from engine.drawn_set import compact_json, make_drawn_set
 from engine.errors import UserError
 
 # Ids with gaps, as COCO's have, so that whoever mistakes ids for indices finds out here.
@@ -85,23 +82,19 @@ def generate_shapes(
     settings = {"generator": GENERATOR, "train": train, "val": val, "size": size, "seed": seed}
     settings["scene"] = {"radius": list(RADIUS), "objects": list(OBJECTS), "visible": VISIBLE}
     counts = {"train": train, "val": val}
-    try:
-        if _is_complete(root, settings):
-            return ShapesSet(root, generated=False)
-        _make_room(root, {split: {_file_name(split, index) for index in range(n)} for split, n in counts.items()})
-        # From here on the folder is ours, which this marker says; without a digest it says that it is not
-        # complete.
-        _write(root / MARKER, _json(settings))
-        digest = hashlib.sha256()
-        with tqdm(total=train + val, desc=f"drawing shapes in {root}", unit=" images", disable=None) as bar:
-            for path, content in _files(counts, size, seed):
-                _write(root / path, content)
-                digest.update(content)
-                bar.update(path.endswith(".png"))
-        _write(root / MARKER, _json({**settings, "sha256": digest.hexdigest()}))
-    except OSError as error:
-        raise UserError(f"shapes: cannot write {error.filename or root}: {error.strerror or error}") from None
-    return ShapesSet(root, generated=True)
+    names = []
+    for split, count in counts.items():
+        names += [f"{split}/{_file_name(split, index)}" for index in range(count)]
+        names.append(f"annotations/instances_{split}.json")
+    drawn = make_drawn_set(
+        root,
+        settings,
+        names,
+        lambda: _files(counts, size, seed),
+        marker=MARKER,
+        replaced=r"(train|val)/\d{6,}\.png",
+    )
+    return ShapesSet(root, generated=drawn)
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -146,7 +139,7 @@ def _files(counts: dict[str, int], size: int, seed: int) -> Iterator[tuple[str, 
                 {"id": identity, "name": name, "supercategory": "shape"} for name, identity in CATEGORIES.items()
             ],
         }
-        yield f"annotations/instances_{split}.json", _json(content)
+        yield f"annotations/instances_{split}.json", compact_json(content)
 
 
 def _image_id(split: str, index: int) -> int:
@@ -169,64 +162,3 @@ def _annotation(shape: Shape, image_id: int) -> dict:
         "iscrowd": 0,
         "segmentation": outlines(shape.mask),
     }
-
-
-def _is_complete(root: Path, settings: dict) -> bool:
-    """Whether `root` holds exactly this set, every byte of it."""
-    marker = _read_marker(root)
-    if marker is None or "sha256" not in marker or {**settings, "sha256": marker["sha256"]} != marker:
-        return False
-    digest = hashlib.sha256()
-    for split in SPLITS:
-        paths = [root / split / _file_name(split, index) for index in range(settings[split])]
-        for path in [*paths, root / "annotations" / f"instances_{split}.json"]:
-            try:
-                digest.update(path.read_bytes())
-            except OSError:
-                return False
-    return digest.hexdigest() == marker["sha256"]
-
-
-def _read_marker(root: Path) -> dict | None:
-    """The marker of a set of ours, complete or not; None where there is none."""
-    try:
-        marker = json.loads((root / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    ours = isinstance(marker, dict) and str(marker.get("generator", "")).startswith("se-backbones-shapes/")
-    return marker if ours else None
-
-
-def _make_room(root: Path, names: dict[str, set[str]]) -> None:
-    """Sees that `root` is new, empty or ours, and removes our pictures that the new set, `names`, lacks.
-
-    Those that it has are left to be replaced one by one: another process may have just drawn the same set.
-    """
-    if root.exists() and not root.is_dir():
-        raise UserError(f"shapes: {root} is a file; name a folder")
-    content = {path.name for path in root.iterdir()} if root.is_dir() else set()
-    if content and _read_marker(root) is None:
-        raise UserError(
-            f"shapes: {root} holds files that were not drawn here ({', '.join(sorted(content)[:3])}, ...) "
-            "and is left alone; name another folder, or an empty one"
-        )
-    for split, wanted in names.items():
-        (root / split).mkdir(parents=True, exist_ok=True)
-        for path in (root / split).iterdir():
-            if re.fullmatch(r"\d{6,}\.png", path.name) and path.name not in wanted:
-                path.unlink(missing_ok=True)
-    (root / "annotations").mkdir(exist_ok=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all for other readers. Not flushed: the digest finds what a power cut lost."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _json(value: dict) -> bytes:
-    return (json.dumps(value, separators=(",", ":")) + "\n").encode("ascii")

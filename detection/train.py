@@ -12,11 +12,14 @@ from torch import nn
 
 from engine import compat  # noqa: F401  (before detectron2)
 from engine import run as run_folder
+from engine.backbone_config import se_config
 from engine.checkpoint import load_checkpoint
 from engine.config import load_config as merge_config
-from engine.device import choose_device, describe_device
+from engine.device import choose_device
 from engine.errors import UserError
-from engine.launch import join_processes, leave_processes
+from engine.initial_weights import find_trained_weights, load_trained_weights, preprocessing
+from engine.json_files import read_json, write_json
+from engine.launch import join_processes, leave_processes, once
 from engine.logs import make_writers, setup_logging
 from engine.summary import write_summary
 from engine.trainer import Task, Trainer
@@ -26,16 +29,10 @@ from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 
 from .annotations import check_annotations, drop_bad_records
-from .coco_files import read_json, write_json
-from .config import config_from_checkpoint, load_config, se_config
+from .config import config_from_checkpoint, load_config
 from .data import DetectionData, locate, make_data, training_batches
 from .evaluate import evaluate_detector
-from .initial_weights import (
-    find_trained_weights,
-    load_initial_weights,
-    load_trained_weights,
-    preprocessing,
-)
+from .initial_weights import load_initial_weights
 from .model import build_detector, with_classes
 from .pictures import write_pictures
 
@@ -73,10 +70,10 @@ def run_detection(options: Options) -> dict:
 
 def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
     run = Path(cfg.OUTPUT_DIR)
-    newest = _once(lambda: run_folder.open_run(run, options.resume, options.overwrite))
+    newest = once(lambda: run_folder.open_run(run, options.resume, options.overwrite))
     checkpoint = load_checkpoint(newest) if newest is not None else None
     setup_logging(run)
-    _say_start(cfg, device)
+    run_folder.announce(cfg, device)
     train_data = load_data(cfg, "TRAIN", run, options.drop_bad_records)
     val_data = load_data(cfg, "VAL", run, options.drop_bad_records)
     _same_classes(train_data, val_data)
@@ -86,9 +83,9 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
 
     model = build_detector(_on(cfg, device))
     if checkpoint is not None:
-        _say_changes(checkpoint, cfg)
+        run_folder.announce_changes(config_from_checkpoint(checkpoint), cfg)
         _check_classes(checkpoint["classes"], train_data)
-    elif cfg.MODEL.WEIGHTS:
+    elif cfg.MODEL.WEIGHTS or cfg.MODEL.SE.INSERT:
         load_initial_weights(model, cfg, run)
     else:
         logger.info("no MODEL.WEIGHTS: training starts from random weights")
@@ -110,13 +107,13 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
 
 
 def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict:
-    source, checkpoint = find_trained_weights(cfg, Path(cfg.OUTPUT_DIR))
+    source, checkpoint = find_trained_weights(cfg, Path(cfg.OUTPUT_DIR), "detection")
     run = Path(cfg.OUTPUT_DIR) / "evaluation"  # not among the training's own results
     if comm.is_main_process():
         run.mkdir(parents=True, exist_ok=True)
     comm.synchronize()
     setup_logging(run)
-    _say_start(cfg, device)
+    run_folder.announce(cfg, device)
     data = load_data(cfg, "VAL", run, options.drop_bad_records)
     if checkpoint is not None:
         _check_classes(checkpoint["classes"], data)
@@ -146,13 +143,7 @@ def _finish(
         **figures,
         "task": "detection",
         "dataset": data.name,
-        "backbone": cfg.MODEL.BACKBONE.ARCHITECTURE,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "iteration": iteration,
-        "training_seconds": None if seconds is None else round(seconds, 1),
-        "command": run_folder.command(),
-        "versions": run_folder.versions(),
-        "hardware": run_folder.hardware(device),
+        **run_folder.circumstances(cfg, model, device, iteration, seconds),
     }
     write_json(run / "result.json", result)
     write_pictures(run, data)
@@ -170,7 +161,7 @@ def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool) -> DetectionD
     """
     name, json_path, images = locate(cfg, split)
     coco = read_json(json_path, "annotations")
-    report = _once(lambda: check_annotations(coco, images, need_masks=cfg.MODEL.MASK_ON, name=str(json_path)))
+    report = once(lambda: check_annotations(coco, images, need_masks=cfg.MODEL.MASK_ON, name=str(json_path)))
     if report.problems:
         listing = run / f"annotation_problems_{split.lower()}.json"
         if comm.is_main_process():
@@ -215,45 +206,12 @@ def _split(batch: list, parts: int) -> list[list]:
     return [batch[a:b] for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
 
 
-def _once(function):
-    """Calls a function in the first process and gives its result to all."""
-    result = [function() if comm.is_main_process() else None]
-    if comm.get_world_size() > 1:
-        torch.distributed.broadcast_object_list(result, src=0)
-    return result[0]
-
-
-def _say_start(cfg: CfgNode, device: torch.device) -> None:
-    logger.info("%s", run_folder.command())
-    processes = comm.get_world_size()
-    logger.info("device %s%s", describe_device(device), f", {processes} processes" if processes > 1 else "")
-    logger.info("backbone %s", cfg.MODEL.BACKBONE.ARCHITECTURE)
-
-
-def _say_changes(checkpoint: dict, cfg: CfgNode) -> None:
-    changes = run_folder.differing_keys(config_from_checkpoint(checkpoint), cfg)
-    if changes:
-        logger.warning("the config differs from the one this run began with:\n  %s", "\n  ".join(changes))
-
-
 def _same_classes(train: DetectionData, val: DetectionData) -> None:
     if (train.class_names, train.category_ids) != (val.class_names, val.category_ids):
-        raise UserError(
-            f"the categories of {train.json_path} and {val.json_path} differ:\n  "
-            + _difference(train.class_names, val.class_names)
-        )
+        difference = run_folder.class_difference(train.class_names, val.class_names) or "the same, under other ids"
+        raise UserError(f"the categories of {train.json_path} and {val.json_path} differ:\n  {difference}")
 
 
 def _check_classes(names: Sequence[str], data: DetectionData) -> None:
-    if list(names) != data.class_names:
-        raise UserError(
-            f"the weights' classes are not those of {data.json_path}:\n  " + _difference(list(names), data.class_names)
-        )
-
-
-def _difference(first: list[str], second: list[str]) -> str:
-    only = [f"only in the first: {', '.join(n for n in first if n not in second)}"] if set(first) - set(second) else []
-    only += (
-        [f"only in the second: {', '.join(n for n in second if n not in first)}"] if set(second) - set(first) else []
-    )
-    return "\n  ".join(only) or "the same names in another order, or under other ids"
+    if difference := run_folder.class_difference(names, data.class_names):
+        raise UserError(f"the weights' classes are not those of {data.json_path}:\n  {difference}")

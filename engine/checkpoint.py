@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
-import zipfile
 from pathlib import Path
 
 import torch
+
+from se_backbones.weights import WeightsError, load_safely
 
 from .errors import UserError
 from .files import atomic_path
@@ -39,7 +40,9 @@ def save_checkpoint(path: Path, content: dict) -> Path:
 
 
 def load_checkpoint(path: Path) -> dict:
-    """Reads one of our own checkpoints onto the CPU. Runs nothing from the file; every byte's checksum is checked.
+    """Reads one of our own checkpoints onto the CPU, as ``se_backbones.weights.load_safely`` reads any weights.
+
+    Nothing in the file is run, every byte's checksum is checked, and every size before memory is taken for it.
 
     Raises:
         NotOurCheckpoint: readable, but not one of ours.
@@ -48,13 +51,10 @@ def load_checkpoint(path: Path) -> dict:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no checkpoint at {path}")
-    damage = _damage(path)
-    if damage:
-        raise UserError(f"checkpoint {path} is damaged ({damage}); take another one of its run folder")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"checkpoint {path} was refused: {str(error).splitlines()[0]}") from error
+        content = load_safely(path)
+    except WeightsError as error:
+        raise UserError(f"checkpoint {error}; take another one of its run folder") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise NotOurCheckpoint(f"{path} is no checkpoint of this package (its format entry is not {FORMAT!r})")
     return content
@@ -85,13 +85,3 @@ def remove_old_checkpoints(run: Path, keep: int) -> None:
     """Removes all but the newest ``keep`` periodic checkpoints."""
     for path in numbered_checkpoints(run)[max(keep, 1) :]:
         path.unlink(missing_ok=True)
-
-
-def _damage(path: Path) -> str | None:
-    """What is wrong with the archive, or None. PyTorch reads its zip files without looking at their checksums."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-    except Exception as error:  # zipfile has one of its own for every byte that can be wrong
-        return str(error)
-    return f"the checksum of {broken} does not match" if broken else None

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from engine.errors import UserError
-from engine.files import write_atomically
+from .errors import UserError
+from .files import write_atomically
 
 
 def read_json(path: str | os.PathLike, what: str = "JSON file") -> Any:
@@ -41,7 +41,7 @@ def read_json(path: str | os.PathLike, what: str = "JSON file") -> Any:
             f"{what}: {path} is not valid JSON: line {error.lineno}, column {error.colno}{at_end}: {error.msg}"
         ) from None
     except RecursionError:
-        raise UserError(f"{what}: {path} is nested too deeply to be COCO JSON") from None
+        raise UserError(f"{what}: {path} is nested too deeply") from None
 
 
 def write_json(path: str | os.PathLike, value: Any, indent: int | None = 1) -> Path:

@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +21,8 @@ from engine import compat  # noqa: F401  (before detectron2)
 from detectron2.utils import comm
 
 from .errors import UserError
+
+T = TypeVar("T")
 
 
 def under_torchrun() -> bool:
@@ -85,6 +89,14 @@ def leave_processes() -> None:
     """The opposite of ``join_processes``."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def once(function: Callable[[], T]) -> T:
+    """Calls a function in the first process and gives its result to all. All must call it."""
+    result = [function() if comm.is_main_process() else None]
+    if comm.get_world_size() > 1:
+        dist.broadcast_object_list(result, src=0)
+    return result[0]
 
 
 def any_process(flag: bool, device: torch.device) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import torch
 from fvcore.common.config import CfgNode
@@ -14,22 +15,28 @@ from .errors import UserError
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
-def build_optimizer(model: nn.Module, solver: CfgNode) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, solver: CfgNode, lr_factors: Mapping[str, float] = MappingProxyType({})
+) -> torch.optim.Optimizer:
     """SGD or AdamW over the parameters that are not frozen.
 
     ``WEIGHT_DECAY_NORM`` holds for normalisation layers; ``BIAS_LR_FACTOR`` and ``WEIGHT_DECAY_BIAS`` for biases.
+
+    Args:
+        lr_factors: by what the learning rate is multiplied for the parameters of a module, by the module's name.
 
     Raises:
         UserError: an unknown ``SOLVER.OPTIMIZER``, or nothing to train.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     seen: set[nn.Parameter] = set()
-    for module in model.modules():
+    for module_name, module in model.named_modules():
+        factor = lr_factors.get(module_name, 1.0)
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or parameter in seen:
                 continue
             seen.add(parameter)
-            lr, decay = solver.BASE_LR, solver.WEIGHT_DECAY
+            lr, decay = solver.BASE_LR * factor, solver.WEIGHT_DECAY
             if name == "bias":
                 lr *= solver.BIAS_LR_FACTOR
                 decay = decay if solver.WEIGHT_DECAY_BIAS is None else solver.WEIGHT_DECAY_BIAS

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 import torch
 from fvcore.common.config import CfgNode
+from torch import nn
 
 from .checkpoint import newest_checkpoint, numbered_checkpoints
+from .device import describe_device
 from .errors import UserError
 from .files import write_atomically
+
+logger = logging.getLogger(__name__)
 
 _OURS = (
     "checkpoint_*.pth",
@@ -25,6 +31,8 @@ _OURS = (
     "events.out.tfevents*",
     "summary.html",
     "coco_instances_results.json",
+    "scene_predictions.json",
+    "broken_files.jsonl",
     "annotation_problems_*.json",
     "weights_report.json",
     "log.txt",
@@ -90,6 +98,50 @@ def differing_keys(then: CfgNode, now: CfgNode, prefix: str = "") -> list[str]:
 def _lists(value):
     """Tuples as lists, which is what they are in a file."""
     return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def announce(cfg: CfgNode, device: torch.device) -> None:
+    """Logs what every run begins with: the command, the device, the backbone."""
+    logger.info("%s", command())
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    logger.info("device %s%s", describe_device(device), f", {processes} processes" if processes > 1 else "")
+    logger.info("backbone %s", cfg.MODEL.BACKBONE.ARCHITECTURE)
+
+
+def announce_changes(then: CfgNode, now: CfgNode) -> None:
+    """Logs the keys that differ from those a resumed run began with."""
+    if changes := differing_keys(then, now):
+        logger.warning("the config differs from the one this run began with:\n  %s", "\n  ".join(changes))
+
+
+def circumstances(
+    cfg: CfgNode, model: nn.Module, device: torch.device, iteration: int | None, seconds: float | None
+) -> dict:
+    """What ``result.json`` says besides the figures: how they came about."""
+    return {
+        "backbone": cfg.MODEL.BACKBONE.ARCHITECTURE,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "iteration": iteration,
+        "training_seconds": None if seconds is None else round(seconds, 1),
+        "command": command(),
+        "versions": versions(),
+        "hardware": hardware(device),
+    }
+
+
+def class_difference(first: Sequence[str], second: Sequence[str]) -> str:
+    """How two lists of class names differ, in lines; empty where they do not."""
+    if list(first) == list(second):
+        return ""
+    only = [
+        f"only in the {place}: {', '.join(names)}"
+        for place, names in (
+            ("first", [name for name in first if name not in set(second)]),
+            ("second", [name for name in second if name not in set(first)]),
+        )
+        if names
+    ]
+    return "\n  ".join(only) or "the same names in another order"
 
 
 def command() -> str:

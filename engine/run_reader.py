@@ -26,6 +26,7 @@ class Run:
     pictures: list[Path] = field(default_factory=list)
     weights: Path | None = None  # the final ones, else those of the newest checkpoint
     annotation_problems: list[Path] = field(default_factory=list)  # the listings of what is wrong with the data
+    broken_files: Path | None = None  # the listing of images that could not be read
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -75,6 +76,7 @@ def read_run(folder) -> Run:
     if _text(run, "metrics.jsonl", "the log that curves are drawn from") is not None:
         run.rows = read_metrics(folder / "metrics.jsonl")
     run.annotation_problems = sorted(folder.glob("annotation_problems*.json"))
+    run.broken_files = broken if (broken := folder / "broken_files.jsonl").exists() else None
     run.pictures = sorted(p for p in (folder / "predictions").glob("[!.]*") if p.suffix.lower() in PICTURE_SUFFIXES)
     if not run.pictures:
         run.missing.append("predictions/: pictures of what the model says")

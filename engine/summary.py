@@ -14,11 +14,12 @@ from engine import summary_page as html
 from engine.files import write_atomically
 from engine.plots import write_training_plots
 from engine.run_reader import Run, find, read_run
-from engine.summary_facts import KINDS, describe, headline, origin_facts, training_facts
+from engine.summary_facts import KINDS, LABELS, describe, headline, origin_facts, training_facts
 
 CURVE_BYTES, PICTURE_BYTES = 1_300_000, 3_300_000  # base64 included: a page that can be mailed
 MOST_PICTURES = 24
 MOST_BARS = 48
+COLUMN_ROWS = 10  # of a long table that is cut in two
 # Longest side in pixels and JPEG quality, tried in turn until the pictures fit.
 PICTURE_SIZES = ((1200, 85), (1000, 80), (800, 75), (640, 70), (480, 65))
 
@@ -36,13 +37,16 @@ MEANINGS = {
     "ARs": "recall, small objects",
     "ARm": "recall, medium objects",
     "ARl": "recall, large objects",
-    "top1": "accuracy, first guess",
-    "top5": "accuracy, among five guesses",
-    "top1_error": "first guess wrong",
-    "top5_error": "not among five guesses",
-    "ece": "expected calibration error",
+    "top1": "the first guess is right",
+    "top5": "the truth is among five guesses",
+    "top1_error": "100 less top-1 accuracy",
+    "top5_error": "100 less top-5 accuracy",
+    "mean_class_top1": "every class with the same weight",
+    "indoor_outdoor": "indoor or outdoor told right",
+    "ece": "expected difference of confidence and accuracy, 15 bins",
 }
 PLOT_ORDER = ("evaluation", "losses", "learning_rate", "throughput")
+CONFUSION = "confusion"  # the plot that has a section of its own
 
 
 def write_summary(run_dir) -> Path:
@@ -61,6 +65,7 @@ def write_summary(run_dir) -> Path:
         f'<p class="eyebrow">{kind} · {html.escape(run.name)}</p><h1>{html.escape(title)}</h1>',
         html.tiles(headline(run)),
         *_results(run),
+        *_confusion(run),
         *_pictures(run),
         *_curves(run),
         *_about(run),
@@ -78,11 +83,16 @@ def _results(run: Run) -> Iterator[str]:
         return
     tables, categories, most = [], [], 0
     for kind, group in run.figures.items():
-        rows = [(name, MEANINGS.get(name, ""), value) for name, value in group.items() if _is_figure(value)]
+        rows = [
+            (LABELS.get(name, name), MEANINGS.get(name, ""), value)
+            for name, value in group.items()
+            if _is_figure(value)
+        ]
         tables.append(f'<div class="card"><h3>{KINDS[kind]}, percent</h3>{html.figures(rows)}</div>')
+        tables.extend(_published(run, group) if kind == "places365" else ())
         values = find(run.result, f"per_category.{kind}")
         if isinstance(values, dict) and values:
-            categories.append(_categories(KINDS[kind], values))
+            categories.append(_categories(kind, values))
             most = max(most, len(values))
     # The evaluation's curve fills the shorter of the two columns.
     curve, _ = _inline([path for path in _plots(run) if path.stem == PLOT_ORDER[0]], 1600, 85)
@@ -91,11 +101,41 @@ def _results(run: Run) -> Iterator[str]:
     yield f'<h2>Results</h2><div class="columns">{stacks}</div>'
 
 
-def _categories(title: str, values: dict) -> str:
+def _published(run: Run, own: dict) -> Iterator[str]:
+    """A card of the figures that others published for the same data."""
+    names = ("top1_error", "top5_error", "crops", "trained_on")
+    rows = [[row.get(name, "") for name in ("model", *names)] for row in _records(run, "published")]
+    if rows:
+        this = ["This run", own.get("top1_error"), own.get("top5_error"), run.result.get("crops"), ""]
+        heads = ("Model", LABELS["top1_error"], LABELS["top5_error"], "crops", "trained on")
+        sources = dict.fromkeys(str(row["source"]) for row in _records(run, "published") if row.get("source"))
+        note = f'<p class="note">From {html.escape("; ".join(sources))}.</p>' if sources else ""
+        table = html.table(heads, [this, *rows])
+        yield f'<div class="card"><h3>Beside published figures, percent</h3>{table}{note}</div>'
+
+
+def _confusion(run: Run) -> Iterator[str]:
+    """The classes that are taken for each other: the pairs, and the picture."""
+    names = ("truth", "predicted", "count", "share")
+    rows = [[row.get(name, "") for name in names] for row in _records(run, "confused_pairs")]
+    cards = []
+    for first in range(0, len(rows), COLUMN_ROWS):
+        table = html.table(("Truth", "taken for", "images", "percent"), rows[first : first + COLUMN_ROWS], digits=1)
+        cards.append(f'<div class="card"><h3>{"The next" if first else "Most frequent mistakes"}</h3>{table}</div>')
+    picture, skipped = _inline([path for path in _plots(run) if path.stem == CONFUSION], 1600, 85)
+    run.missing.extend(skipped)
+    cards.extend(html.figure(uri, "confusion of the classes", "curve full") for _, uri, _ in picture)
+    if cards:
+        yield f'<h2>Confusion</h2><div class="columns">{"".join(cards)}</div>'
+
+
+def _categories(kind: str, values: dict) -> str:
     """A card of bars; of many categories the best and the weakest, and all on a click."""
+    title = KINDS[kind]
     known = sorted(((name, value) for name, value in values.items() if html.number(value) != "–"), key=lambda i: -i[1])
     without = [(name, None) for name, value in values.items() if html.number(value) == "–"]
-    note = f'<p class="muted">–: no such object in the data ({len(without)})</p>' if without else ""
+    absent = "no image of it" if kind == "places365" else "no such object"
+    note = f'<p class="muted">–: {absent} in the data ({len(without)})</p>' if without else ""
     everything = html.bars(known + without) + note
     if len(values) <= MOST_BARS:
         return f'<div class="card"><h3>{title} by category, percent</h3>{everything}</div>'
@@ -135,8 +175,8 @@ def _plots(run: Run) -> list[Path]:
 
 
 def _curves(run: Run) -> Iterator[str]:
-    shown_above = PLOT_ORDER[0] if run.figures else None
-    inlined, skipped = _inline([path for path in _plots(run) if path.stem != shown_above], 1600, 85)
+    shown_above = {CONFUSION, PLOT_ORDER[0] if run.figures else None}
+    inlined, skipped = _inline([path for path in _plots(run) if path.stem not in shown_above], 1600, 85)
     run.missing.extend(skipped)
     cards, size = [], 0
     for path, uri, (width, height) in inlined:
@@ -203,7 +243,8 @@ def _notes(run: Run) -> str:
     missing = f"<p>Not in this run's folder, or not readable:</p><ul>{notes}</ul>" if notes else ""
     listings = ", ".join(path.name for path in run.annotation_problems)
     problems = f"<p>The annotations had problems: see {html.escape(listings)}.</p>" if listings else ""
-    return f'<div class="card warn">{problems}{missing}</div>' if problems or missing else ""
+    broken = f"<p>Some images could not be read: see {run.broken_files.name}.</p>" if run.broken_files else ""
+    return f'<div class="card warn">{problems}{broken}{missing}</div>' if problems or broken or missing else ""
 
 
 def _inline(paths, longest: int, quality: int):
@@ -215,6 +256,12 @@ def _inline(paths, longest: int, quality: int):
         except Exception as error:  # a damaged picture makes Pillow's readers raise almost anything
             skipped.append(f"{path.parent.name}/{path.name}: cannot be read ({error})")
     return inlined, skipped
+
+
+def _records(run: Run, key: str) -> list[dict]:
+    """A list of objects in result.json; empty where there is none."""
+    rows = run.result.get(key)
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
 def _is_figure(value) -> bool:

@@ -11,7 +11,15 @@ from engine.run_reader import Run, find
 from engine.summary_page import duration, number
 
 KINDS = {"bbox": "Box AP", "segm": "Mask AP", "keypoints": "Keypoint AP", "places365": "Scene accuracy"}
-LABELS = {"top1": "top-1 accuracy", "top5": "top-5 accuracy"}
+LABELS = {
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "top1_error": "top-1 error",
+    "top5_error": "top-5 error",
+    "mean_class_top1": "mean class accuracy",
+    "indoor_outdoor": "indoor or outdoor",
+    "ece": "calibration error",
+}
 
 
 def describe(run: Run) -> str:
@@ -52,10 +60,10 @@ def headline(run: Run) -> list[tuple[str, str]]:
 def training_facts(run: Run) -> list[tuple[str, object]]:
     """What was trained, on what and how: (name, value), the value None or empty where the files do not
     tell."""
-    minimum, maximum = run.setting("INPUT.MIN_SIZE_TEST"), run.setting("INPUT.MAX_SIZE_TEST")
     by_kind = [find(run.result, f"per_category.{kind}") for kind in run.figures]
     names = next((list(values) for values in by_kind if isinstance(values, dict)), [])
     size = _float(run.result.get("parameters"))
+    steps = run.setting("SOLVER.MAX_ITER")
     shown = ", ".join(map(str, names[:12])) + (", …" if len(names) > 12 else "")
     return [
         ("Backbone", run.setting("MODEL.BACKBONE.ARCHITECTURE") or run.result.get("backbone")),
@@ -65,11 +73,13 @@ def training_facts(run: Run) -> list[tuple[str, object]]:
         ("Training data", _dataset(run, "TRAIN", "TRAIN")),
         ("Evaluation data", _dataset(run, "TEST", "VAL")),
         ("Images evaluated", run.result.get("images")),
+        ("Images that could not be read", run.result.get("broken") or None),
         ("Classes", f"{len(names)}: {shown}" if names else None),
-        ("Image size", f"shorter side {minimum}, longer at most {maximum} pixels" if minimum else None),
+        ("Image size", _image_size(run)),
         ("Batch size", run.setting("SOLVER.IMS_PER_BATCH")),
         ("Learning rate", run.setting("SOLVER.BASE_LR")),
-        ("Iterations planned", number(run.setting("SOLVER.MAX_ITER")) if run.config else None),
+        ("Epochs planned", None if steps else run.setting("SOLVER.EPOCHS")),
+        ("Iterations planned", number(steps) if steps else None),
         ("Precision", run.setting("SOLVER.PRECISION")),
         ("Seed", run.setting("SEED")),
     ]
@@ -101,13 +111,31 @@ def _se(run: Run) -> str | None:
     return ", ".join(parts) or "yes"
 
 
+def _image_size(run: Run) -> str | None:
+    """How large a network sees the images: a detector's bounds, or a classifier's crops."""
+    if minimum := run.setting("INPUT.MIN_SIZE_TEST"):
+        return f"shorter side {minimum}, longer at most {run.setting('INPUT.MAX_SIZE_TEST')} pixels"
+    train, crop, resize = (run.setting(f"INPUT.{key}") for key in ("TRAIN_SIZE", "TEST_SIZE", "TEST_RESIZE"))
+    if not crop:
+        return None
+    crops = run.result.get("crops") or run.setting("TEST.CROPS")
+    cut = f"the mean of {crops} crops of {crop}" if crops not in (None, 1) else f"its centre of {crop}"
+    whole = f"shorter side {resize} pixels" if resize else "the image as it is"
+    return f"training {train} pixels; evaluation {whole}, {cut}"
+
+
 def _dataset(run: Run, group: str, own: str) -> str:
     """The name of the training or evaluation data as the config gives it; "" if it does not."""
     if path := run.setting(f"DATA.{own}.JSON"):
         parts = Path(str(path)).with_suffix("").parts
         parts = [part for part in parts if part not in ("annotations", "..", "/")]
         return "/".join([*parts[-2:-1], *(part.removeprefix("instances_") for part in parts[-1:])])
-    names = run.setting(f"DATASETS.{group}") or run.setting("DATA.ROOT")
+    if root := run.setting("DATA.ROOT"):
+        split, name = run.setting(f"DATA.{own}"), Path(str(root)).name or str(root)
+        if split is None:
+            return name
+        return f"{name}/{split}" if split else ""  # empty: no evaluation
+    names = run.setting(f"DATASETS.{group}")
     names = names or (run.result.get("dataset") if group == "TEST" else "") or ""
     return names if isinstance(names, str) else _flat(names)
 

@@ -48,7 +48,7 @@ figure { margin: 0; overflow: hidden; } figure.card { padding: 0; } figure img {
 figure.card.curve { padding: .9rem; background: #fff; }
 @media (prefers-color-scheme: dark) { figure.card.curve { background: #1d1d1d; } }
 figcaption { color: var(--muted); font-size: .8rem; padding: .35rem .7rem; overflow-wrap: anywhere; }
-h3.next { margin-top: 1rem; }
+h3.next { margin-top: 1rem; } p.note { margin: .7rem 0 0; color: var(--muted); font-size: .85rem; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: left; padding: .32rem .4rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 tr:last-child > * { border-bottom: 0; } th { font-weight: 600; }
@@ -134,6 +134,27 @@ def figures(entries: Iterable[tuple[str, str, object]]) -> str:
     return f"<table>{''.join(rows)}</table>" if rows else ""
 
 
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]], digits: int = 2) -> str:
+    """A table with a line of heads; columns of numbers stand to the right, texts to the left, the first column in
+    bold."""
+    lines = [list(row) for row in rows]
+    if not lines:
+        return ""
+    numeric = [all(_is_number(row[index]) for row in lines) for index in range(len(heads))]
+    kinds = [' class="number"' if is_numeric else "" for is_numeric in numeric]
+    top = "".join(f'<th scope="col"{kind}>{escape(head)}</th>' for head, kind in zip(heads, kinds, strict=True))
+    body = []
+    for row in lines:
+        cells = [
+            number(value, digits) if is_numeric else escape(value)
+            for value, is_numeric in zip(row, numeric, strict=True)
+        ]
+        body.append(f'<tr><th scope="row"{kinds[0]}>{cells[0]}</th>')
+        body += [f"<td{kind}>{cell}</td>" for cell, kind in zip(cells[1:], kinds[1:], strict=True)]
+        body.append("</tr>")
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
 def bars(values: Sequence[tuple[str, object]]) -> str:
     """Percentages 0..100 as bars: (name, value or None)."""
     parts = []
@@ -176,3 +197,7 @@ def inline_image(path: Path, longest: int, quality: int) -> tuple[str, tuple[int
         image.save(buffer, "JPEG", quality=quality, optimize=True)
     kind = "png" if drawing else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", image.size
+
+
+def _is_number(value) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))

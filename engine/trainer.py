@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class Task:
         split: (batch, n) → n parts of about equal size, for accumulation.
         evaluate: model in eval mode → figures as ``{"bbox": {"AP": …}}`` (empty in all processes but the first).
         describe: what else a checkpoint holds: task, classes, preprocessing, config, versions.
+        losses: (model, batch) → ``{loss name: scalar}``; the model is the one to call, wrapped for several processes.
     """
 
     batches: Iterator[Any]
@@ -51,10 +53,11 @@ class Task:
     split: Callable[[Any, int], list]
     evaluate: Callable[[nn.Module], dict] | None
     describe: dict
+    losses: Callable[[nn.Module, Any], dict[str, Tensor]] = lambda model, batch: model(batch)
 
 
 class Trainer:
-    """Trains ``model(batch) -> {loss name: scalar}`` by a config's SOLVER.
+    """Trains a model on a task by a config's SOLVER.
 
     The state after a step depends on (seed, step) alone and not on how the run came there: a resumed run equals an
     uninterrupted one, bit for bit where the kernels are deterministic (on CPUs; RoIAlign's backward on GPUs is not).
@@ -65,6 +68,7 @@ class Trainer:
         scheduler: (optimizer) → a learning-rate scheduler that is stepped once a step.
         run: the run folder.
         resume_from: the content of a checkpoint to go on from.
+        lr_factors: by what the learning rate is multiplied in parts of the model; see ``build_optimizer``.
     """
 
     def __init__(
@@ -74,12 +78,13 @@ class Trainer:
         scheduler: Callable[[torch.optim.Optimizer], Any],
         run: Path,
         resume_from: dict | None = None,
+        lr_factors: Mapping[str, float] = MappingProxyType({}),
     ):
         self.cfg, self.run = cfg, Path(run)
         self.device = next(model.parameters()).device
         self.precision = choose_precision(cfg.SOLVER.PRECISION, self.device)
         self.model = model
-        self.optimizer = build_optimizer(model, cfg.SOLVER)
+        self.optimizer = build_optimizer(model, cfg.SOLVER, lr_factors)
         self.scheduler = scheduler(self.optimizer)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         self.ema = build_ema(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
@@ -217,7 +222,7 @@ class Trainer:
         losses, trouble = {}, ""
         try:
             with autocast(self.device, self.precision):
-                losses = self.parallel(part)
+                losses = task.losses(self.parallel, part)
             if not torch.stack([loss.detach().float() for loss in losses.values()]).isfinite().all():
                 trouble = ", ".join(f"{name} {loss.item():.4g}" for name, loss in losses.items())
         except FloatingPointError as error:  # Detectron2 looks at its proposals before there is a loss

@@ -41,7 +41,7 @@ def main(arguments=None):
     options = parse(arguments)
 
     from detection.coco_ap import compare_evaluators, evaluate_coco, format_table
-    from detection.coco_files import write_json
+    from engine.json_files import write_json
 
     result = evaluate_coco(options.ground_truth, options.detections, options.iou_types, options.evaluator)
     print(format_table(result, categories=not options.no_categories))

@@ -2,12 +2,14 @@
 
 import os
 import pickle
+import zipfile
 
 import pytest
 import torch
 
 from engine import checkpoint as module
 from engine.checkpoint import (
+    NotOurCheckpoint,
     checkpoint_path,
     load_checkpoint,
     newest_checkpoint,
@@ -52,7 +54,7 @@ def test_the_newest_whole_checkpoint_is_found_behind_a_damaged_one(tmp_path, har
         assert position > 0
         data[position + 100] ^= 1
     newest.write_bytes({"truncate": data[: len(data) // 2], "flip": data, "empty": b""}[harm])
-    with pytest.raises(UserError, match="checkpoint_0000010.pth.*damaged"):
+    with pytest.raises(UserError, match="checkpoint_0000010.pth.*(damaged|empty)"):
         load_checkpoint(newest)
     assert load_checkpoint(newest_checkpoint(tmp_path))["iteration"] == 5
 
@@ -88,7 +90,23 @@ def test_a_checkpoint_runs_nothing(tmp_path):
     assert not trace.exists()
 
 
+def test_a_packed_checkpoint_takes_no_memory(tmp_path):
+    """A hundred kilobytes that would unfold into a hundred megabytes."""
+    path = tmp_path / "checkpoint_0000001.pth"
+    torch.save({"format": module.FORMAT, "model": {"weight": torch.zeros(25_000_000)}}, path)
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed:
+        for entry in whole.infolist():
+            packed.writestr(entry.filename, whole.read(entry))
+    assert (tmp_path / "packed.pth").stat().st_size < 200_000
+    with pytest.raises(UserError, match="packed.pth.*packed"):
+        load_checkpoint(tmp_path / "packed.pth")
+
+
 def test_another_ones_file_is_said_to_be_so(tmp_path):
+    # In torch's older form too, which is no damage.
+    torch.save({"model": {}}, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(NotOurCheckpoint, match="no checkpoint of this package"):
+        load_checkpoint(tmp_path / "legacy.pth")
     torch.save({"model": {}}, tmp_path / "other.pth")
     with pytest.raises(UserError, match="no checkpoint of this package"):
         load_checkpoint(tmp_path / "other.pth")

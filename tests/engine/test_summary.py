@@ -159,14 +159,99 @@ def test_everything_is_escaped(run):
     assert "<script" not in page.source
 
 
-def test_scene_classification_and_many_categories(run):
-    scenes = {f"scene {i}": float(i % 100) for i in range(365)}
-    result = {"places365": {"top1": 54.7, "top5": 85.1}, "per_category": {"places365": scenes}}
-    (run / "result.json").write_text(json.dumps(result))
-    (run / "config.yaml").unlink()
-    page = check(write_summary(run))
-    for words in ("54.7", "top-5 accuracy", "All 365 categories", "scene 99", "tools/predict_scene.py"):
-        assert words in page.words
+@pytest.fixture
+def scene_run(tmp_path):
+    """A scene classifier's folder, as places365 leaves it."""
+    folder = tmp_path / "scenes"
+    (folder / "predictions").mkdir(parents=True)
+    (folder / "plots").mkdir()
+    (folder / "config.yaml").write_text(
+        "MODEL:\n  BACKBONE:\n    ARCHITECTURE: se_resnet18\nDATA:\n  ROOT: ../data/miniplaces20/\n  TRAIN: train\n"
+        "  VAL: val\nINPUT:\n  TRAIN_SIZE: 112\n  TEST_RESIZE: 128\n  TEST_SIZE: 112\nTEST:\n  CROPS: 10\n"
+        "SOLVER:\n  EPOCHS: 30.0\n  MAX_ITER: 0\n"
+    )
+    figures = {"top1": 54.71, "top5": 85.12, "top1_error": 45.29, "top5_error": 14.88}
+    figures |= {"mean_class_top1": 53.21, "indoor_outdoor": 96.44, "ece": 7.03}
+    source = "a paper, table 7"
+    published = [
+        {"model": "SE-ResNet-152", "top1_error": 40.37, "top5_error": 11.01, "crops": 1, "trained_on": "Challenge"},
+        {"model": "ResNet-152", "top1_error": 45.26, "top5_error": 14.92, "crops": 10, "trained_on": "Standard"},
+    ]
+    result = {
+        "task": "places365",
+        "places365": figures,
+        "per_category": {"places365": {f"scene {i}": float(i % 100) for i in range(364)} | {"scene 364": None}},
+        "confused_pairs": [
+            {"truth": "bedroom", "predicted": "hotel <room>", "count": 31, "share": 62.0},
+            {"truth": "hotel <room>", "predicted": "bedroom", "count": 17, "share": 17.5},
+        ],
+        "published": [row | {"source": source} for row in published],
+        "images": 36500,
+        "broken": 3,
+        "crops": 10,
+        "iteration": 900,
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "metrics.jsonl").write_text('{"iteration": 900, "total_loss": 1.5, "places365/top1": 54.71}\n')
+    (folder / "model_final.pth").touch()
+    for place in ("plots/confusion.png", "predictions/0.jpg"):
+        Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(folder / place)
+    return folder
+
+
+def test_a_scene_classifier(scene_run):
+    page = check(write_summary(scene_run))
+    for words in (
+        "se_resnet18 on miniplaces20/val",
+        "54.7 top-1 accuracy 85.1 top-5 accuracy",
+        "top-1 error 100 less top-1 accuracy 45.29",
+        "14.88",
+        "53.21",
+        "indoor or outdoor told right 96.44",
+        "calibration error expected difference of confidence and accuracy, 15 bins 7.03",
+        "All 365 categories",
+        "scene 99",
+        "no image of it in the data (1)",
+        "bedroom hotel <room> 31 62.0",
+        "This run 45.29 14.88 10",
+        "SE-ResNet-152 40.37 11.01 1 Challenge",
+        "ResNet-152 45.26 14.92 10 Standard",
+        "From a paper, table 7.",
+        "training 112 pixels; evaluation shorter side 128 pixels, the mean of 10 crops of 112",
+        "Training data miniplaces20/train Evaluation data miniplaces20/val",
+        "Images evaluated 36500 Images that could not be read 3",
+        "Epochs planned 30.0",
+        f"python tools/predict_scene.py --weights {scene_run}/model_final.pth PICTURES --output OUTPUT",
+        f"python tools/train_places365.py --config {scene_run}/config.yaml --eval-only",
+        f"python tools/train_places365.py --config {scene_run}/config.yaml --resume",
+    ):
+        assert words in page.words, words
+    assert "Not in this run" not in page.words and "Iterations planned" not in page.words
+    assert page.words.count("bedroom hotel <room> 31") == 1  # and not among the plots of "Curves" too:
+    assert page.tags.count("img") == 4  # the confusion, a prediction, the evaluation, the losses
+
+
+def test_images_that_could_not_be_read_in_training_are_pointed_at(scene_run):
+    assert "broken_files.jsonl" not in check(write_summary(scene_run)).words
+    (scene_run / "broken_files.jsonl").write_text("{}")
+    assert "Some images could not be read: see broken_files.jsonl" in check(write_summary(scene_run)).words
+
+
+def test_a_scene_classifier_without_published_figures_or_config(scene_run):
+    result = json.loads((scene_run / "result.json").read_text())
+    del result["published"], result["confused_pairs"]
+    (scene_run / "result.json").write_text(json.dumps(result))
+    (scene_run / "plots" / "confusion.png").unlink()
+    (scene_run / "config.yaml").unlink()
+    (scene_run / "metrics.jsonl").unlink()  # drawing its curves takes most of the time
+    page = check(write_summary(scene_run))
+    assert "published" not in page.words and "Confusion" not in page.words and "Image size" not in page.words
+    assert "tools/predict_scene.py" in page.words
+    for value in (3, [], [3, None], {"a": 1}, [{}], [{"model": [1], "truth": {"<b>": 1}, "source": 5}]):
+        (scene_run / "result.json").write_text(json.dumps(result | {"published": value, "confused_pairs": value}))
+        check(write_summary(scene_run))
+    (scene_run / "plots" / "confusion.png").write_bytes(b"broken")
+    assert "plots/confusion.png: cannot be read" in check(write_summary(scene_run)).words
 
 
 def test_boxes_and_masks_each_have_their_table(run):

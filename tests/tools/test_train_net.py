@@ -4,10 +4,7 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,34 +12,12 @@ import torch
 from detection.shapes import generate_shapes
 from engine.checkpoint import load_checkpoint
 
-ROOT = Path(__file__).resolve().parents[2]
-# One thread: sums in one order, and no quarrel over cores with a second process.
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 STEPS = 8
 TINY = [
     "INPUT.MIN_SIZE_TRAIN", "64", "INPUT.MIN_SIZE_TEST", "64", "SOLVER.IMS_PER_BATCH", "4", "SOLVER.BASE_LR", "0.01",
     "MODEL.FPN.OUT_CHANNELS", "16", "MODEL.ROI_BOX_HEAD.FC_DIM", "32", "SOLVER.MAX_ITER", str(STEPS), "LOG_PERIOD", "2",
     "SOLVER.CHECKPOINT_PERIOD", "2", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.01", "SOLVER.EMA.ENABLED", "True",
 ]  # fmt: skip
-
-
-def start(*words, **kwargs):
-    return subprocess.Popen(
-        [sys.executable, *map(str, words)],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        **kwargs,
-    )
-
-
-def run(*words, code=0):
-    process = start(*words)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == code, output
-    return output
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +51,7 @@ def train(data, folder, *words):
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory):
+def whole(run, data, tmp_path_factory):
     """An uninterrupted run, with a worker process."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     output = run(*train(data, folder))
@@ -109,7 +84,7 @@ def test_a_run_leaves_everything_a_person_needs(whole):
     assert not [p for p in folder.rglob("*") if ".part" in p.name]
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole, data, tmp_path):
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(start, run, whole, data, tmp_path):
     folder = tmp_path / "killed"
     process = start(*train(data, folder), start_new_session=True)
     deadline = time.time() + 200
@@ -131,7 +106,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole, data, tmp_path):
     assert logged == sorted(logged)
 
 
-def test_sigterm_saves_and_says_how_to_go_on(data, tmp_path):
+def test_sigterm_saves_and_says_how_to_go_on(start, data, tmp_path):
     folder = tmp_path / "stopped"
     process = start(*train(data, folder), "SOLVER.MAX_ITER", "100000", "SOLVER.CHECKPOINT_PERIOD", "0")
     deadline = time.time() + 200
@@ -145,7 +120,7 @@ def test_sigterm_saves_and_says_how_to_go_on(data, tmp_path):
     assert len(list(folder.glob("checkpoint_*.pth"))) == 1
 
 
-def test_two_processes_give_the_ap_of_one(whole, data, tmp_path):
+def test_two_processes_give_the_ap_of_one(run, whole, data, tmp_path):
     folders = []
     for processes in (1, 2):
         folder = tmp_path / str(processes)
@@ -158,7 +133,7 @@ def test_two_processes_give_the_ap_of_one(whole, data, tmp_path):
     assert results[0]["stats"] == json.loads((whole[0] / "result.json").read_text())["stats"]
 
 
-def test_two_processes_train_what_one_evaluates(data, tmp_path):
+def test_two_processes_train_what_one_evaluates(run, data, tmp_path):
     folder = tmp_path / "two"
     output = run(*train(data, folder, "--num-gpus", 2))
     assert "2 processes" in output
@@ -168,14 +143,14 @@ def test_two_processes_train_what_one_evaluates(data, tmp_path):
     assert trained["stats"] == evaluated["stats"] and trained["detections"] == evaluated["detections"] > 0
 
 
-def test_a_folder_with_a_run_is_not_overwritten_by_mistake(whole, data):
+def test_a_folder_with_a_run_is_not_overwritten_by_mistake(run, whole, data):
     before = (whole[0] / "result.json").read_bytes()
     output = run(*train(data, whole[0]), code=2)
     assert "--resume" in output and "--overwrite" in output and "Traceback" not in output
     assert (whole[0] / "result.json").read_bytes() == before
 
 
-def test_missing_coco_is_an_error_that_shows_the_ways_on(tmp_path):
+def test_missing_coco_is_an_error_that_shows_the_ways_on(run, tmp_path):
     output = run(
         "tools/train_net.py",
         "--config",
@@ -189,7 +164,7 @@ def test_missing_coco_is_an_error_that_shows_the_ways_on(tmp_path):
     assert "Traceback" not in output
 
 
-def test_bad_annotations_stop_the_run_and_can_be_dropped(data, tmp_path):
+def test_bad_annotations_stop_the_run_and_can_be_dropped(run, data, tmp_path):
     coco = json.loads(data[1].read_text())
     coco["annotations"][0]["bbox"][2] = 0
     coco["images"][1]["file_name"] = "none.png"
@@ -203,7 +178,7 @@ def test_bad_annotations_stop_the_run_and_can_be_dropped(data, tmp_path):
     assert (tmp_path / "b" / "result.json").is_file() and "11 images" in output
 
 
-def test_a_loss_that_is_not_finite_names_the_images(data, tmp_path):
+def test_a_loss_that_is_not_finite_names_the_images(run, data, tmp_path):
     output = run(
         *train(data, tmp_path / "nan"),
         "SOLVER.OPTIMIZER",
@@ -219,7 +194,7 @@ def test_a_loss_that_is_not_finite_names_the_images(data, tmp_path):
     assert "not finite" in output and ".png" in output and "Traceback" not in output
 
 
-def test_the_demo_and_its_predictions(tmp_path):
+def test_the_demo_and_its_predictions(run, tmp_path):
     folder = tmp_path / "demo"
     output = run(
         "tools/demo.py",

@@ -1,0 +1,55 @@
+"""Letters on pictures, and the sizes at which they can be read."""
+
+import functools
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+SMALLEST_TEXT, LARGEST_TEXT = 10, 64  # pixels
+
+
+def checked_picture(image) -> np.ndarray:
+    """`image` as a contiguous array. Raises ValueError if it is not (H, W, 3) uint8 with a pixel in it."""
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise ValueError(f"expected a picture (H, W, 3) of uint8, got {image.shape} of {image.dtype}")
+    return np.ascontiguousarray(image)
+
+
+def line_width(shape) -> int:
+    """Width in pixels of the lines drawn on a picture of `shape` (H, W, ...)."""
+    return max(1, round(min(shape[:2]) / 240))
+
+
+def text_size(shape) -> int:
+    """Height in pixels of the letters drawn on a picture of `shape` (H, W, ...)."""
+    return int(np.clip(min(shape[:2]) / 30, SMALLEST_TEXT, LARGEST_TEXT))
+
+
+@functools.lru_cache(maxsize=4096)
+def letters(words: str, size: int) -> np.ndarray:
+    """Coverage 0..255 of the letters of `words`, `size` pixels high, padding included: (height, width) uint8."""
+    font, pad = _font(size), max(2, size // 4)
+    ascent, descent = font.getmetrics()
+    sheet = Image.new("L", (int(font.getlength(words)) + 2 * pad + 1, ascent + descent + pad))
+    ImageDraw.Draw(sheet).text((pad, pad // 2), words, fill=255, font=font)
+    return np.asarray(sheet)
+
+
+def with_heading(image, title: str) -> np.ndarray:
+    """`image`, (H, W, 3) RGB uint8, under a white strip with `title` in it, cut off where it is too long."""
+    size = int(np.clip(image.shape[1] / 32, 11, LARGEST_TEXT))
+    paper = 255 - letters(title, size)[:, : image.shape[1]]
+    strip = np.full((paper.shape[0] + size // 2, image.shape[1], 3), 255, np.uint8)
+    strip[size // 4 : size // 4 + paper.shape[0], : paper.shape[1]] = np.maximum(paper, 40)[:, :, None]
+    return np.concatenate([strip, image])
+
+
+@functools.lru_cache(maxsize=64)
+def _font(size):
+    # Matplotlib's own copy of DejaVu Sans: present wherever we run, with accents, Greek and Cyrillic, which
+    # OpenCV's built-in letters draw as question marks.
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"
+    return ImageFont.truetype(str(path), size)
