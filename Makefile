@@ -6,10 +6,11 @@ VENV := .venv/bin/python
 export MPLBACKEND := Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo demo-places test lint format clean
 
 help:
 	@echo "make demo     train, evaluate and predict on a small drawn data set; ends with where the results lie"
+	@echo "make demo-places  the same for scenes: train and evaluate a classifier on drawn scenes, show what it looks at"
 	@echo "make test     the test suite (ARGS='-k name' for a part of it)"
 	@echo "make setup    only the set-up that both begin with"
 	@echo "make lint     ruff: rules and formatting;  make format: apply what can be applied"
@@ -28,8 +29,12 @@ setup:
 demo: setup
 	@$(VENV) tools/demo.py $(ARGS)
 
+demo-places: setup
+	@$(VENV) tools/demo_places.py $(ARGS)
+
+# Two processes of one thread each are faster than one of two: most tests are small.
 test: setup
-	@$(VENV) -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(VENV) -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: setup
 	@$(VENV) -m ruff check .

@@ -1,0 +1,1 @@
+"""Scene classification on Places365: data, training, evaluation, prediction."""

@@ -1,0 +1,266 @@
+"""Whether a Places365 folder is whole: what is there, what is missing, what cannot be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from engine.errors import UserError
+
+from .class_folders import is_image_name, walk_images
+from .index import ImageIndex, open_index
+from .layout import Split, SplitNotFound, find_split
+
+_CLASSES_SHOWN = 5
+_FILES_SHOWN = 5
+_READ_AT_ONCE = 4096  # files handed to the threads at a time
+
+# Images of the official splits (README of github.com/zhoubolei/places_devkit). Its two figures for the challenge's
+# training set, 8,026,628 and 8,097,967, contradict each other, so that one is not compared.
+OFFICIAL_IMAGES = {"train-standard": 1_803_460, "val": 36_500, "test": 328_500}
+
+#: What is wrong with a file, in the order of the report. The first three are problems, files in no list are not.
+FILE_KINDS = {
+    "missing": "in the list or index, but not on disk",
+    "empty": "of 0 bytes",
+    "unreadable": "that cannot be decoded",
+    "unlisted": "in no list",
+}
+
+
+def check_root(
+    root: str | os.PathLike,
+    images: str = "auto",
+    *,
+    deep: bool = False,
+    unlisted: bool = False,
+    cache: str | os.PathLike | None = None,
+    threads: int = 16,
+) -> dict:
+    """Checks every split that is found below ``root``.
+
+    Each image folder is listed once, by several threads, and compared with the list: that takes one request a folder
+    and one a file, whatever the order of the list.
+
+    Args:
+        images: as for ``layout.find_split``.
+        deep: decode every file, too (hours for the training sets).
+        unlisted: also look for image files that are in none of the lists of their image folder.
+        cache: as for ``index.open_index``.
+        threads: that list folders and decode files.
+
+    Returns:
+        what can be written as JSON: "root", "deep"; "splits": {name: {"source", "image_root", "images", "classes",
+        "fewest" and "most": [[class, images], …], "without_images": [class, …], "missing", "empty", "unreadable",
+        "unlisted": [{"file", "message"?}, …], "notes": […]}}, a split that could not be indexed has "error" alone;
+        "not_found": {split: why}; "problems": their number.
+
+    Raises:
+        UserError: no split at all was found.
+    """
+    found, report, not_found = _find_splits(root, images)
+    if not found and not report:
+        raise UserError(f"{Path(root)} has no split of Places365 and no class folders:\n{not_found['train']}")
+    indices: dict[str, ImageIndex] = {}
+    for split in found:
+        try:
+            indices[split.name] = open_index(split, cache)
+        except UserError as error:
+            report[split.name] = {"error": str(error)}
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        for name, index in indices.items():
+            report[name] = {**_counts(name, index), **_check_files(name, index, deep, pool)}
+            report[name]["unlisted"] = []
+    if unlisted:
+        for name, files in _unlisted(indices).items():
+            report[name]["unlisted"] = files
+    problems = sum(_problems(name, part) for name, part in report.items())
+    order = [name for name in ("train", "train-standard", "train-challenge", "val", "test") if name in report]
+    return {
+        "root": str(root),
+        "deep": deep,
+        "splits": {name: report[name] for name in order},
+        "not_found": {name: reason for name, reason in not_found.items() if name not in report},
+        "problems": problems,
+    }
+
+
+def format_report(report: dict) -> str:
+    """A report as lines to print: counts, then the first few files of each kind."""
+    lines = []
+    for name, part in report["splits"].items():
+        if "error" in part:
+            lines += [f"{name}: {part['error']}", ""]
+            continue
+        lines.append(f"{name}: {part['images']:,} images of {part['classes']} classes")
+        lines.append(f"  {part['source']}, images in {part['image_root']}")
+        for which in ("fewest", "most"):
+            if part[which]:
+                lines.append(f"  {which} images: " + ", ".join(f"{label} {count:,}" for label, count in part[which]))
+        if part["without_images"]:
+            lines.append(f"  classes without images: {_some(part['without_images'])}")
+        lines += [f"  note: {note}" for note in part["notes"]]
+        for kind, meaning in FILE_KINDS.items():
+            if files := part[kind]:
+                named = [f"{one['file']}: {one['message']}" if "message" in one else one["file"] for one in files]
+                lines.append(f"  {len(files):,} {kind} ({meaning}): {_some(named)}")
+        lines.append("")
+    if report["not_found"]:
+        lines += [f"not there: {', '.join(report['not_found'])}", ""]
+    how = "every file was decoded" if report["deep"] else "no file was decoded (--deep does)"
+    problems = report["problems"]
+    lines.append(f"{problems:,} problem{'' if problems == 1 else 's'}; {how}")
+    return "\n".join(lines)
+
+
+def _find_splits(root: str | os.PathLike, images: str) -> tuple[list[Split], dict[str, dict], dict[str, str]]:
+    """The splits that are there, those that are there and wrong, and why the others were not found."""
+    found, wrong, absent = [], {}, {}
+    for name in ("train-standard", "train-challenge", "train", "val", "test"):
+        if name == "train" and any(split.name.startswith("train") for split in found):
+            continue  # it would be one of the two again
+        try:
+            found.append(find_split(root, name, images))
+        except SplitNotFound as error:
+            absent[name] = str(error)
+        except UserError as error:
+            if name != "train" or not any(part["error"] == str(error) for part in wrong.values()):
+                wrong[name] = {"error": str(error)}
+    return found, wrong, absent
+
+
+def _counts(name: str, index: ImageIndex) -> dict:
+    """Images of a split and of its classes."""
+    labelled = index.labels[index.labels >= 0]
+    counts = np.bincount(labelled, minlength=len(index.classes)) if len(labelled) else np.zeros(0, int)
+    order = np.argsort(counts, kind="stable")
+    with_images = [int(label) for label in order if counts[label]]
+    notes = []
+    expected = OFFICIAL_IMAGES.get(name)
+    if expected not in (None, len(index)) and index.source.endswith(".txt"):
+        notes.append(f"the official split has {expected:,} images, this list {len(index):,}")
+    return {
+        "source": index.source,
+        "image_root": str(index.root),
+        "images": len(index),
+        "classes": len(index.classes),
+        "fewest": [[index.classes[label], int(counts[label])] for label in with_images[:_CLASSES_SHOWN]],
+        "most": [[index.classes[label], int(counts[label])] for label in with_images[::-1][:_CLASSES_SHOWN]],
+        "without_images": [name for name, count in zip(index.classes, counts, strict=False) if not count],
+        "notes": notes,
+    }
+
+
+def _check_files(name: str, index: ImageIndex, deep: bool, pool: ThreadPoolExecutor) -> dict[str, list[dict]]:
+    """The files of one split that are missing, empty or, with ``deep``, unreadable; in the order of the index."""
+    state = np.zeros(len(index), np.uint8)  # 1 missing, 2 empty
+    with tqdm(total=len(index), desc=f"{name}: looking", unit="file", leave=False, disable=None) as progress:
+        jobs = [pool.submit(_look, index, folder, members, state) for folder, members in _by_folder(index)]
+        for job in as_completed(jobs):
+            progress.update(job.result())
+    unreadable = []
+    if deep:
+        positions = np.flatnonzero(state == 0)
+        with tqdm(total=len(positions), desc=f"{name}: decoding", unit="file", leave=False, disable=None) as progress:
+            for position, message in _in_order(pool, lambda i: _decode(index.path(i)), map(int, positions)):
+                if message is not None:
+                    unreadable.append({"file": index.name(position), "message": message})
+                progress.update()
+    return {
+        "missing": [{"file": index.name(int(i))} for i in np.flatnonzero(state == 1)],
+        "empty": [{"file": index.name(int(i))} for i in np.flatnonzero(state == 2)],
+        "unreadable": unreadable,
+    }
+
+
+def _by_folder(index: ImageIndex) -> Iterator[tuple[str, np.ndarray]]:
+    """(folder, positions of its images) for each folder of an index."""
+    order = np.argsort(index.folder_numbers, kind="stable")
+    ends = np.cumsum(np.bincount(index.folder_numbers, minlength=len(index.folders)))
+    yield from zip(index.folders, np.split(order, ends[:-1]), strict=True)
+
+
+def _look(index: ImageIndex, folder: str, members: np.ndarray, state: np.ndarray) -> int:
+    """Notes in ``state`` which of a folder's files are missing or empty. Returns how many it looked for."""
+    sizes = {}
+    try:
+        with os.scandir(index.root / folder) as entries:
+            for entry in entries:
+                try:
+                    if entry.is_file():
+                        sizes[entry.name] = entry.stat().st_size
+                except OSError:  # gone, or a link to nowhere
+                    continue
+    except OSError:
+        pass  # all of its files are missing
+    for position in members:
+        size = sizes.get(index.name(position).rpartition("/")[2])
+        if not size:
+            state[position] = 1 if size is None else 2
+    return len(members)
+
+
+def _decode(path: Path) -> str | None:
+    """Why a file cannot be read as an image; None where it can."""
+    from .image_reading import UnreadableImage, read_rgb
+
+    try:
+        read_rgb(path, None)
+    except UnreadableImage as error:
+        return str(error)
+    return None
+
+
+def _in_order(pool: ThreadPoolExecutor, function: Callable, arguments: Iterator) -> Iterator[tuple]:
+    """(argument, result) as the pool gives them, without queueing millions of calls."""
+    while part := list(islice(arguments, _READ_AT_ONCE)):
+        yield from zip(part, pool.map(function, part), strict=True)
+
+
+def _unlisted(indices: dict[str, ImageIndex]) -> dict[str, list[dict]]:
+    """Image files below the image folders of lists that are in none of them, under the first split of each folder.
+
+    Class folders have no such files: what is in them is the list.
+    """
+    by_root: dict[Path, list[str]] = {}
+    for name, index in indices.items():
+        if index.source != str(index.root):
+            by_root.setdefault(index.root, []).append(name)
+    found = {}
+    for root, names in by_root.items():
+        listed: dict[str, list[tuple[ImageIndex, np.ndarray]]] = {}
+        for name in names:
+            for folder, members in _by_folder(indices[name]):
+                listed.setdefault(folder, []).append((indices[name], members))
+        files = []
+        for folder, _, present in tqdm(
+            walk_images(root, "."), desc=f"{root.name}: files in no list", unit="folder", leave=False, disable=None
+        ):
+            folder = folder.removeprefix(".").removeprefix("/")
+            known = {
+                index.name(position).rpartition("/")[2]
+                for index, members in listed.get(folder, [])
+                for position in members
+            }
+            unknown = [os.fsdecode(file) for file in present if os.fsdecode(file) not in known]
+            files += [{"file": f"{folder}/{file}" if folder else file} for file in unknown if is_image_name(file)]
+        found[names[0]] = files
+    return found
+
+
+def _problems(name: str, part: dict) -> int:
+    """How many: each file, and each class that could not be learnt; in other splits a class may have no images."""
+    if "error" in part:
+        return 1
+    without = len(part["without_images"]) if name.startswith("train") else 0
+    return len(part["missing"]) + len(part["empty"]) + len(part["unreadable"]) + without
+
+
+def _some(items: list[str]) -> str:
+    return ", ".join(items[:_FILES_SHOWN]) + (f", … ({len(items):,} in all)" if len(items) > _FILES_SHOWN else "")

@@ -1,0 +1,193 @@
+"""Scene images in batches: bytes, as the network's device gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from engine import compat  # noqa: F401  (before detectron2)
+from engine.errors import UserError
+from engine.loading import start_worker, without_traceback
+from engine.sampling import TrainingBatches, derive_seed
+
+from detectron2.config import CfgNode
+
+from .image_reading import UnreadableImage, open_image, read_rgb
+from .index import ImageIndex
+from .transforms import TestTransform, TrainTransform, training_sizes
+
+_ATTEMPTS = 10  # at finding a readable image in place of a broken one
+
+
+@dataclass
+class SceneBatch:
+    """Images with their labels.
+
+    Attributes:
+        images: (N, 3, S, S) uint8 in the order of INPUT.FORMAT, or (N, 10, 3, S, S) of ten crops; in memory the
+            channels lie last.
+        labels: (N,) int64, -1 where there is none.
+        indices: (N,) int64, the positions in the index that were asked for.
+        broken: (position, message) of each image that could not be read; an image for training is replaced by
+            another one, one for testing by zeros.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    broken: list[tuple[int, str]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def pin_memory(self) -> SceneBatch:
+        """The same in page-locked memory, from which a GPU copies while it computes."""
+        return SceneBatch(self.images.pin_memory(), self.labels.pin_memory(), self.indices.pin_memory(), self.broken)
+
+    def split(self, parts: int) -> list[SceneBatch]:
+        """``parts`` batches of about equal size, views of this one; for fewer images than parts, fewer."""
+        bounds = [len(self) * part // parts for part in range(parts + 1)]
+        cuts = [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
+        return [
+            SceneBatch(self.images[cut], self.labels[cut], self.indices[cut], [] if number else self.broken)
+            for number, cut in enumerate(cuts)
+        ]
+
+
+@dataclass
+class _Item:
+    pixels: Tensor  # (S, S, 3) or (10, S, S, 3)
+    label: int
+    index: int
+    broken: list[tuple[int, str]]
+
+
+class TrainingSet(Dataset):
+    """Augmented images. An item's position is (epoch, index), and everything that is drawn for it depends on (seed,
+    epoch, index) alone, whichever worker makes it, and after whatever else.
+
+    A broken image is replaced by one whose position is drawn from (seed, epoch, index, attempt).
+    """
+
+    def __init__(self, index: ImageIndex, cfg: CfgNode):
+        self.index, self.seed, self.transform = index, cfg.SEED, TrainTransform(cfg)
+        self.sizes = training_sizes(cfg)
+        self.epochs = max(cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH / len(index), 1)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, position: tuple[int, int]) -> _Item:
+        epoch, asked = position
+        chosen, broken = asked, []
+        size = self.sizes[min(int(epoch / self.epochs * len(self.sizes)), len(self.sizes) - 1)]
+        for attempt in range(1, _ATTEMPTS + 1):
+            rng = np.random.Generator(np.random.PCG64(derive_seed(self.seed, epoch, asked)))
+            try:
+                pixels = self.transform(open_image(self.index.path(chosen)), rng, size)
+            except UnreadableImage as error:
+                broken.append((chosen, str(error)))
+                chosen = derive_seed(self.seed, epoch, asked, attempt) % len(self.index)
+                continue
+            return _Item(torch.from_numpy(pixels), self.index.label(chosen), asked, broken)
+        raise UserError(
+            f"{self.index.source}: none of {_ATTEMPTS} images could be read ({broken[0][1]}; …). Check the data: "
+            "tools/check_places365.py --deep"
+        )
+
+
+class TestSet(Dataset):
+    """Images at test size; one that cannot be read comes as zeros."""
+
+    __test__ = False  # for pytest, which collects by name
+
+    def __init__(self, index: ImageIndex, cfg: CfgNode):
+        self.index, self.transform = index, TestTransform(cfg)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, position: int) -> _Item:
+        label = self.index.label(position)
+        try:
+            # In full size: an evaluation's figures should not depend on how a JPEG can be decoded faster.
+            pixels = torch.from_numpy(self.transform(read_rgb(self.index.path(position))))
+        except UnreadableImage as error:
+            return _Item(
+                torch.zeros(self.transform.shape, dtype=torch.uint8), label, position, [(position, str(error))]
+            )
+        return _Item(pixels, label, position, [])
+
+
+def training_batches(
+    index: ImageIndex, cfg: CfgNode, start: int, rank: int, world_size: int, pin_memory: bool | None = None
+) -> Iterator[SceneBatch]:
+    """This process's share of each step's batch, from step ``start`` to SOLVER.MAX_ITER.
+
+    The batches depend on the seed and the step alone, neither on ``start`` nor on the number of workers.
+
+    Args:
+        pin_memory: page-locked memory; None: where MODEL.DEVICE is a GPU.
+
+    Raises:
+        UserError: there are no images, some have no label, or the batch cannot be shared by the processes; while
+            iterating, an image and all of its replacements are broken.
+    """
+    unlabelled = np.flatnonzero(np.asarray(index.labels) < 0)
+    if len(unlabelled):
+        raise UserError(
+            f"{index.source}: {len(unlabelled):,} images have no label and cannot be trained on; the first is "
+            f"{index.name(int(unlabelled[0]))}"
+        )
+    try:
+        positions = TrainingBatches(
+            len(index), cfg.SOLVER.IMS_PER_BATCH, cfg.SEED,
+            start=start, end=cfg.SOLVER.MAX_ITER, rank=rank, world_size=world_size,
+        )  # fmt: skip
+    except ValueError as error:
+        where = "SOLVER.IMS_PER_BATCH" if len(index) else index.source
+        raise UserError(f"{where}: {error}") from error
+    return without_traceback(_loader(TrainingSet(index, cfg), positions, cfg, pin_memory))
+
+
+def test_batches(
+    index: ImageIndex, positions: Sequence[int], cfg: CfgNode, pin_memory: bool | None = None
+) -> Iterator[SceneBatch]:
+    """Batches for evaluation, in the order of ``positions``: TEST.IMS_PER_BATCH images at most, of ten crops a tenth
+    of that.
+
+    Args:
+        positions: in the index.
+        pin_memory: as for ``training_batches``.
+    """
+    dataset = TestSet(index, cfg)
+    size = max(cfg.TEST.IMS_PER_BATCH // cfg.TEST.CROPS, 1)
+    batches = [positions[first : first + size] for first in range(0, len(positions), size)]
+    return without_traceback(_loader(dataset, batches, cfg, pin_memory))
+
+
+def _loader(dataset: Dataset, batches, cfg: CfgNode, pin_memory: bool | None) -> DataLoader:
+    workers = cfg.DATALOADER.NUM_WORKERS
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=cfg.MODEL.DEVICE.startswith("cuda") if pin_memory is None else pin_memory,
+        worker_init_fn=start_worker,
+        # A forked worker shares the index with this process; no copy is made, nothing is sent.
+        multiprocessing_context="fork" if workers else None,
+    )
+
+
+def _collate(items: list[_Item]) -> SceneBatch:
+    # In a worker, default_collate puts the images together in shared memory: the one copy there is.
+    images = default_collate([item.pixels for item in items]).movedim(-1, -3)
+    labels = torch.tensor([item.label for item in items])
+    indices = torch.tensor([item.index for item in items])
+    return SceneBatch(images, labels, indices, [entry for item in items for entry in item.broken])

@@ -1,0 +1,29 @@
+"""The demonstration: everything from drawn scenes to a summary page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .config import load_config
+from .scenes import generate_scenes
+from .train import Options, run_places365
+
+CONFIG = Path(__file__).resolve().parent.parent / "configs" / "places365_demo.yaml"
+
+
+def run_demo(train_images: int, val_images: int, overrides: Sequence[str] = ()) -> Path:
+    """Draws the scene set, trains and evaluates ``configs/places365_demo.yaml`` on it, and draws class activation maps.
+
+    Args:
+        train_images, val_images: how many pictures to draw of each class.
+        overrides: ``KEY VALUE`` pairs on the demo's config.
+
+    Returns:
+        the run folder. An earlier demo in it is replaced.
+    """
+    run = Path(load_config(CONFIG, overrides).OUTPUT_DIR)
+    scenes = generate_scenes(run / "scenes", train=train_images, val=val_images)
+    data = ["DATA.ROOT", str(scenes.root), "DATA.CACHE", str(run / "cache")]
+    run_places365(Options(config=str(CONFIG), overrides=[*data, *overrides], overwrite=True))
+    return run

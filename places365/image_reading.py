@@ -1,0 +1,201 @@
+"""Pictures decoded no further than needed: the crop is chosen first, then its pixels are read."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from engine.media import UnreadableMedia, read_image
+
+from .jpeg_header import JpegHeader, read_jpeg_header
+
+UnreadableImage = UnreadableMedia  # what reading raises: a file that is missing, damaged, cut short or no picture
+
+_ORIENTATION = 0x0112  # EXIF
+_UPRIGHT = {  # by EXIF orientation; 1 is upright
+    2: lambda image: cv2.flip(image, 1),
+    3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
+    4: lambda image: cv2.flip(image, 0),
+    5: cv2.transpose,
+    6: lambda image: cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda image: cv2.rotate(cv2.transpose(image), cv2.ROTATE_180),
+    8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+_END_MARKER = b"\xff\xd9"
+_SPARE_ROWS = 4  # the last rows that are decoded lack what their colour is smoothed with: two chroma rows
+_ROWS_OF_BLOCKS = 32  # that are decoded together, at most
+_MOST_PIXELS = 2**27  # more is left to Pillow, which refuses what looks like a decompression bomb
+
+
+class Box(NamedTuple):
+    """A part of an upright image, in whole pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class DecodedImage:
+    """An image whose pixels are there already; see ``JpegImage``, whose interface it has."""
+
+    def __init__(self, pixels: np.ndarray):
+        self.pixels = pixels
+        self.height, self.width = pixels.shape[:2]
+
+    def crop(self, box: Box, at_least: int | None = None) -> np.ndarray:
+        """The box's pixels, (h, w, 3) uint8 in one piece."""
+        return np.ascontiguousarray(self.pixels[box.top : box.top + box.height, box.left : box.left + box.width])
+
+    def aligned(self, box: Box, at_least: int | None) -> Box:
+        """The box."""
+        return box
+
+
+class JpegImage:
+    """A JPEG file in memory, not decoded yet.
+
+    Attributes:
+        height, width: of the upright image.
+    """
+
+    def __init__(self, path: str | os.PathLike, data: bytearray, header: JpegHeader, end: int):
+        self._path, self._data, self._header, self._end = path, data, header, end
+        self._orientation = _orientation(data) if header.has_metadata else 1
+        self.height, self.width = header.height, header.width
+        if self._orientation >= 5:
+            self.height, self.width = self.width, self.height
+
+    def crop(self, box: Box, at_least: int | None = None) -> np.ndarray:
+        """The pixels of a box of the upright image, RGB uint8.
+
+        Args:
+            box: within the image.
+            at_least: decode at 1/2, 1/4 or 1/8 of the size if the box's shorter side keeps this many pixels (a JPEG
+                can be decoded to these sizes directly, by smaller inverse cosine transforms); None: full size.
+
+        Returns:
+            (h, w, 3), the box's own size, or that over 2, 4 or 8, rounded up.
+
+        Raises:
+            UnreadableImage: the data cannot be decoded; the message names the file.
+        """
+        reduction = _reduction(min(box.height, box.width), at_least)
+        if self._orientation == 1:
+            pixels = self._decode(reduction, box.top + box.height)
+        else:
+            pixels = _UPRIGHT[self._orientation](self._decode(reduction, self._header.height))
+        if reduction > 1:
+            box = _reduced(box, reduction)
+        # The conversion also brings the part into one piece: resizing it strided takes twice as long.
+        return cv2.cvtColor(pixels[box.top : box.top + box.height, box.left : box.left + box.width], cv2.COLOR_BGR2RGB)
+
+    def aligned(self, box: Box, at_least: int | None) -> Box:
+        """The box, moved to pixel borders of the size at which ``crop`` would decode it, by less than 8 pixels.
+
+        Cut from between them, it would be off by up to half a pixel after the reduction.
+        """
+        reduction = _reduction(min(box.height, box.width), at_least)
+        height, width = box.height // reduction * reduction, box.width // reduction * reduction
+        top = min(round(box.top / reduction), (self.height - height) // reduction) * reduction
+        left = min(round(box.left / reduction), (self.width - width) // reduction) * reduction
+        return Box(top, left, height, width)
+
+    def _decode(self, reduction: int, rows: int) -> np.ndarray:
+        """BGR pixels as stored, of the whole image, or of its first ``rows`` rows at least."""
+        header, flags = self._header, _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
+        rows += _SPARE_ROWS * reduction
+        if header.row_by_row and rows <= header.height - _ROWS_OF_BLOCKS:
+            # A decoder stops at the height that the header states. The end marker is left off, as it would be found
+            # too late, and complained about.
+            stated = slice(header.height_at, header.height_at + 2)
+            self._data[stated] = rows.to_bytes(2, "big")
+            pixels = cv2.imdecode(np.frombuffer(self._data, np.uint8, self._end), flags)
+            self._data[stated] = header.height.to_bytes(2, "big")
+            if pixels is not None and pixels.shape[:2] == (-(-rows // reduction), -(-header.width // reduction)):
+                return pixels
+        try:
+            pixels = cv2.imdecode(np.frombuffer(self._data, np.uint8), flags)
+        except cv2.error as error:
+            raise UnreadableImage(f"{self._path}: cannot be read as a picture ({error})") from error
+        if pixels is None:
+            raise UnreadableImage(f"{self._path}: cannot be read as a picture (its JPEG data cannot be decoded)")
+        return pixels
+
+
+def open_image(path: str | os.PathLike) -> JpegImage | DecodedImage:
+    """A picture file with its size, decoded when a part of it is asked for.
+
+    What it is, its content says, not its suffix. Colour and grey JPEG files come as ``JpegImage``; all others
+    (PNG, WebP, CMYK, …) are decoded at once, as ``engine.media.read_image`` does.
+
+    Raises:
+        UnreadableImage: missing, damaged, cut short or no picture; the message names the file.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            data = bytearray(os.fstat(file.fileno()).st_size)
+            del data[file.readinto(data) :]
+    except OSError as error:
+        raise UnreadableImage(f"{path}: cannot be read as a picture ({error.strerror or error})") from error
+    header = read_jpeg_header(data)
+    if header is None or not header.supported or header.channels not in (1, 3):
+        return DecodedImage(read_image(path))
+    if not 0 < header.height * header.width <= _MOST_PIXELS:
+        return DecodedImage(read_image(path))
+    end = len(data) - 2
+    if header.has_metadata or not data.endswith(_END_MARKER):  # other pictures may follow the first
+        end = data.find(_END_MARKER, header.scan_at)  # within the pixels' data these two bytes cannot occur
+    if end < 0:
+        # OpenCV would make what is missing grey, without a word. Pillow finds it out too, unless a copy that broke off
+        # left zeros.
+        raise UnreadableImage(f"{path}: cannot be read as a picture (the JPEG data are cut short)")
+    return JpegImage(path, data, header, end)
+
+
+def read_rgb(path: str | os.PathLike, shorter_side_at_least: int | None = None) -> np.ndarray:
+    """A whole picture, (H, W, 3) RGB uint8, upright; grey, CMYK, palette and 16-bit files are converted.
+
+    Args:
+        shorter_side_at_least: a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size as long as its shorter side
+            keeps this many pixels; None: full size, and then equal to ``engine.media.read_image``.
+
+    Raises:
+        UnreadableImage: as ``open_image``.
+    """
+    image = open_image(path)
+    return image.crop(Box(0, 0, image.height, image.width), shorter_side_at_least)
+
+
+def _orientation(data: bytearray) -> int:
+    """The EXIF orientation, 1..8; 1 where there is none, or none that makes sense."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # metadata may be damaged in any way, and the pixels whole
+        return 1
+    return orientation if orientation in _UPRIGHT else 1
+
+
+def _reduction(side: int, at_least: int | None) -> int:
+    if at_least is None:
+        return 1
+    return next((reduction for reduction in (8, 4, 2) if side >= reduction * at_least), 1)
+
+
+def _reduced(box: Box, reduction: int) -> Box:
+    """What covers a box in an image that was made smaller."""
+    top, left = box.top // reduction, box.left // reduction
+    bottom, right = -(-(box.top + box.height) // reduction), -(-(box.left + box.width) // reduction)
+    return Box(top, left, bottom - top, right - left)

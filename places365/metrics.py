@@ -1,0 +1,245 @@
+"""What a scene classifier's predictions come to: accuracies, confusions and calibration, all in percent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+GUESSES = 5  # of each image; fewer where there are fewer classes
+CALIBRATION_BINS = 15  # as in Guo et al. 2017, arXiv 1706.04599
+MOST_PAIRS = 20
+
+
+@dataclass
+class ScenePredictions:
+    """The predictions for N images of K classes, a column an attribute: what the figures need, and no logits.
+
+    Attributes:
+        indices: (N,) int64, the images' positions in their index.
+        labels: (N,) int64, the true classes, 0..K-1.
+        top5: (N, min(5, K)) int32, the classes of highest probability, the highest first. Of equal probabilities the
+            class of lower index comes first, so that the order is the same on every device. -1 for a broken image.
+        top5_probabilities: (N, min(5, K)) float64, 0..1, in that order; 0 for a broken image.
+        indoor_probability: (N,) float64, see ``indoor_probability``; NaN for a broken image.
+        broken: (N,) bool, images that could not be read: they have no prediction.
+    """
+
+    indices: np.ndarray
+    labels: np.ndarray
+    top5: np.ndarray
+    top5_probabilities: np.ndarray
+    indoor_probability: np.ndarray
+    broken: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """(N,) the probability of the first guess, 0..1."""
+        return self.top5_probabilities[:, 0]
+
+    @classmethod
+    def from_probabilities(
+        cls,
+        probabilities: np.ndarray,
+        labels: Sequence[int],
+        indices: Sequence[int],
+        indoor_flags: Sequence[bool | None],
+        broken: Sequence[bool] | None = None,
+    ) -> ScenePredictions:
+        """The predictions in a batch.
+
+        Args:
+            probabilities: (N, K), 0..1; the rows of broken images are ignored.
+            labels, indices: (N,) as above.
+            indoor_flags: (K,) True for an indoor class, False for an outdoor one, None where that is not known.
+            broken: (N,) as above; None: all images were read.
+
+        Raises:
+            ValueError: the shapes do not fit each other, or a probability is not a finite number.
+        """
+        probabilities = np.asarray(probabilities, dtype=np.float64)
+        labels, indices = np.asarray(labels, dtype=np.int64), np.asarray(indices, dtype=np.int64)
+        broken = np.zeros(len(labels), dtype=bool) if broken is None else np.asarray(broken, dtype=bool)
+        if probabilities.shape != (len(labels), len(indoor_flags)) or not len(labels) == len(indices) == len(broken):
+            raise ValueError(
+                f"probabilities {probabilities.shape} do not fit {len(labels)} labels, {len(indices)} indices, "
+                f"{len(broken)} marks and {len(indoor_flags)} classes"
+            )
+        probabilities = np.where(broken[:, None], 0.0, probabilities)
+        if not np.isfinite(probabilities).all():
+            raise ValueError("probabilities must be finite")
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :GUESSES]  # stable: the lower index of equals
+        return cls(
+            indices,
+            labels,
+            np.where(broken[:, None], -1, order).astype(np.int32),
+            np.take_along_axis(probabilities, order, axis=1),
+            np.where(broken, np.nan, indoor_probability(probabilities, indoor_flags)),
+            broken,
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[ScenePredictions]) -> ScenePredictions:
+        """The predictions of several batches, in the order given. Raises ValueError if there are none."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+
+def indoor_probability(probabilities: np.ndarray, indoor_flags: Sequence[bool | None]) -> np.ndarray:
+    """How likely each image is an indoor scene: the probability of the indoor classes, as a share of that of all
+    classes known to be one or the other.
+
+    Args:
+        probabilities: (N, K), 0..1.
+        indoor_flags: (K,) True indoor, False outdoor, None unknown.
+
+    Returns:
+        (N,) 0..1, 0.5 where no such class has any probability; NaN throughout unless there are classes of both kinds,
+        since with one kind alone there is nothing to tell apart.
+    """
+    if not {True, False} <= set(indoor_flags):
+        return np.full(len(probabilities), np.nan)
+    indoor = probabilities[:, [flag is not None and bool(flag) for flag in indoor_flags]].sum(axis=1)
+    outdoor = probabilities[:, [flag is not None and not flag for flag in indoor_flags]].sum(axis=1)
+    total = indoor + outdoor
+    return np.divide(indoor, total, out=np.full(len(total), 0.5), where=total > 0)
+
+
+def scene_figures(
+    predictions: ScenePredictions, classes: Sequence[str], indoor_flags: Sequence[bool | None]
+) -> dict[str, dict | list | int]:
+    """The figures of an evaluation, in percent.
+
+    An image that could not be read counts as wrong in every accuracy; it has no confidence, and calibration leaves it
+    out.
+
+    Args:
+        predictions: of a set whose images all have labels.
+        classes: the K names, in the order of the class indices.
+        indoor_flags: (K,) as in ``indoor_probability``.
+
+    Returns:
+        - ``places365``: ``top1``, ``top5`` (accuracy: the truth is the first guess, or among the first five, or all
+          of fewer than five classes), ``top1_error``, ``top5_error`` (100 less those), ``mean_class_top1`` (mean of
+          the classes' accuracies, over classes with images), ``indoor_outdoor`` (accuracy of "indoor" where
+          ``indoor_probability`` is at least 0.5, over images of classes known to be one or the other), ``ece``
+          (``expected_calibration_error``); None where there is no image to take a figure from;
+        - ``per_category``: ``{"places365": {class: top-1 accuracy, None without images}}``;
+        - ``confused_pairs``: see ``confused_pairs``;
+        - ``images``, ``broken``: how many, and how many of them could not be read.
+
+    Raises:
+        ValueError: a label that is no class.
+    """
+    counts = confusion_counts(predictions, len(classes))
+    of_class, right = counts.sum(axis=1), counts.diagonal()
+    per_class = [_percent(r, n) for r, n in zip(right, of_class, strict=True)]
+    known = [value for value in per_class if value is not None]
+    top1 = _percent(right.sum(), of_class.sum())
+    in_top5 = (predictions.top5 == predictions.labels[:, None]).any(axis=1)
+    top5 = _percent(in_top5.sum(), len(predictions))
+    read = ~predictions.broken
+    first_right = predictions.top5[:, 0] == predictions.labels
+    return {
+        "places365": {
+            "top1": top1,
+            "top5": top5,
+            "top1_error": None if top1 is None else 100.0 - top1,
+            "top5_error": None if top5 is None else 100.0 - top5,
+            "mean_class_top1": sum(known) / len(known) if known else None,
+            "indoor_outdoor": _indoor_outdoor(predictions, indoor_flags),
+            "ece": expected_calibration_error(predictions.confidence[read], first_right[read]),
+        },
+        "per_category": {"places365": dict(zip(classes, per_class, strict=True))},
+        "confused_pairs": confused_pairs(counts, classes),
+        "images": len(predictions),
+        "broken": int(predictions.broken.sum()),
+    }
+
+
+def confusion_counts(predictions: ScenePredictions, num_classes: int) -> np.ndarray:
+    """How often each class (row) was taken for each class (column).
+
+    Returns:
+        (K, K + 1) int64; the last column counts images without a prediction, so that a row's sum is the class's
+        number of images.
+
+    Raises:
+        ValueError: a label that is no class.
+    """
+    labels = predictions.labels
+    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise ValueError(f"labels must be 0..{num_classes - 1}; they are {labels.min()}..{labels.max()}")
+    width = num_classes + 1
+    predicted = np.where(predictions.broken, num_classes, predictions.top5[:, 0])
+    return np.bincount(labels * width + predicted, minlength=num_classes * width).reshape(num_classes, width)
+
+
+def confused_pairs(counts: np.ndarray, classes: Sequence[str], most: int = MOST_PAIRS) -> list[dict]:
+    """The mistakes made most often.
+
+    Args:
+        counts: (K, K + 1), see ``confusion_counts``.
+        classes: the K names.
+
+    Returns:
+        ``{"truth", "predicted", "count", "share"}`` each, the share in percent of the truth's images; most frequent
+        first, then by share, then in the order of the classes.
+    """
+    mistakes = counts[:, :-1] * (1 - np.eye(len(counts), dtype=counts.dtype))
+    of_class = counts.sum(axis=1)
+    pairs = sorted(
+        zip(*(column.tolist() for column in mistakes.nonzero()), strict=True),
+        key=lambda pair: (-mistakes[pair], of_class[pair[0]], pair),
+    )
+    return [
+        {
+            "truth": classes[truth],
+            "predicted": classes[predicted],
+            "count": int(mistakes[truth, predicted]),
+            "share": _percent(mistakes[truth, predicted], of_class[truth]),
+        }
+        for truth, predicted in pairs[:most]
+    ]
+
+
+def expected_calibration_error(
+    confidence: np.ndarray, correct: np.ndarray, bins: int = CALIBRATION_BINS
+) -> float | None:
+    """By how much confidence and accuracy differ, in percent (Guo et al. 2017, arXiv 1706.04599, equation 3).
+
+    The images fall into bins of equal width by confidence, bin m holding ((m - 1) / bins, m / bins]; the absolute
+    difference of a bin's accuracy and its mean confidence is weighted with its share of the images. torchmetrics
+    closes its bins below instead, which differs for confidences on a boundary alone, 1 among them (it gets a bin of
+    its own there).
+
+    Args:
+        confidence: (N,) probability of the first guess, 0..1.
+        correct: (N,) bool, whether it was right.
+
+    Returns:
+        0..100; None for no images.
+    """
+    if not len(confidence):
+        return None
+    inner_edges = np.arange(1, bins) / bins
+    bin_of = np.searchsorted(inner_edges, confidence, side="left")
+    gap = np.bincount(bin_of, correct, bins) - np.bincount(bin_of, confidence, bins)  # sums: the weights cancel
+    return 100.0 * float(np.abs(gap).sum()) / len(confidence)
+
+
+def _indoor_outdoor(predictions: ScenePredictions, indoor_flags: Sequence[bool | None]) -> float | None:
+    if not {True, False} <= set(indoor_flags):
+        return None
+    flags = np.array([-1 if flag is None else int(flag) for flag in indoor_flags])[predictions.labels]
+    known = flags >= 0
+    said = predictions.indoor_probability >= 0.5
+    right = known & ~predictions.broken & (said == (flags == 1))
+    return _percent(right.sum(), known.sum())
+
+
+def _percent(part: int, whole: int) -> float | None:
+    return 100.0 * float(part) / float(whole) if whole else None

@@ -1,0 +1,139 @@
+"""The official file lists: a line an image, its name and its class index."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from engine.errors import UserError
+
+from .categories import PLACES365, class_index
+
+_CHUNK = 1 << 22  # bytes read at once
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+#: Some images of a split: (numbers of their folders, class indices or -1, file names), three lists of one length.
+Batch = tuple[list[int], list[int], list[bytes]]
+
+
+def has_labels(path: Path) -> bool:
+    """Whether a list's first line has a class index behind the name, as the lists of train and val do.
+
+    Raises:
+        UserError: the list cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            for line in file:
+                if line.strip():
+                    fields = line.split()
+                    return len(fields) > 1 and fields[-1].isdigit()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return False
+
+
+def sample_entries(path: Path, labelled: bool, count: int = 16) -> list[str]:
+    """About ``count`` names spread evenly over a list, relative to the image folder. Raises UserError as above."""
+    names = []
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            for part in range(count):
+                file.seek(size * part // count)
+                if part:
+                    file.readline()  # the rest of a line
+                line = file.readline().removeprefix(_BYTE_ORDER_MARK)
+                fields = line.rsplit(None, 1) if labelled else [line.strip()]
+                if fields and fields[0]:
+                    names.append(os.fsdecode(fields[0]).strip("/"))
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return list(dict.fromkeys(names))
+
+
+def read_list(path: Path, labelled: bool, in_class_folders: bool, folders: dict[str, int]) -> Iterator[Batch]:
+    """Reads a list of any length in pieces.
+
+    A line is a name and, where ``labelled``, a class index 0..364: ``/a/airfield/00000001.jpg 0``. Blank lines are
+    passed over.
+
+    Args:
+        in_class_folders: the names lie in the folders of their classes (the training lists), which are checked
+            against the labels.
+        folders: filled while reading: the folders of the images, relative to the image folder ("" is the folder
+            itself), and their numbers 0, 1, … in the order of appearance.
+
+    Raises:
+        UserError: naming file and line: a malformed line, a label outside 0..364, or a folder that is not that of
+            the label's class.
+    """
+    # What a line says beside the file's own name is the same for thousands of lines, so it is looked at once.
+    places: dict[tuple[bytes, bytes], tuple[int, int]] = {}
+    expected = "a file name and its class index, as in '/a/airfield/00000001.jpg 0'" if labelled else "a file name"
+
+    def where(number: int, line: bytes) -> str:
+        text = line.strip().decode("utf-8", "backslashreplace")
+        return f"{path}, line {number}: {text[:120]!r}"
+
+    number = 0
+    try:
+        with (
+            open(path, "rb") as file,
+            tqdm(
+                total=os.fstat(file.fileno()).st_size, desc=f"reading {path.name}", unit="B", unit_scale=True,
+                leave=False, disable=None,
+            ) as progress,
+        ):  # fmt: skip
+            while lines := file.readlines(_CHUNK):
+                folder_numbers, labels, names = [], [], []
+                if number == 0:
+                    lines[0] = lines[0].removeprefix(_BYTE_ORDER_MARK)
+                for line in lines:
+                    number += 1
+                    fields = line.rsplit(None, 1) if labelled else (line.strip(), b"")
+                    if len(fields) != 2 or not fields[0]:
+                        if not line.strip():
+                            continue
+                        raise UserError(f"{where(number, line)} is not {expected}")
+                    folder, _, name = fields[0].rpartition(b"/")
+                    place = places.get((folder, fields[1]))
+                    if place is None:
+                        place = _place(where(number, line), folder, fields[1], in_class_folders, folders)
+                        places[folder, fields[1]] = place
+                    if not name or b"\0" in name:
+                        raise UserError(f"{where(number, line)} is not {expected}")
+                    folder_numbers.append(place[0])
+                    labels.append(place[1])
+                    names.append(name)
+                progress.update(sum(map(len, lines)))
+                yield folder_numbers, labels, names
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _place(where: str, folder: bytes, label: bytes, in_class_folders: bool, folders: dict[str, int]) -> tuple[int, int]:
+    """(number of the folder, class index or -1) of a line whose parts these are."""
+    relative = os.fsdecode(folder).strip("/")
+    if ".." in relative.split("/"):
+        raise UserError(f"{where} points out of the image folder")
+    index = -1
+    if label:
+        if not label.isdigit():
+            raise UserError(f"{where}: the class index {os.fsdecode(label)!r} is not a whole number")
+        index = int(label) if len(label) < 10 else len(PLACES365)  # Python refuses numbers of thousands of digits
+        if index >= len(PLACES365):
+            raise UserError(f"{where}: the class index is not in 0..{len(PLACES365) - 1}")
+        if in_class_folders and class_index(relative) != index:
+            raise UserError(
+                f"{where}: the folder {relative!r} is not that of class {index}, which is {PLACES365[index]}. "
+                "Is the list of another set, or were its labels renumbered (by sorted folder names, say)?"
+            )
+    return folders.setdefault(relative, len(folders)), index
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot read the list {path}: {error.strerror or error}")

@@ -1,0 +1,239 @@
+"""A scene-classification run from a config to its figures: what ``tools/train_places365.py`` does."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from engine import compat  # noqa: F401  (before detectron2)
+from engine import run as run_folder
+from engine.backbone_config import se_config
+from engine.checkpoint import load_checkpoint
+from engine.config import load_config as merge_config
+from engine.device import choose_device
+from engine.errors import UserError
+from engine.initial_weights import find_trained_weights, load_trained_weights, preprocessing
+from engine.json_files import write_json
+from engine.launch import join_processes, leave_processes, once
+from engine.logs import make_writers, setup_logging
+from engine.summary import write_summary
+from engine.trainer import Task, Trainer
+
+from detectron2.config import CfgNode
+from detectron2.solver import build_lr_scheduler
+from detectron2.utils import comm
+
+from .broken_files import BrokenFiles
+from .config import config_from_checkpoint, in_steps, load_config
+from .data import SceneBatch, training_batches
+from .evaluate import evaluate_classifier
+from .index import ImageIndex, open_index
+from .initial_weights import load_initial_weights
+from .layout import find_split
+from .loss import SceneLoss
+from .model import SceneClassifier, build_network
+from .pictures import write_pictures
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Options:
+    """The command line of a run; see ``tools/train_places365.py --help``."""
+
+    config: str | None = None
+    overrides: Sequence[str] = field(default_factory=list)
+    eval_only: bool = False
+    resume: bool = False
+    overwrite: bool = False
+
+
+def run_places365(options: Options) -> dict:
+    """Trains and evaluates, or evaluates alone, and leaves everything in the run folder.
+
+    Returns:
+        the figures, as in ``result.json``; an empty dict in all processes but the first.
+
+    Raises:
+        UserError: anything the person can put right, with what to do.
+    """
+    cfg = load_config(options.config, options.overrides)
+    device = join_processes(choose_device(cfg.MODEL.DEVICE))
+    cfg = merge_config(cfg, None, ["MODEL.DEVICE", str(device)])
+    try:
+        return _evaluate_only(cfg, device) if options.eval_only else _train(options, cfg, device)
+    finally:
+        leave_processes()
+
+
+def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
+    run = Path(cfg.OUTPUT_DIR)
+    newest = once(lambda: run_folder.open_run(run, options.resume, options.overwrite))
+    checkpoint = load_checkpoint(newest) if newest is not None else None
+    setup_logging(run)
+    run_folder.announce(cfg, device)
+    train_index = load_index(cfg, cfg.DATA.TRAIN)
+    val_index = load_index(cfg, cfg.DATA.VAL) if cfg.DATA.VAL else None
+    if val_index is not None:
+        _check_classes("the training set", train_index.classes, val_index)
+    if comm.is_main_process():
+        run_folder.write_config(run, cfg)
+
+    network = build_network(cfg, len(train_index.classes))
+    if checkpoint is not None:
+        run_folder.announce_changes(config_from_checkpoint(checkpoint), cfg)
+        _check_classes("the run to go on with", checkpoint["classes"], train_index)
+    elif cfg.MODEL.WEIGHTS or cfg.MODEL.SE.INSERT:
+        load_initial_weights(network, cfg, run, train_index.classes)
+    else:
+        logger.info("no MODEL.WEIGHTS: training starts from random weights")
+    if cfg.COMPILE:
+        network.compile()  # in place; a copy of it, for averaged weights, computes eagerly
+    task_cfg = in_steps(cfg, len(train_index))
+    schedule = lambda optimizer: build_lr_scheduler(task_cfg, optimizer)  # noqa: E731
+    trainer = Trainer(network, task_cfg, schedule, run, checkpoint, {"fc": cfg.SOLVER.HEAD_LR_FACTOR})
+    if checkpoint is not None:
+        logger.info("going on after step %d of %d", trainer.iteration, trainer.max_iterations)
+    task = _make_task(trainer, train_index, val_index, task_cfg, run, describe(cfg, train_index))
+    figures = trainer.train(task, make_writers(run, trainer.max_iterations, trainer.iteration))
+    if figures is None and val_index is not None:  # resumed behind the last step
+        figures = trainer.evaluate(task)
+    trainer.save_final(task)
+    network = trainer.evaluated_model
+    return _finish(figures or {}, network, val_index, cfg, run, device, trainer.iteration, trainer.seconds)
+
+
+def _make_task(
+    trainer: Trainer, train_index: ImageIndex, val_index: ImageIndex | None, cfg: CfgNode, run: Path, description: dict
+) -> Task:
+    share = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+    if share % cfg.SOLVER.ACCUMULATE:
+        raise UserError(
+            f"each process's share of a batch, {share} images, cannot be cut into SOLVER.ACCUMULATE "
+            f"{cfg.SOLVER.ACCUMULATE} equal parts"
+        )
+    normalise, loss = SceneClassifier(trainer.model, cfg).normalise, SceneLoss(cfg)
+    device = trainer.device
+
+    def losses(network: nn.Module, batch: SceneBatch) -> dict:
+        return loss(network, normalise(batch.images), batch.labels.to(device, non_blocking=True))
+
+    def batches() -> Iterator[SceneBatch]:
+        broken = BrokenFiles(run, len(train_index), cfg.DATA.MAX_BROKEN_SHARE)
+        rank, processes = comm.get_rank(), comm.get_world_size()
+        for batch in training_batches(train_index, cfg, trainer.iteration, rank, processes):
+            broken.add(batch.broken, train_index)
+            yield batch
+
+    def evaluate(network: nn.Module) -> dict:
+        return evaluate_classifier(SceneClassifier(network, cfg), val_index, cfg, run)
+
+    return Task(
+        batches=batches(),
+        name_images=lambda batch: ", ".join(train_index.name(int(i)) for i in batch.indices),
+        split=SceneBatch.split,
+        evaluate=evaluate if val_index is not None else None,
+        describe=description,
+        losses=losses,
+    )
+
+
+def _evaluate_only(cfg: CfgNode, device: torch.device) -> dict:
+    source, checkpoint = find_trained_weights(cfg, Path(cfg.OUTPUT_DIR), "places365")
+    run = Path(cfg.OUTPUT_DIR) / "evaluation"  # not among the training's own results
+    if comm.is_main_process():
+        run.mkdir(parents=True, exist_ok=True)
+    comm.synchronize()
+    setup_logging(run)
+    run_folder.announce(cfg, device)
+    if not cfg.DATA.VAL:
+        raise UserError("DATA.VAL is empty: name the split to evaluate on")
+    index = load_index(cfg, cfg.DATA.VAL)
+    if checkpoint is not None:
+        _check_classes(f"the weights in {source}", checkpoint["classes"], index)
+    network = build_network(cfg, len(index.classes)).eval()
+    load_trained_weights(network, source, checkpoint, cfg, run)
+    if comm.is_main_process():
+        run_folder.write_config(run, cfg)
+    with torch.inference_mode():
+        figures = evaluate_classifier(SceneClassifier(network, cfg), index, cfg, run)
+    iteration = checkpoint["iteration"] if checkpoint is not None else None
+    return _finish(figures, network, index, cfg, run, device, iteration, None)
+
+
+def _finish(
+    figures: dict,
+    network: nn.Module,
+    index: ImageIndex | None,
+    cfg: CfgNode,
+    run: Path,
+    device: torch.device,
+    iteration: int | None,
+    seconds: float | None,
+) -> dict:
+    """result.json, pictures, plots and the summary, in the first process."""
+    if not comm.is_main_process():
+        return {}
+    result = {
+        **figures,
+        "task": "places365",
+        "dataset": index.source if index is not None else None,
+        **run_folder.circumstances(cfg, network, device, iteration, seconds),
+    }
+    write_json(run / "result.json", result)
+    if index is not None:
+        write_pictures(run, SceneClassifier(network, cfg).eval(), index, cfg)
+    summary = write_summary(run)
+    logger.info("pictures: %s  plots: %s  summary: %s", run / "predictions", run / "plots", summary)
+    return result
+
+
+def load_index(cfg: CfgNode, split: str) -> ImageIndex:
+    """The index of a split under DATA.ROOT; the first process reads the lists, the others what it left in the cache.
+
+    Raises:
+        UserError: there is no such data.
+    """
+    if not cfg.DATA.ROOT:
+        raise UserError("DATA.ROOT is empty: give the folder with the images, DATA.ROOT FOLDER")
+    found = find_split(find_root(cfg.DATA.ROOT), split, cfg.DATA.IMAGES)
+    cache = Path(cfg.DATA.CACHE).expanduser() if cfg.DATA.CACHE else None
+    once(lambda: open_index(found, cache) and None)
+    index = open_index(found, cache)
+    if not len(index):
+        raise UserError(f"{index.source} has no images")
+    logger.info("%s: %s, %s images, %d classes", split, index.source, f"{len(index):,}", len(index.classes))
+    return index
+
+
+def find_root(root: str) -> Path:
+    """DATA.ROOT here, or else in ``$PLACES365_DATASETS`` (``datasets`` by default)."""
+    here = Path(root).expanduser()
+    elsewhere = Path(os.environ.get("PLACES365_DATASETS", "datasets")).expanduser() / root
+    if not here.exists() and not elsewhere.exists():
+        raise UserError(f"DATA.ROOT: there is no folder {here}, nor {elsewhere}")
+    return here if here.exists() else elsewhere
+
+
+def describe(cfg: CfgNode, index: ImageIndex) -> dict:
+    """What a checkpoint says of itself besides its weights."""
+    return {
+        "task": "places365",
+        "backbone": cfg.MODEL.BACKBONE.ARCHITECTURE,
+        "se": asdict(se) if (se := se_config(cfg)) else None,  # placement and gate leave no mark on the weights
+        "classes": list(index.classes),
+        "preprocessing": preprocessing(cfg),
+        "config": cfg.dump(),
+        "versions": run_folder.versions(),
+    }
+
+
+def _check_classes(whose: str, classes: Sequence[str], index: ImageIndex) -> None:
+    if difference := run_folder.class_difference(classes, index.classes):
+        raise UserError(f"the classes of {whose} (first) and of {index.source} (second) differ:\n  {difference}")

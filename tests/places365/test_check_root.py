@@ -1,0 +1,211 @@
+"""The check finds what is missing, empty, unreadable or in no list, and says so by its exit code."""
+
+import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from engine.errors import UserError, main_guard
+from places365 import check_root as module
+from places365.check_root import check_root, format_report
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "check_places365.py"
+TRAIN = [
+    ("a/airfield/00000001.jpg", 0),
+    ("d/desert/sand/00000001.jpg", 116),
+    ("a/airfield/00000002.jpg", 0),
+    ("a/alley/00000001.jpg", 4),
+]
+VAL = [("Places365_val_00000001.jpg", 165), ("Places365_val_00000002.jpg", 0)]
+
+
+def jpeg(quality=75):
+    data = io.BytesIO()
+    Image.effect_noise((64, 48), 60).convert("RGB").save(data, "JPEG", quality=quality)
+    return data.getvalue()
+
+
+JPEG = jpeg()
+
+
+def put(path, data=JPEG):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A whole Places365 root, small ones of everything."""
+    root = tmp_path / "places365"
+    for name, _ in TRAIN:
+        put(root / "data_256" / name)
+    for name, _ in VAL:
+        put(root / "val_256" / name)
+    (root / "places365_train_standard.txt").write_text("".join(f"/{name} {label}\n" for name, label in TRAIN))
+    (root / "places365_val.txt").write_text("".join(f"{name} {label}\n" for name, label in VAL))
+    (root / "places365_test.txt").write_text("Places365_test_00000001.jpg\n")
+    return root
+
+
+@pytest.fixture
+def check(root, tmp_path):
+    return lambda **options: check_root(root, cache=tmp_path / "cache", **options)
+
+
+def files(part, kind):
+    return [one["file"] for one in part[kind]]
+
+
+def test_counts(check, root):
+    report = check()
+    assert list(report["splits"]) == ["train-standard", "val"]
+    train, val = report["splits"].values()
+    assert (train["images"], train["classes"], val["images"]) == (4, 365, 2)
+    assert train["most"][0] == ["airfield", 2] and ["desert/sand", 1] in train["fewest"]
+    assert [count for _, count in train["fewest"]] == [1, 1, 2]
+    assert len(train["without_images"]) == 362 and "alley" not in train["without_images"]
+    assert train["image_root"] == str(root / "data_256")
+    assert train["notes"] == ["the official split has 1,803,460 images, this list 4"]
+    assert "test" in report["not_found"] and "train-challenge" in report["not_found"]
+    assert report["problems"] == 362  # classes that nothing could teach; in val they may be absent
+    json.dumps(report, allow_nan=False)
+
+
+def test_missing_and_empty_files(check, root):
+    (root / "data_256" / TRAIN[2][0]).unlink()
+    (root / "data_256" / TRAIN[1][0]).unlink()
+    (root / "data_256" / TRAIN[1][0]).parent.rmdir()
+    put(root / "data_256" / TRAIN[0][0], b"")
+    (root / "val_256" / VAL[0][0]).unlink()
+    (root / "val_256" / VAL[0][0]).symlink_to("nowhere.jpg")
+    report = check()
+    train, val = report["splits"].values()
+    assert files(train, "missing") == [TRAIN[1][0], TRAIN[2][0]]
+    assert files(train, "empty") == [TRAIN[0][0]]
+    assert files(val, "missing") == [VAL[0][0]] and val["empty"] == []
+    assert report["problems"] == 362 + 4
+    text = format_report(report)
+    assert f"2 missing (in the list or index, but not on disk): {TRAIN[1][0]}, {TRAIN[2][0]}" in text
+    assert "366 problems; no file was decoded" in text
+
+
+def test_deep_finds_what_cannot_be_decoded(check, root):
+    put(root / "data_256" / TRAIN[1][0], JPEG[: len(JPEG) // 2])
+    put(root / "data_256" / TRAIN[3][0], b"not an image")
+    put(root / "data_256" / TRAIN[0][0], b"")
+    assert files(check()["splits"]["train-standard"], "unreadable") == []
+    report = check(deep=True, threads=3)
+    train = report["splits"]["train-standard"]
+    assert files(train, "unreadable") == [TRAIN[1][0], TRAIN[3][0]]  # the empty one is said once, as empty
+    assert all(one["message"] for one in train["unreadable"])
+    assert report["splits"]["val"]["unreadable"] == []
+    assert report["problems"] == 362 + 3
+    assert "every file was decoded" in format_report(report)
+
+
+def test_deep_keeps_the_order_over_many_pieces(check, root, monkeypatch):
+    monkeypatch.setattr(module, "_READ_AT_ONCE", 2)
+    monkeypatch.setattr(module, "_decode", lambda path: f"bad {path.name}")
+    report = check(deep=True)
+    assert [(one["file"], one["message"]) for one in report["splits"]["train-standard"]["unreadable"]] == [
+        (name, f"bad {Path(name).name}") for name, _ in TRAIN
+    ]
+
+
+def test_files_in_no_list(check, root):
+    put(root / "data_256" / "a" / "airfield" / "99.jpg")
+    put(root / "data_256" / "b" / "beach" / "1.JPG")
+    put(root / "data_256" / "stray.png")
+    put(root / "data_256" / "a" / "airfield" / "notes.txt")
+    put(root / "data_256" / "a" / ".trash" / "1.jpg")
+    (root / "places365_train_challenge.txt").write_text("/b/beach/1.JPG 48\n/a/alley/00000001.jpg 4\n")
+    assert check()["splits"]["train-standard"]["unlisted"] == []
+    report = check(unlisted=True)
+    assert list(report["splits"]) == ["train-standard", "train-challenge", "val"]
+    # both training lists are of one image folder: what either names is listed
+    assert files(report["splits"]["train-standard"], "unlisted") == ["stray.png", "a/airfield/99.jpg"]
+    assert report["splits"]["train-challenge"]["unlisted"] == report["splits"]["val"]["unlisted"] == []
+    assert report["problems"] == check()["problems"]  # they do no harm
+
+
+def test_a_wrong_list_is_a_problem_and_the_others_are_checked(check, root):
+    (root / "places365_train_standard.txt").write_text("/a/airfield/00000001.jpg 7\n")
+    report = check()
+    assert "line 1" in report["splits"]["train-standard"]["error"]
+    assert report["splits"]["val"]["images"] == 2
+    assert report["problems"] == 1
+    assert "train-standard: " in format_report(report)
+
+
+def test_an_image_folder_without_the_lists_files_is_a_problem(check, root):
+    for name, _ in VAL:
+        (root / "val_256" / name).unlink()
+    report = check()
+    assert "has none of the 2 files" in report["splits"]["val"]["error"]
+    assert report["problems"] == 362 + 1
+
+
+def test_class_folders(tmp_path):
+    for name in ("train/kitchen/1.jpg", "train/attic/1.jpg", "train/attic/2.jpg", "val/attic/1.jpg"):
+        put(tmp_path / "set" / name)
+    report = check_root(tmp_path / "set", cache=tmp_path / "cache", unlisted=True)
+    train, val = report["splits"]["train"], report["splits"]["val"]
+    assert train["most"] == [["attic", 2], ["kitchen", 1]]
+    assert train["unlisted"] == []
+    assert val["without_images"] == ["kitchen"]
+    assert report["problems"] == 0
+    (tmp_path / "set" / "train" / "void").mkdir()
+    report = check_root(tmp_path / "set", cache=tmp_path / "cache")
+    assert report["splits"]["train"]["without_images"] == ["void"] and report["problems"] == 1
+
+
+def test_nothing_to_check(tmp_path):
+    with pytest.raises(UserError, match=r"has no split of Places365 and no class folders:(.|\n)*There is: nothing"):
+        check_root(tmp_path)
+    with pytest.raises(UserError, match="does not exist"):
+        check_root(tmp_path / "absent")
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("check_places365_tool", TOOL)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return lambda *arguments: main_guard(lambda: loaded.main([str(one) for one in arguments]))
+
+
+def test_exit_codes_and_report(tool, tmp_path, capsys):
+    put(tmp_path / "set" / "train" / "kitchen" / "1.jpg")
+    put(tmp_path / "set" / "train" / "attic" / "1.jpg")
+    report = tmp_path / "new" / "report.json"
+    options = ("--report", report, "--cache", tmp_path / "cache")
+    assert tool(tmp_path / "set", *options) == 0
+    assert "train: 2 images of 2 classes" in capsys.readouterr().out
+    assert json.loads(report.read_text())["problems"] == 0
+    put(tmp_path / "set" / "train" / "kitchen" / "2.jpg", b"")
+    assert tool(tmp_path / "set", *options) == 1
+    assert "1 problem;" in capsys.readouterr().out
+    assert json.loads(report.read_text())["splits"]["train"]["empty"] == [{"file": "kitchen/2.jpg"}]
+    report.unlink()
+    assert tool(tmp_path / "nothing", *options) == 2
+    assert "nothing does not exist" in capsys.readouterr().err
+    assert not report.exists()
+
+
+def test_the_real_command_line_writes_into_the_current_folder(tmp_path):
+    put(tmp_path / "set" / "train" / "kitchen" / "1.jpg")
+    put(tmp_path / "set" / "train" / "attic" / "1.jpg", b"")
+    command = [sys.executable, str(TOOL), "set"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, env=environment)
+    assert done.returncode == 1, done.stderr
+    assert "written: places365_check.json" in done.stdout
+    assert json.loads((tmp_path / "places365_check.json").read_text())["problems"] == 1
+    usage = subprocess.run([sys.executable, str(TOOL)], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert usage.returncode == 2

@@ -1,0 +1,73 @@
+"""Scene-classification configs: epochs become steps, contradictions are errors, all shipped files load."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.errors import UserError
+from places365.config import config_from_checkpoint, get_cfg, in_steps, load_config
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*places*.yaml"))
+
+
+def test_the_papers_recipe_in_steps():
+    cfg = in_steps(load_config(CONFIGS[0].parent / "places365_se_resnet50.yaml"), images=10_240)
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (1000, (300, 600, 900))
+    assert (cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD) == (10, 10)
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MOMENTUM, cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.GAMMA) == (0.6, 0.9, 1e-4, 0.1)
+    assert in_steps(cfg_with("SOLVER.EPOCHS", "2", "SOLVER.IMS_PER_BATCH", "4"), images=9).SOLVER.MAX_ITER == 6
+    assert in_steps(cfg_with("SOLVER.MAX_ITER", "7"), images=9).SOLVER.MAX_ITER == 7
+
+
+def cfg_with(*overrides):
+    return load_config(None, overrides)
+
+
+def test_a_config_in_steps_leaves_the_original_alone():
+    cfg = get_cfg()
+    in_steps(cfg, 100)
+    assert cfg.SOLVER.MAX_ITER == 0 and "STEPS" not in cfg.SOLVER
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_shipped_config_loads_and_says_what_to_expect(path):
+    load_config(path)
+    if not path.name.startswith("_"):
+        header = path.read_text().split("\n_BASE_")[0]
+        assert "Expect" in header and "Command:" in header and ("ardware" in header or "make" in header)
+
+
+def test_twins_differ_in_the_architecture_alone():
+    for name in ("resnet50", "resnet152"):
+        plain, se = (
+            load_config(CONFIGS[0].parent / f"places365_{prefix}{name}.yaml").clone() for prefix in ("", "se_")
+        )
+        assert (plain.MODEL.BACKBONE.ARCHITECTURE, se.MODEL.BACKBONE.ARCHITECTURE) == (name, f"se_{name}")
+        for cfg in (plain, se):
+            cfg.defrost()
+            cfg.MODEL.BACKBONE.ARCHITECTURE = cfg.OUTPUT_DIR = ""
+        assert plain == se
+
+
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        (["INPUT.TEST_SIZE", "300"], ["INPUT.TEST_SIZE 300", "INPUT.TEST_RESIZE"]),
+        (["TEST.CROPS", "5"], ["TEST.CROPS"]),
+        (["INPUT.SCALE", "[0.5, 0.1, 2]"], ["INPUT.SCALE"]),
+        (["SOLVER.STEP_EPOCHS", "[3]"], ["SOLVER.STEP_EPOCHS", "WarmupMultiStepLR"]),
+        (["MODEL.HEAD", "old"], ["MODEL.HEAD"]),
+        (["MODEL.BACKBONE.ARCHITECTURE", "resnet50", "MODEL.SE.GATE", "tanh"], ["MODEL.SE", "plain"]),
+        (["SOLVER.STEPS", "(1,)"], ["SOLVER.STEPS", "SOLVER.STEP_EPOCHS"]),
+    ],
+)
+def test_what_cannot_be_meant_is_an_error(overrides, words):
+    with pytest.raises(UserError) as error:
+        cfg_with(*overrides)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_detectors_checkpoint_is_no_classifier():
+    with pytest.raises(UserError, match="MODEL.WEIGHTS"):
+        config_from_checkpoint({"task": "detection", "config": ""})
