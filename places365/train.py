@@ -183,7 +183,7 @@ def _finish(
     result = {
         **figures,
         "task": "places365",
-        "dataset": index.source if index is not None else None,
+        "dataset": f"{cfg.DATA.ROOT} {cfg.DATA.VAL}",
         **run_folder.circumstances(cfg, network, device, iteration, seconds),
     }
     write_json(run / "result.json", result)
