@@ -14,6 +14,7 @@ from engine.media import UnreadableMedia, read_image
 
 from .jpeg_header import JpegHeader, read_jpeg_header
 
+REDUCTIONS = (8, 4, 2)  # at which a JPEG can be decoded, the strongest first
 UnreadableImage = UnreadableMedia  # what reading raises: a file that is missing, damaged, cut short or no picture
 
 _ORIENTATION = 0x0112  # EXIF
@@ -54,11 +55,11 @@ class DecodedImage:
         self.pixels = pixels
         self.height, self.width = pixels.shape[:2]
 
-    def crop(self, box: Box, at_least: int | None = None) -> np.ndarray:
-        """The box's pixels, (h, w, 3) uint8 in one piece."""
+    def crop(self, box: Box, reduction: int = 1) -> np.ndarray:
+        """The box's pixels, (h, w, 3) uint8 in one piece, in full size whatever the reduction."""
         return np.ascontiguousarray(self.pixels[box.top : box.top + box.height, box.left : box.left + box.width])
 
-    def aligned(self, box: Box, at_least: int | None) -> Box:
+    def aligned(self, box: Box, reduction: int) -> Box:
         """The box."""
         return box
 
@@ -77,13 +78,13 @@ class JpegImage:
         if self._orientation >= 5:
             self.height, self.width = self.width, self.height
 
-    def crop(self, box: Box, at_least: int | None = None) -> np.ndarray:
+    def crop(self, box: Box, reduction: int = 1) -> np.ndarray:
         """The pixels of a box of the upright image, RGB uint8.
 
         Args:
             box: within the image.
-            at_least: decode at 1/2, 1/4 or 1/8 of the size if the box's shorter side keeps this many pixels (a JPEG
-                can be decoded to these sizes directly, by smaller inverse cosine transforms); None: full size.
+            reduction: decode at 1/2, 1/4 or 1/8 of the size, for 2, 4 or 8: a JPEG can be decoded to these sizes
+                directly, by smaller inverse cosine transforms.
 
         Returns:
             (h, w, 3), the box's own size, or that over 2, 4 or 8, rounded up.
@@ -91,7 +92,6 @@ class JpegImage:
         Raises:
             UnreadableImage: the data cannot be decoded; the message names the file.
         """
-        reduction = _reduction(min(box.height, box.width), at_least)
         if self._orientation == 1:
             pixels = self._decode(reduction, box.top + box.height)
         else:
@@ -101,12 +101,11 @@ class JpegImage:
         # The conversion also brings the part into one piece: resizing it strided takes twice as long.
         return cv2.cvtColor(pixels[box.top : box.top + box.height, box.left : box.left + box.width], cv2.COLOR_BGR2RGB)
 
-    def aligned(self, box: Box, at_least: int | None) -> Box:
-        """The box, moved to pixel borders of the size at which ``crop`` would decode it, by less than 8 pixels.
+    def aligned(self, box: Box, reduction: int) -> Box:
+        """The box, moved by less than ``reduction`` pixels to the borders of the reduced image's pixels.
 
         Cut from between them, it would be off by up to half a pixel after the reduction.
         """
-        reduction = _reduction(min(box.height, box.width), at_least)
         height, width = box.height // reduction * reduction, box.width // reduction * reduction
         top = min(round(box.top / reduction), (self.height - height) // reduction) * reduction
         left = min(round(box.left / reduction), (self.width - width) // reduction) * reduction
@@ -175,7 +174,9 @@ def read_rgb(path: str | os.PathLike, shorter_side_at_least: int | None = None) 
         UnreadableImage: as ``open_image``.
     """
     image = open_image(path)
-    return image.crop(Box(0, 0, image.height, image.width), shorter_side_at_least)
+    least = shorter_side_at_least or max(image.height, image.width)
+    reduction = next((r for r in REDUCTIONS if min(image.height, image.width) >= r * least), 1)
+    return image.crop(Box(0, 0, image.height, image.width), reduction)
 
 
 def _orientation(data: bytearray) -> int:
@@ -186,12 +187,6 @@ def _orientation(data: bytearray) -> int:
     except Exception:  # metadata may be damaged in any way, and the pixels whole
         return 1
     return orientation if orientation in _UPRIGHT else 1
-
-
-def _reduction(side: int, at_least: int | None) -> int:
-    if at_least is None:
-        return 1
-    return next((reduction for reduction in (8, 4, 2) if side >= reduction * at_least), 1)
 
 
 def _reduced(box: Box, reduction: int) -> Box:

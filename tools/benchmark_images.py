@@ -30,7 +30,7 @@ from places365.data import training_batches
 from places365.image_reading import open_image, read_rgb
 from places365.index import make_index
 from places365.model import SceneClassifier
-from places365.transforms import TestTransform, TrainTransform, random_box, resized_crop
+from places365.transforms import TestTransform, TrainTransform, random_box, reduction_for, resized_crop
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -145,7 +145,7 @@ def train_pair(size):
     def pair(path, rng):
         image = open_image(path)
         box = random_box(image.height, image.width, transform.scale, transform.ratio, rng)
-        box = image.aligned(box, size)
+        box = image.aligned(box, reduction_for(box, size))
         reference = T.functional.resized_crop(Image.open(path).convert("RGB"), *box, [size, size])
         return resized_crop(image, box, size), reference
 

@@ -17,6 +17,7 @@ from places365.transforms import (
     TrainTransform,
     color_jitter,
     random_box,
+    reduction_for,
     resize,
     shorter_side_to,
     ten_crops,
@@ -177,6 +178,20 @@ def test_a_reduced_decoding_is_close_to_the_whole(tmp_path):
         for i in range(10)
     ]
     assert 0 < np.mean([d.mean() for d in differences]) < 4  # in part the shift of a box by up to 4 pixels
+
+
+def test_a_reduction_leaves_the_pixels_that_are_needed():
+    rng = np.random.default_rng(0)
+    reductions = set()
+    for _ in range(500):
+        box = random_box(1500, 2000, SCALE, RATIO, rng)
+        size = int(rng.integers(32, 400))
+        reduction = reduction_for(box, size)
+        reductions.add(reduction)
+        height, width = box.height / reduction, box.width / reduction
+        assert reduction == 1 or (height * width >= size**2 and min(height, width) >= 0.85 * size)
+        assert reduction == 8 or height * width < 4 * size**2 * 1.001 or min(height, width) < 0.85 * 2 * size
+    assert reductions == {1, 2, 4, 8}
 
 
 class Chosen:
