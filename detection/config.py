@@ -8,7 +8,7 @@ from pathlib import Path
 from engine import compat
 from engine import config as engine_config
 from engine.backbone_config import add_se_defaults, check_se
-from engine.defaults import add_engine_defaults
+from engine.defaults import add_engine_defaults, check_engine_settings
 from engine.errors import UserError
 
 from detectron2.config import CfgNode
@@ -71,19 +71,11 @@ def _check(cfg: CfgNode) -> None:
             now, default = now[part], default[part]
         if now != default:
             raise UserError(f"{key} is a key of Detectron2's own loop, which is not used here; use {instead}")
-    if cfg.SEED < 0:
-        raise UserError(f"SEED must be 0 or more (runs are always seeded); got {cfg.SEED}")
-    if cfg.COMPILE and cfg.MODEL.BACKBONE.RECOMPUTE:
-        raise UserError("COMPILE and MODEL.BACKBONE.RECOMPUTE do not go together: torch.compile cannot trace it")
-    if not cfg.OUTPUT_DIR:
-        raise UserError("OUTPUT_DIR is empty: name the run's folder")
+    check_engine_settings(cfg)
 
 
 def config_from_checkpoint(checkpoint: dict) -> CfgNode:
     """The config a checkpoint was trained with. Raises UserError where the checkpoint is of another task."""
-    if checkpoint.get("task") != "detection":
-        raise UserError(
-            f"this is a checkpoint of the task {checkpoint.get('task')!r}, not of detection: give it as "
-            "MODEL.WEIGHTS of a training instead"
-        )
-    return engine_config.config_from_text(get_cfg(), checkpoint["config"], "its config", compat.UPSTREAM_ONLY_KEYS)
+    return engine_config.config_from_checkpoint(
+        get_cfg(), checkpoint, "detection", "detection", compat.UPSTREAM_ONLY_KEYS
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from pathlib import Path
 
@@ -12,11 +11,9 @@ from torch import nn
 from tqdm import tqdm
 
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.errors import UserError
 from engine.json_files import write_json
-from engine.launch import raise_everywhere
+from engine.launch import raising_everywhere, shows_progress
 from engine.sampling import shard
-from engine.stopping import Stopped
 
 from detectron2.config import CfgNode
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
@@ -40,19 +37,12 @@ def detect(model: nn.Module, data: DetectionData, cfg: CfgNode) -> list[dict]:
     records = data.records()
     mine = [records[index] for index in shard(len(records), comm.get_rank(), comm.get_world_size())]
     results: list[dict] = []
-    bar = tqdm(total=len(mine), desc="evaluating", unit="img", disable=not _shows_progress(), leave=False)
-    trouble = None
-    try:
-        with torch.inference_mode(), bar:
-            for batch in test_batches(mine, cfg):
-                for image, output in zip(batch, model(batch), strict=True):
-                    results += instances_to_coco_json(output["instances"].to("cpu"), image["image_id"])
-                bar.update(len(batch))
-    except UserError as error:
-        if isinstance(error, Stopped):
-            raise
-        trouble = error
-    raise_everywhere(trouble, next(model.parameters()).device)
+    bar = tqdm(total=len(mine), desc="evaluating", unit="img", disable=not shows_progress(), leave=False)
+    with raising_everywhere(next(model.parameters()).device), torch.inference_mode(), bar:
+        for batch in test_batches(mine, cfg):
+            for image, output in zip(batch, model(batch), strict=True):
+                results += instances_to_coco_json(output["instances"].to("cpu"), image["image_id"])
+            bar.update(len(batch))
     for result in results:
         result["category_id"] = data.category_ids[result["category_id"]]
     gathered = comm.gather(results, dst=0)
@@ -78,7 +68,3 @@ def evaluate_detector(model: nn.Module, data: DetectionData, cfg: CfgNode, run: 
     logger.info("%s: %.1f img/s\n%s", data.name, len(data.coco["images"]) / seconds, format_table(figures))
     comm.synchronize()
     return figures.to_dict() | {"images_per_second": round(len(data.coco["images"]) / seconds, 2)}
-
-
-def _shows_progress() -> bool:
-    return comm.is_main_process() and sys.stderr.isatty()

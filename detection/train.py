@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from engine import compat  # noqa: F401  (before detectron2)
+from engine import compat, experiment  # noqa: F401  (compat before detectron2)
 from engine import run as run_folder
-from engine.backbone_config import se_config
-from engine.checkpoint import load_checkpoint
-from engine.config import load_config as merge_config
-from engine.device import choose_device
 from engine.errors import UserError
-from engine.initial_weights import find_trained_weights, load_trained_weights, preprocessing
-from engine.json_files import read_json, write_json
-from engine.launch import join_processes, leave_processes, once
-from engine.logs import make_writers, setup_logging
-from engine.summary import write_summary
+from engine.initial_weights import load_trained_weights
+from engine.json_files import read_json
+from engine.launch import once
+from engine.sampling import shard
 from engine.trainer import Task, Trainer
 
 from detectron2.config import CfgNode
@@ -40,14 +36,9 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Options:
+class Options(experiment.Options):
     """The command line of a detection run; see ``tools/train_net.py --help``."""
 
-    config: str | None = None
-    overrides: Sequence[str] = field(default_factory=list)
-    eval_only: bool = False
-    resume: bool = False
-    overwrite: bool = False
     drop_bad_records: bool = False
 
 
@@ -60,20 +51,11 @@ def run_detection(options: Options) -> dict:
     Raises:
         UserError: anything the person can put right, with what to do.
     """
-    cfg = load_config(options.config, options.overrides)
-    device = join_processes(choose_device(cfg.MODEL.DEVICE))
-    try:
-        return _evaluate_only(options, cfg, device) if options.eval_only else _train(options, cfg, device)
-    finally:
-        leave_processes()
+    return experiment.run_experiment(options, load_config, _train, _evaluate_only)
 
 
 def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
-    run = Path(cfg.OUTPUT_DIR)
-    newest = once(lambda: run_folder.open_run(run, options.resume, options.overwrite))
-    checkpoint = load_checkpoint(newest) if newest is not None else None
-    setup_logging(run)
-    run_folder.announce(cfg, device)
+    run, checkpoint = experiment.begin_training(options, cfg, device)
     train_data = load_data(cfg, "TRAIN", run, options.drop_bad_records)
     val_data = load_data(cfg, "VAL", run, options.drop_bad_records)
     _same_classes(train_data, val_data)
@@ -81,7 +63,7 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
     if comm.is_main_process():
         run_folder.write_config(run, cfg)
 
-    model = build_detector(_on(cfg, device))
+    model = build_detector(experiment.on_device(cfg, device))
     if checkpoint is not None:
         run_folder.announce_changes(config_from_checkpoint(checkpoint), cfg)
         _check_classes(checkpoint["classes"], train_data)
@@ -90,8 +72,6 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
     else:
         logger.info("no MODEL.WEIGHTS: training starts from random weights")
     trainer = Trainer(model, cfg, lambda optimizer: build_lr_scheduler(cfg, optimizer), run, checkpoint)
-    if checkpoint is not None:
-        logger.info("going on after step %d of %d", trainer.iteration, trainer.max_iterations)
     task = Task(
         batches=training_batches(train_data, cfg, trainer.iteration, comm.get_rank(), comm.get_world_size()),
         name_images=lambda batch: ", ".join(f"{image['image_id']} ({image['file_name']})" for image in batch),
@@ -99,57 +79,36 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
         evaluate=lambda network: evaluate_detector(network, val_data, cfg, run),
         describe=describe(cfg, train_data),
     )
-    figures = trainer.train(task, make_writers(run, trainer.max_iterations, trainer.iteration))
-    if figures is None:  # resumed behind MAX_ITER
-        figures = trainer.evaluate(task)
-    trainer.save_final(task)
-    return _finish(figures, trainer.evaluated_model, val_data, cfg, run, device, trainer.iteration, trainer.seconds)
+    figures = experiment.train(trainer, task)
+    return _finish(run, figures, cfg, trainer.evaluated_model, val_data, device, trainer.iteration, trainer.seconds)
 
 
 def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict:
-    source, checkpoint = find_trained_weights(cfg, Path(cfg.OUTPUT_DIR), "detection")
-    run = Path(cfg.OUTPUT_DIR) / "evaluation"  # not among the training's own results
-    if comm.is_main_process():
-        run.mkdir(parents=True, exist_ok=True)
-    comm.synchronize()
-    setup_logging(run)
-    run_folder.announce(cfg, device)
+    run, source, checkpoint = experiment.begin_evaluation(cfg, device, "detection")
     data = load_data(cfg, "VAL", run, options.drop_bad_records)
     if checkpoint is not None:
         _check_classes(checkpoint["classes"], data)
     cfg = with_classes(cfg, len(data.class_names), str(data.json_path))
-    model = build_detector(_on(cfg, device)).eval()
+    model = build_detector(experiment.on_device(cfg, device)).eval()
     load_trained_weights(model, source, checkpoint, cfg, run)
     with torch.inference_mode():
         figures = evaluate_detector(model, data, cfg, run)
     iteration = checkpoint["iteration"] if checkpoint is not None else None
-    return _finish(figures, model, data, cfg, run, device, iteration, None)
+    return _finish(run, figures, cfg, model, data, device, iteration, None)
 
 
 def _finish(
+    run: Path,
     figures: dict,
+    cfg: CfgNode,
     model: nn.Module,
     data: DetectionData,
-    cfg: CfgNode,
-    run: Path,
     device: torch.device,
     iteration: int | None,
     seconds: float | None,
 ) -> dict:
-    """result.json, pictures, plots and the summary, in the first process."""
-    if not comm.is_main_process():
-        return {}
-    result = {
-        **figures,
-        "task": "detection",
-        "dataset": data.name,
-        **run_folder.circumstances(cfg, model, device, iteration, seconds),
-    }
-    write_json(run / "result.json", result)
-    write_pictures(run, data)
-    summary = write_summary(run)
-    logger.info("pictures: %s  plots: %s  summary: %s", run / "predictions", run / "plots", summary)
-    return result
+    draw = partial(write_pictures, run, data)
+    return experiment.finish(run, figures, "detection", data.name, cfg, model, device, iteration, seconds, draw)
 
 
 def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool) -> DetectionData:
@@ -185,25 +144,12 @@ def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool) -> DetectionD
 
 def describe(cfg: CfgNode, data: DetectionData) -> dict:
     """What a checkpoint says of itself besides its weights."""
-    return {
-        "task": "detection",
-        "backbone": cfg.MODEL.BACKBONE.ARCHITECTURE,
-        "se": asdict(se) if (se := se_config(cfg)) else None,  # placement and gate leave no mark on the weights
-        "classes": data.class_names,
-        "category_ids": data.category_ids,
-        "preprocessing": preprocessing(cfg),
-        "config": cfg.dump(),
-        "versions": run_folder.versions(),
-    }
-
-
-def _on(cfg: CfgNode, device: torch.device) -> CfgNode:
-    return merge_config(cfg, None, ["MODEL.DEVICE", str(device)])
+    return {**experiment.description("detection", cfg, data.class_names), "category_ids": data.category_ids}
 
 
 def _split(batch: list, parts: int) -> list[list]:
-    bounds = [len(batch) * i // parts for i in range(parts + 1)]
-    return [batch[a:b] for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
+    shares = (shard(len(batch), part, parts) for part in range(parts))
+    return [[batch[index] for index in share] for share in shares if share]
 
 
 def _same_classes(train: DetectionData, val: DetectionData) -> None:

@@ -67,6 +67,29 @@ def config_from_text(
     return cfg
 
 
+def config_from_checkpoint(
+    defaults: CfgNode,
+    checkpoint: Mapping,
+    task: str,
+    called: str,
+    absent: Mapping[str, object] = MappingProxyType({}),
+) -> CfgNode:
+    """The config a checkpoint was trained with.
+
+    Args:
+        task: what the checkpoint must be of; ``called``: its name for people.
+
+    Raises:
+        UserError: the checkpoint is of another task, or as ``load_config``.
+    """
+    if checkpoint.get("task") != task:
+        raise UserError(
+            f"this is a checkpoint of the task {checkpoint.get('task')!r}, not of {called}: give it as "
+            "MODEL.WEIGHTS of a training instead"
+        )
+    return config_from_text(defaults, checkpoint["config"], "its config", absent)
+
+
 def read_yaml(path: str | Path, _seen: tuple[Path, ...] = ()) -> dict:
     """A YAML file with its ``_BASE_`` merged in, as nested dicts. Runs no tags.
 

@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from engine import compat  # noqa: F401  (before detectron2)
 from detectron2.utils import comm
 
 from .errors import UserError
+from .stopping import Stopped
 
 T = TypeVar("T")
 
@@ -106,6 +108,25 @@ def any_process(flag: bool, device: torch.device) -> bool:
     tensor = torch.tensor([int(flag)], device=device)
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return bool(tensor.item())
+
+
+def shows_progress() -> bool:
+    """Whether a progress bar has somebody to look at it: in the first process, on a terminal."""
+    return comm.is_main_process() and sys.stderr.isatty()
+
+
+@contextmanager
+def raising_everywhere(device: torch.device) -> Iterator[None]:
+    """A block that each process goes through with its own share: a UserError in one is raised in all, at the end of
+    the block. All must enter it. A run that is to stop (Stopped) does so at once."""
+    trouble = None
+    try:
+        yield
+    except UserError as error:
+        if isinstance(error, Stopped):
+            raise
+        trouble = error
+    raise_everywhere(trouble, device)
 
 
 def raise_everywhere(error: UserError | None, device: torch.device) -> None:

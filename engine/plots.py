@@ -209,7 +209,7 @@ def plot_excitations(gates, path, labels=None):
             fontsize=8,
             markerscale=2.5,
         )
-    return _write(figure, path)
+    return write_figure(figure, path)
 
 
 def smooth(values):
@@ -257,10 +257,11 @@ def _save(figure, axes, path):
     axes.margins(x=0.02)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, labelcolor=INK)
-    return _write(figure, path)
+    return write_figure(figure, path)
 
 
-def _write(figure, path):
+def write_figure(figure, path):
+    """Write a matplotlib figure as PNG, atomically; returns its Path."""
     with atomic_path(path) as temporary:
         FigureCanvasAgg(figure).print_png(temporary)
     return Path(path)

@@ -18,6 +18,12 @@ BROKEN_FILES = "broken_files.jsonl"
 _SHOWN = 5
 
 
+def broken_limit(size: int, max_share: float) -> int:
+    """How many of ``size`` files may be broken where ``max_share`` of them may, 0..1. One is let pass whatever the
+    share, unless that is 0: in a small set it would be more than any sensible share."""
+    return max(int(size * max_share), 1) if max_share > 0 else 0
+
+
 class BrokenFiles:
     """The broken files of a run, in ``broken_files.jsonl``: a line ``{"file": …, "error": …}`` each.
 
@@ -27,13 +33,12 @@ class BrokenFiles:
     Args:
         run: the run folder.
         size: number of training images.
-        max_share: of them that may be broken (DATA.MAX_BROKEN_SHARE), 0..1. One broken file is let pass whatever the
-            share, unless that is 0: in a small set it would be more than any sensible share.
+        max_share: of them that may be broken (DATA.MAX_BROKEN_SHARE), 0..1; see ``broken_limit``.
     """
 
     def __init__(self, run: Path, size: int, max_share: float):
         self.path, self.size, self.max_share = Path(run) / BROKEN_FILES, size, max_share
-        self.limit = max(int(size * max_share), 1) if max_share > 0 else 0
+        self.limit = broken_limit(size, max_share)
         self.names: dict[str, None] = {}  # in the order in which they were met
         self._read_to, self._torn = 0, False
         self._catch_up()

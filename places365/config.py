@@ -8,7 +8,7 @@ from pathlib import Path
 from engine import compat
 from engine import config as engine_config
 from engine.backbone_config import add_se_defaults, check_se
-from engine.defaults import add_engine_defaults
+from engine.defaults import add_engine_defaults, check_engine_settings
 from engine.errors import UserError
 
 from detectron2.config import CfgNode
@@ -97,12 +97,9 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> CfgNo
 
 def config_from_checkpoint(checkpoint: dict) -> CfgNode:
     """The config a checkpoint was trained with. Raises UserError where the checkpoint is of another task."""
-    if checkpoint.get("task") != "places365":
-        raise UserError(
-            f"this is a checkpoint of the task {checkpoint.get('task')!r}, not of scene classification: give it as "
-            "MODEL.WEIGHTS of a training instead"
-        )
-    return engine_config.config_from_text(get_cfg(), checkpoint["config"], "its config", compat.UPSTREAM_ONLY_KEYS)
+    return engine_config.config_from_checkpoint(
+        get_cfg(), checkpoint, "places365", "scene classification", compat.UPSTREAM_ONLY_KEYS
+    )
 
 
 def in_steps(cfg: CfgNode, images: int) -> CfgNode:
@@ -131,10 +128,9 @@ def in_steps(cfg: CfgNode, images: int) -> CfgNode:
 def _check(cfg: CfgNode) -> None:
     """Refuses values that would be ignored, or fail later in a place that says less."""
     check_se(cfg)
+    check_engine_settings(cfg)
     data, given, solver = cfg.DATA, cfg.INPUT, cfg.SOLVER
     wrong = [
-        (not cfg.OUTPUT_DIR, "OUTPUT_DIR is empty: name the run's folder"),
-        (cfg.SEED < 0, f"SEED must be 0 or more (runs are always seeded); got {cfg.SEED}"),
         (cfg.MODEL.HEAD not in ("new", "keep"), f"MODEL.HEAD must be new or keep; got {cfg.MODEL.HEAD!r}"),
         (given.FORMAT not in ("RGB", "BGR"), f"INPUT.FORMAT must be RGB or BGR; got {given.FORMAT!r}"),
         (given.TRAIN_SIZE < 32, f"INPUT.TRAIN_SIZE must be at least 32 pixels; got {given.TRAIN_SIZE}"),
@@ -163,10 +159,6 @@ def _check(cfg: CfgNode) -> None:
         (
             not 0 <= solver.LABEL_SMOOTHING < 1,
             f"SOLVER.LABEL_SMOOTHING must be in 0..1, below 1; got {solver.LABEL_SMOOTHING}",
-        ),
-        (
-            cfg.COMPILE and cfg.MODEL.BACKBONE.RECOMPUTE,
-            "COMPILE and MODEL.BACKBONE.RECOMPUTE do not go together: torch.compile cannot trace it",
         ),
         (
             solver.STEP_EPOCHS != [] and solver.LR_SCHEDULER_NAME != "WarmupMultiStepLR",

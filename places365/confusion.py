@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from engine.files import atomic_path
-from engine.plots import COLOURS, DPI, INK, MUTED
+from engine.plots import COLOURS, DPI, INK, MUTED, write_figure
 
 MOST_CLASSES = 16  # more numbers than this cannot be read on a page
 LONGEST_NAME = 30
@@ -107,10 +105,7 @@ def plot_confusion(
     axes.set_ylabel("truth", fontsize=9, color=MUTED)
     what = f"The {size} most confused of {len(classes)} classes" if size < len(classes) else "Confusion"
     axes.set_title(f"{what}: percent of each class's images", loc="left", fontsize=11, color=INK, fontweight="bold")
-    path = Path(path)
-    with atomic_path(path) as temporary:
-        FigureCanvasAgg(figure).print_png(temporary)
-    return path
+    return write_figure(figure, path)
 
 
 def _colours(percent: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.loading import start_worker, without_traceback
-from engine.sampling import TrainingBatches, derive_seed
+from engine.sampling import TrainingBatches, derive_seed, shard
 
 from detectron2.config import CfgNode
 
@@ -51,8 +51,8 @@ class SceneBatch:
 
     def split(self, parts: int) -> list[SceneBatch]:
         """``parts`` batches of about equal size, views of this one; for fewer images than parts, fewer."""
-        bounds = [len(self) * part // parts for part in range(parts + 1)]
-        cuts = [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
+        shares = (shard(len(self), part, parts) for part in range(parts))
+        cuts = [slice(share.start, share.stop) for share in shares if share]
         return [
             SceneBatch(self.images[cut], self.labels[cut], self.indices[cut], [] if number else self.broken)
             for number, cut in enumerate(cuts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from pathlib import Path
 
@@ -15,14 +14,13 @@ from tqdm import tqdm
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.json_files import write_json
-from engine.launch import raise_everywhere
+from engine.launch import raise_everywhere, raising_everywhere, shows_progress
 from engine.sampling import shard
-from engine.stopping import Stopped
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from .broken_files import BrokenFiles
+from .broken_files import broken_limit
 from .categories import indoor_flags
 from .confusion import plot_confusion
 from .data import SceneBatch, test_batches
@@ -73,20 +71,13 @@ def predict_scenes(
     mine = shard(len(index), comm.get_rank(), comm.get_world_size())
     parts = [ScenePredictions.from_probabilities(np.empty((0, classes)), [], [], flags)]  # a share may be empty
     broken: list[tuple[int, str]] = []
-    bar = tqdm(total=len(mine), desc="evaluating", unit="img", disable=not _shows_progress(), leave=False)
-    trouble = None
-    try:
-        with torch.inference_mode(), bar:
-            for batch in test_batches(index, mine, cfg) if len(mine) else ():
-                probabilities = scene_probabilities(model, batch.images)
-                parts.append(_predictions(probabilities, batch, flags, index))
-                broken += batch.broken
-                bar.update(len(batch))
-    except UserError as error:
-        if isinstance(error, Stopped):
-            raise
-        trouble = error
-    raise_everywhere(trouble, _device(model))
+    bar = tqdm(total=len(mine), desc="evaluating", unit="img", disable=not shows_progress(), leave=False)
+    with raising_everywhere(_device(model)), torch.inference_mode(), bar:
+        for batch in test_batches(index, mine, cfg) if len(mine) else ():
+            probabilities = scene_probabilities(model, batch.images)
+            parts.append(_predictions(probabilities, batch, flags, index))
+            broken += batch.broken
+            bar.update(len(batch))
     gathered = comm.gather((ScenePredictions.concatenate(parts), broken), dst=0)
     if not gathered:
         return None, []
@@ -120,7 +111,7 @@ def evaluate_classifier(model: nn.Module, index: ImageIndex, cfg: CfgNode, run: 
     begin = time.perf_counter()
     predictions, broken = predict_scenes(model, index, cfg)
     seconds = time.perf_counter() - begin
-    limit = BrokenFiles(run, len(index), cfg.DATA.MAX_BROKEN_SHARE).limit
+    limit = broken_limit(len(index), cfg.DATA.MAX_BROKEN_SHARE)
     raise_everywhere(_too_many(broken, limit, index) if len(broken) > limit else None, _device(model))
     figures = {}
     if predictions is not None:
@@ -227,7 +218,3 @@ def _shown(value: float | int | None) -> str:
     if value is None:
         return "-"
     return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-def _shows_progress() -> bool:
-    return comm.is_main_process() and sys.stderr.isatty()

@@ -63,7 +63,7 @@ class SceneClassifier(nn.Module):
     def normalise(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) uint8, in the order of INPUT.FORMAT → float32 on the network's device, less the mean and over
         the standard deviation. The bytes travel to the device, a quarter of what numbers would be."""
-        return (images.to(self.mean.device, non_blocking=True).float() - self.mean) / self.std
+        return images.to(self.mean.device, non_blocking=True).float().sub_(self.mean).div_(self.std)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 → logits, (N, classes) float32."""

@@ -5,24 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from engine import compat  # noqa: F401  (before detectron2)
+from engine import compat, experiment  # noqa: F401  (compat before detectron2)
 from engine import run as run_folder
-from engine.backbone_config import se_config
-from engine.checkpoint import load_checkpoint
-from engine.config import load_config as merge_config
-from engine.device import choose_device
 from engine.errors import UserError
-from engine.initial_weights import find_trained_weights, load_trained_weights, preprocessing
-from engine.json_files import write_json
-from engine.launch import join_processes, leave_processes, once
-from engine.logs import make_writers, setup_logging
-from engine.summary import write_summary
+from engine.experiment import Options
+from engine.initial_weights import load_trained_weights
 from engine.trainer import Task, Trainer
 
 from detectron2.config import CfgNode
@@ -43,17 +35,6 @@ from .pictures import write_pictures
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Options:
-    """The command line of a run; see ``tools/train_places365.py --help``."""
-
-    config: str | None = None
-    overrides: Sequence[str] = field(default_factory=list)
-    eval_only: bool = False
-    resume: bool = False
-    overwrite: bool = False
-
-
 def run_places365(options: Options) -> dict:
     """Trains and evaluates, or evaluates alone, and leaves everything in the run folder.
 
@@ -63,21 +44,11 @@ def run_places365(options: Options) -> dict:
     Raises:
         UserError: anything the person can put right, with what to do.
     """
-    cfg = load_config(options.config, options.overrides)
-    device = join_processes(choose_device(cfg.MODEL.DEVICE))
-    cfg = merge_config(cfg, None, ["MODEL.DEVICE", str(device)])
-    try:
-        return _evaluate_only(cfg, device) if options.eval_only else _train(options, cfg, device)
-    finally:
-        leave_processes()
+    return experiment.run_experiment(options, load_config, _train, _evaluate_only)
 
 
 def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
-    run = Path(cfg.OUTPUT_DIR)
-    newest = once(lambda: run_folder.open_run(run, options.resume, options.overwrite))
-    checkpoint = load_checkpoint(newest) if newest is not None else None
-    setup_logging(run)
-    run_folder.announce(cfg, device)
+    run, checkpoint = experiment.begin_training(options, cfg, device)
     train_index = load_index(cfg, cfg.DATA.TRAIN)
     val_index = load_index(cfg, cfg.DATA.VAL) if cfg.DATA.VAL else None
     if val_index is not None:
@@ -85,7 +56,8 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
     if comm.is_main_process():
         run_folder.write_config(run, cfg)
 
-    network = build_network(cfg, len(train_index.classes))
+    here = in_steps(experiment.on_device(cfg, device), len(train_index))
+    network = build_network(here, len(train_index.classes))
     if checkpoint is not None:
         run_folder.announce_changes(config_from_checkpoint(checkpoint), cfg)
         _check_classes("the run to go on with", checkpoint["classes"], train_index)
@@ -95,18 +67,13 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
         logger.info("no MODEL.WEIGHTS: training starts from random weights")
     if cfg.COMPILE:
         network.compile()  # in place; a copy of it, for averaged weights, computes eagerly
-    task_cfg = in_steps(cfg, len(train_index))
-    schedule = lambda optimizer: build_lr_scheduler(task_cfg, optimizer)  # noqa: E731
-    trainer = Trainer(network, task_cfg, schedule, run, checkpoint, {"fc": cfg.SOLVER.HEAD_LR_FACTOR})
-    if checkpoint is not None:
-        logger.info("going on after step %d of %d", trainer.iteration, trainer.max_iterations)
-    task = _make_task(trainer, train_index, val_index, task_cfg, run, describe(cfg, train_index))
-    figures = trainer.train(task, make_writers(run, trainer.max_iterations, trainer.iteration))
-    if figures is None and val_index is not None:  # resumed behind the last step
-        figures = trainer.evaluate(task)
-    trainer.save_final(task)
+    factors = {"fc": cfg.SOLVER.HEAD_LR_FACTOR}
+    trainer = Trainer(network, here, lambda optimizer: build_lr_scheduler(here, optimizer), run, checkpoint, factors)
+    figures = experiment.train(
+        trainer, _make_task(trainer, train_index, val_index, here, run, describe(cfg, train_index))
+    )
     network = trainer.evaluated_model
-    return _finish(figures or {}, network, val_index, cfg, run, device, trainer.iteration, trainer.seconds)
+    return _finish(run, figures, cfg, network, val_index, device, trainer.iteration, trainer.seconds)
 
 
 def _make_task(
@@ -144,54 +111,40 @@ def _make_task(
     )
 
 
-def _evaluate_only(cfg: CfgNode, device: torch.device) -> dict:
-    source, checkpoint = find_trained_weights(cfg, Path(cfg.OUTPUT_DIR), "places365")
-    run = Path(cfg.OUTPUT_DIR) / "evaluation"  # not among the training's own results
-    if comm.is_main_process():
-        run.mkdir(parents=True, exist_ok=True)
-    comm.synchronize()
-    setup_logging(run)
-    run_folder.announce(cfg, device)
+def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict:
+    run, source, checkpoint = experiment.begin_evaluation(cfg, device, "places365")
     if not cfg.DATA.VAL:
         raise UserError("DATA.VAL is empty: name the split to evaluate on")
     index = load_index(cfg, cfg.DATA.VAL)
     if checkpoint is not None:
         _check_classes(f"the weights in {source}", checkpoint["classes"], index)
-    network = build_network(cfg, len(index.classes)).eval()
+    here = experiment.on_device(cfg, device)
+    network = build_network(here, len(index.classes)).eval()
     load_trained_weights(network, source, checkpoint, cfg, run)
     if comm.is_main_process():
         run_folder.write_config(run, cfg)
     with torch.inference_mode():
-        figures = evaluate_classifier(SceneClassifier(network, cfg), index, cfg, run)
+        figures = evaluate_classifier(SceneClassifier(network, cfg), index, here, run)
     iteration = checkpoint["iteration"] if checkpoint is not None else None
-    return _finish(figures, network, index, cfg, run, device, iteration, None)
+    return _finish(run, figures, cfg, network, index, device, iteration, None)
 
 
 def _finish(
+    run: Path,
     figures: dict,
+    cfg: CfgNode,
     network: nn.Module,
     index: ImageIndex | None,
-    cfg: CfgNode,
-    run: Path,
     device: torch.device,
     iteration: int | None,
     seconds: float | None,
 ) -> dict:
-    """result.json, pictures, plots and the summary, in the first process."""
-    if not comm.is_main_process():
-        return {}
-    result = {
-        **figures,
-        "task": "places365",
-        "dataset": f"{cfg.DATA.ROOT} {cfg.DATA.VAL}",
-        **run_folder.circumstances(cfg, network, device, iteration, seconds),
-    }
-    write_json(run / "result.json", result)
-    if index is not None:
-        write_pictures(run, SceneClassifier(network, cfg).eval(), index, cfg)
-    summary = write_summary(run)
-    logger.info("pictures: %s  plots: %s  summary: %s", run / "predictions", run / "plots", summary)
-    return result
+    def draw() -> None:
+        if index is not None:
+            write_pictures(run, SceneClassifier(network, cfg).eval(), index, cfg)
+
+    dataset = f"{cfg.DATA.ROOT} {cfg.DATA.VAL}"
+    return experiment.finish(run, figures, "places365", dataset, cfg, network, device, iteration, seconds, draw)
 
 
 def load_index(cfg: CfgNode, split: str) -> ImageIndex:
@@ -204,8 +157,9 @@ def load_index(cfg: CfgNode, split: str) -> ImageIndex:
         raise UserError("DATA.ROOT is empty: give the folder with the images, DATA.ROOT FOLDER")
     found = find_split(find_root(cfg.DATA.ROOT), split, cfg.DATA.IMAGES)
     cache = Path(cfg.DATA.CACHE).expanduser() if cfg.DATA.CACHE else None
-    once(lambda: open_index(found, cache) and None)
-    index = open_index(found, cache)
+    index = open_index(found, cache) if comm.is_main_process() else None
+    comm.synchronize()
+    index = open_index(found, cache) if index is None else index
     if not len(index):
         raise UserError(f"{index.source} has no images")
     logger.info("%s: %s, %s images, %d classes", split, index.source, f"{len(index):,}", len(index.classes))
@@ -223,15 +177,7 @@ def find_root(root: str) -> Path:
 
 def describe(cfg: CfgNode, index: ImageIndex) -> dict:
     """What a checkpoint says of itself besides its weights."""
-    return {
-        "task": "places365",
-        "backbone": cfg.MODEL.BACKBONE.ARCHITECTURE,
-        "se": asdict(se) if (se := se_config(cfg)) else None,  # placement and gate leave no mark on the weights
-        "classes": list(index.classes),
-        "preprocessing": preprocessing(cfg),
-        "config": cfg.dump(),
-        "versions": run_folder.versions(),
-    }
+    return experiment.description("places365", cfg, index.classes)
 
 
 def _check_classes(whose: str, classes: Sequence[str], index: ImageIndex) -> None:
