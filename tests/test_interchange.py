@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 
@@ -44,16 +42,9 @@ def image():
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory):
+def classifier(tmp_path_factory, write_scenes):
     """The final weights of a trained scene classifier."""
-    folder = tmp_path_factory.mktemp("scenes")
-    random = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for name in ("beach", "street"):
-            (folder / split / name).mkdir(parents=True)
-            for index in range(4):
-                picture = random.integers(0, 255, (40, 40, 3), dtype=np.uint8)
-                cv2.imwrite(str(folder / split / name / f"{index}.jpg"), picture)
+    folder = write_scenes(tmp_path_factory.mktemp("scenes"), {"train": 4, "val": 4}, ("beach", "street"))
     words = [*SCENES, "DATA.ROOT", str(folder), "DATA.CACHE", str(folder / "cache"), "OUTPUT_DIR", str(folder / "run")]
     run_places365(SceneOptions(config=None, overrides=words))
     return folder / "run" / "model_final.pth"

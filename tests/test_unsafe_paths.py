@@ -11,7 +11,6 @@ import pickle
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -357,15 +356,9 @@ def test_a_detection_run_reaches_none_of_them(shapes, config, tmp_path, request)
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
+def scenes(tmp_path_factory, write_scenes):
     """What makes a scene classifier train on a few noise pictures in two class folders."""
-    folder = tmp_path_factory.mktemp("scenes")
-    random = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for name in ("beach", "street"):
-            (folder / split / name).mkdir(parents=True)
-            for index in range(2):
-                cv2.imwrite(str(folder / split / name / f"{index}.jpg"), random.integers(0, 255, (40, 40, 3), np.uint8))
+    folder = write_scenes(tmp_path_factory.mktemp("scenes"), {"train": 2, "val": 2}, ("beach", "street"))
     return [
         "MODEL.DEVICE", "cpu", "MODEL.BACKBONE.ARCHITECTURE", "resnet18", "INPUT.TRAIN_SIZE", "32",
         "INPUT.TEST_RESIZE", "32", "INPUT.TEST_SIZE", "32", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "1",

@@ -1,7 +1,6 @@
 """Prediction on pictures and files: a real, tiny, untrained detector, and a stand-in where files are the
 point."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -310,14 +309,8 @@ def test_the_command_line(tmp_path, checkpoint):
 
 
 @pytest.fixture
-def tool():
-    """tools/predict.py as a module; the signal handler that its main sets is taken back."""
-    spec = importlib.util.spec_from_file_location("predict_tool", ROOT / "tools" / "predict.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    before = signal.getsignal(signal.SIGTERM)
-    yield module
-    signal.signal(signal.SIGTERM, before)
+def tool(load_tool):
+    return load_tool("predict")
 
 
 def test_the_command_line_says_what_is_wrong(tool, tmp_path):

@@ -1,6 +1,5 @@
 """Prediction on pictures and files: a real, small, untrained classifier, and a stand-in where files are the point."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -323,14 +322,8 @@ def test_a_real_photograph(predictor, tmp_path):
 
 
 @pytest.fixture
-def tool():
-    """tools/predict_scene.py as a module; the signal handler that its main sets is taken back."""
-    spec = importlib.util.spec_from_file_location("predict_scene_tool", ROOT / "tools" / "predict_scene.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    before = signal.getsignal(signal.SIGTERM)
-    yield module
-    signal.signal(signal.SIGTERM, before)
+def tool(load_tool):
+    return load_tool("predict_scene")
 
 
 def test_the_command_line_says_what_is_wrong(tool, tmp_path):

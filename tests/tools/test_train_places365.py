@@ -5,8 +5,6 @@ import os
 import signal
 import time
 
-import cv2
-import numpy as np
 import pytest
 import torch
 
@@ -23,21 +21,9 @@ TINY = [
 ]  # fmt: skip
 
 
-def write_images(folder, counts, seed=0):
-    """Class folders of noise around a colour for each class."""
-    random = np.random.default_rng(seed)
-    for split, count in counts.items():
-        for number, name in enumerate(CLASSES):
-            (folder / split / name).mkdir(parents=True)
-            for index in range(count):
-                image = random.integers(0, 120, (40, 52, 3)) + np.eye(3)[number] * 100
-                cv2.imwrite(str(folder / split / name / f"{index:03}.jpg"), image.astype(np.uint8))
-    return folder
-
-
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("data") / "scenes", {"train": 8, "val": 5})
+def data(tmp_path_factory, write_scenes):
+    return write_scenes(tmp_path_factory.mktemp("data") / "scenes", {"train": 8, "val": 5}, CLASSES)
 
 
 def train(data, folder, *words):
@@ -135,8 +121,8 @@ def test_two_processes_and_accumulation_train_as_one_batch_does(run, data, tmp_p
             assert (tensor - other[name]).abs().max() <= 1e-3 * moved + 1e-7, name
 
 
-def test_broken_files_are_named_and_too_many_stop_the_run(run, tmp_path):
-    data = write_images(tmp_path / "scenes", {"train": 8, "val": 5})
+def test_broken_files_are_named_and_too_many_stop_the_run(run, write_scenes, tmp_path):
+    data = write_scenes(tmp_path / "scenes", {"train": 8, "val": 5}, CLASSES)
     broken = data / "train" / "beach" / "003.jpg"
     broken.write_bytes(broken.read_bytes()[:300])
     output = run(*train(data, tmp_path / "some", "DATA.MAX_BROKEN_SHARE", 0.1))
@@ -154,8 +140,8 @@ def test_a_loss_that_is_not_finite_names_the_files(run, data, tmp_path):
     assert "not finite" in output and ".jpg" in output and "Traceback" not in output
 
 
-def test_weights_of_other_classes_are_refused_with_the_difference(run, whole, tmp_path):
-    data = write_images(tmp_path / "scenes", {"train": 2, "val": 1})
+def test_weights_of_other_classes_are_refused_with_the_difference(run, write_scenes, whole, tmp_path):
+    data = write_scenes(tmp_path / "scenes", {"train": 2, "val": 1}, CLASSES)
     for split in ("train", "val"):
         (data / split / "street").rename(data / split / "volcano")
     words = ["--eval-only", "MODEL.WEIGHTS", whole[0] / "model_final.pth"]
