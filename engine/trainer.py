@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -96,7 +97,9 @@ class Trainer:
         self.parallel = model
         if comm.get_world_size() > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
-            self.parallel = DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+            with warnings.catch_warnings():  # older releases of PyTorch do not know the option's new name
+                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+                self.parallel = DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
 
     @property
     def evaluated_model(self) -> nn.Module:
