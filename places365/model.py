@@ -56,14 +56,21 @@ class SceneClassifier(nn.Module):
     def __init__(self, network: ResNet, cfg: CfgNode):
         super().__init__()
         self.network = network
-        self.register_buffer("mean", torch.tensor(cfg.MODEL.PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(cfg.MODEL.PIXEL_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(cfg.MODEL.PIXEL_MEAN), persistent=False)
+        self.register_buffer("std", torch.tensor(cfg.MODEL.PIXEL_STD), persistent=False)
         self.to(next(network.parameters()).device)
 
     def normalise(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) uint8, in the order of INPUT.FORMAT → float32 on the network's device, less the mean and over
-        the standard deviation. The bytes travel to the device, a quarter of what numbers would be."""
-        return images.to(self.mean.device, non_blocking=True).float().sub_(self.mean).div_(self.std)
+        the standard deviation. The bytes travel to the device, a quarter of what numbers would be.
+
+        Batches have their channels last in memory, and so has the result. Whole rows of W * 3 numbers are what a CPU
+        computes fast, several times as fast as three at a time.
+        """
+        rows = images.to(self.mean.device, non_blocking=True).permute(0, 2, 3, 1).flatten(2)
+        width = images.shape[3]
+        rows = rows.float().sub_(self.mean.repeat(width)).div_(self.std.repeat(width))
+        return rows.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 → logits, (N, classes) float32."""
