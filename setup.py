@@ -43,6 +43,7 @@ EXTRAS = {
         "opencv-python-headless>=4.7",
         "hotcoco>=1.3,<1.4",  # COCO AP in compiled code; figures compared with pycocotools' for 1.3
         "safetensors>=0.4",
+        "simplejpeg>=1.8",  # libjpeg-turbo to RGB, at reduced sizes too
         "setuptools>=70.1",  # builds Detectron2's wheel (bdist_wheel is part of it from here on)
     ],
     "weights": ["safetensors>=0.4", "timm>=1.0"],

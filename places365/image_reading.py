@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image
 
 from engine.media import UnreadableMedia, read_image
@@ -26,12 +27,6 @@ _UPRIGHT = {  # by EXIF orientation; 1 is upright
     6: lambda image: cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE),
     7: lambda image: cv2.rotate(cv2.transpose(image), cv2.ROTATE_180),
     8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
-}
-_REDUCED = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 _END_MARKER = b"\xff\xd9"
 _SPARE_ROWS = 4  # the last rows that are decoded lack what their colour is smoothed with: two chroma rows
@@ -71,8 +66,8 @@ class JpegImage:
         height, width: of the upright image.
     """
 
-    def __init__(self, path: str | os.PathLike, data: bytearray, header: JpegHeader, end: int):
-        self._path, self._data, self._header, self._end = path, data, header, end
+    def __init__(self, path: str | os.PathLike, data: bytearray, header: JpegHeader):
+        self._path, self._data, self._header = path, data, header
         self._orientation = _orientation(data) if header.has_metadata else 1
         self.height, self.width = header.height, header.width
         if self._orientation >= 5:
@@ -95,11 +90,12 @@ class JpegImage:
         if self._orientation == 1:
             pixels = self._decode(reduction, box.top + box.height)
         else:
-            pixels = _UPRIGHT[self._orientation](self._decode(reduction, self._header.height))
-        if reduction > 1:
-            box = _reduced(box, reduction)
-        # The conversion also brings the part into one piece: resizing it strided takes twice as long.
-        return cv2.cvtColor(pixels[box.top : box.top + box.height, box.left : box.left + box.width], cv2.COLOR_BGR2RGB)
+            pixels = self._decode(reduction, self._header.height)
+        if pixels is None:  # a kind that only other decoders know
+            return DecodedImage(read_image(self._path)).crop(box)
+        if self._orientation != 1:
+            pixels = _UPRIGHT[self._orientation](pixels)
+        return DecodedImage(pixels).crop(_reduced(box, reduction))
 
     def aligned(self, box: Box, reduction: int) -> Box:
         """The box, moved by less than ``reduction`` pixels to the borders of the reduced image's pixels.
@@ -111,25 +107,16 @@ class JpegImage:
         left = min(round(box.left / reduction), (self.width - width) // reduction) * reduction
         return Box(top, left, height, width)
 
-    def _decode(self, reduction: int, rows: int) -> np.ndarray:
-        """BGR pixels as stored, of the whole image, or of its first ``rows`` rows at least."""
-        header, flags = self._header, _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
-        rows += _SPARE_ROWS * reduction
-        if header.row_by_row and rows <= header.height - _ROWS_OF_BLOCKS:
-            # A decoder stops at the height that the header states. The end marker is left off, as it would be found
-            # too late, and complained about.
-            stated = slice(header.height_at, header.height_at + 2)
-            self._data[stated] = rows.to_bytes(2, "big")
-            pixels = cv2.imdecode(np.frombuffer(self._data, np.uint8, self._end), flags)
-            self._data[stated] = header.height.to_bytes(2, "big")
-            if pixels is not None and pixels.shape[:2] == (-(-rows // reduction), -(-header.width // reduction)):
-                return pixels
-        try:
-            pixels = cv2.imdecode(np.frombuffer(self._data, np.uint8), flags)
-        except cv2.error as error:
-            raise UnreadableImage(f"{self._path}: cannot be read as a picture ({error})") from error
-        if pixels is None:
-            raise UnreadableImage(f"{self._path}: cannot be read as a picture (its JPEG data cannot be decoded)")
+    def _decode(self, reduction: int, rows: int) -> np.ndarray | None:
+        """RGB pixels as stored, of the whole image, or of its first ``rows`` rows at least."""
+        header, rows = self._header, rows + _SPARE_ROWS * reduction
+        if not header.row_by_row or rows > header.height - _ROWS_OF_BLOCKS:
+            return _decode(self._data, header.height, header.width, reduction)
+        # A decoder stops at the height that the header states.
+        stated = slice(header.height_at, header.height_at + 2)
+        self._data[stated] = rows.to_bytes(2, "big")
+        pixels = _decode(self._data, rows, header.width, reduction)
+        self._data[stated] = header.height.to_bytes(2, "big")
         return pixels
 
 
@@ -153,14 +140,13 @@ def open_image(path: str | os.PathLike) -> JpegImage | DecodedImage:
         return DecodedImage(read_image(path))
     if not 0 < header.height * header.width <= _MOST_PIXELS:
         return DecodedImage(read_image(path))
-    end = len(data) - 2
-    if header.has_metadata or not data.endswith(_END_MARKER):  # other pictures may follow the first
-        end = data.find(_END_MARKER, header.scan_at)  # within the pixels' data these two bytes cannot occur
-    if end < 0:
-        # OpenCV would make what is missing grey, without a word. Pillow finds it out too, unless a copy that broke off
-        # left zeros.
+    # Within the pixels' data the marker cannot occur. In metadata it can, and other pictures may follow the first.
+    at_the_end = data.endswith(_END_MARKER) and not header.has_metadata
+    if not at_the_end and data.find(_END_MARKER, header.scan_at) < 0:
+        # The decoder would make what is missing grey, without a word. Pillow finds it out too, unless a copy that broke
+        # off left zeros.
         raise UnreadableImage(f"{path}: cannot be read as a picture (the JPEG data are cut short)")
-    return JpegImage(path, data, header, end)
+    return JpegImage(path, data, header)
 
 
 def read_rgb(path: str | os.PathLike, shorter_side_at_least: int | None = None) -> np.ndarray:
@@ -187,6 +173,16 @@ def _orientation(data: bytearray) -> int:
     except Exception:  # metadata may be damaged in any way, and the pixels whole
         return 1
     return orientation if orientation in _UPRIGHT else 1
+
+
+def _decode(data: bytearray, height: int, width: int, reduction: int) -> np.ndarray | None:
+    """RGB pixels, (H, W, 3), of JPEG data that state this height and width; None where they cannot be decoded."""
+    sides = -(-height // reduction), -(-width // reduction)
+    try:
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=sides[0], min_width=sides[1], strict=False)
+    except ValueError:
+        return None
+    return pixels if pixels.shape[:2] == sides else None
 
 
 def _reduced(box: Box, reduction: int) -> Box:

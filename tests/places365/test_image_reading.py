@@ -2,6 +2,7 @@
 
 import io
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -56,6 +57,25 @@ def test_any_part_of_a_jpeg_equals_that_part_of_pillows_decoding(name, tmp_path,
         assert np.array_equal(image.crop(box), part), box
     assert np.array_equal(read_rgb(path), expected)  # decoding a part leaves the data as they were
     assert capfd.readouterr().err == ""  # libjpeg complains on stderr, past Python
+
+
+@pytest.mark.parametrize("sampling", [0x411111, 0x121111, 0x141111, 0x221211])
+def test_rare_chroma_samplings_are_read_as_pillow_reads_them(sampling, tmp_path):
+    path = tmp_path / "a.jpg"
+    cv2.imwrite(str(path), np.asarray(picture()), [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling])
+    expected, box = read_image(path), Box(10, 20, 30, 40)
+    assert np.array_equal(read_rgb(path), expected)
+    assert np.array_equal(open_image(path).crop(box), expected[10:40, 20:60])
+
+
+@pytest.mark.parametrize("reduction", [1, 2])
+def test_what_the_fast_decoder_refuses_another_one_reads(reduction, tmp_path, monkeypatch):
+    def refuse(*args, **options):
+        raise ValueError("an unknown sampling")
+
+    path = save(tmp_path / "a.jpg", picture(), exif=exif(6))
+    monkeypatch.setattr("simplejpeg.decode_jpeg", refuse)
+    assert np.array_equal(open_image(path).crop(Box(10, 20, 30, 40), reduction), read_image(path)[10:40, 20:60])
 
 
 def test_a_grey_jpeg_is_converted(tmp_path):
