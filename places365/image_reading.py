@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from typing import NamedTuple
 
 import cv2
@@ -31,6 +32,7 @@ _UPRIGHT = {  # by EXIF orientation; 1 is upright
 _END_MARKER = b"\xff\xd9"
 _SPARE_ROWS = 4  # the last rows that are decoded lack what their colour is smoothed with: two chroma rows
 _ROWS_OF_BLOCKS = 32  # that are decoded together, at most
+_MOST_KEPT = 2**24  # bytes of pixels that a thread keeps the memory of
 _MOST_PIXELS = 2**27  # more is left to Pillow, which refuses what looks like a decompression bomb
 
 
@@ -95,7 +97,8 @@ class JpegImage:
             return DecodedImage(read_image(self._path)).crop(box)
         if self._orientation != 1:
             pixels = _UPRIGHT[self._orientation](pixels)
-        return DecodedImage(pixels).crop(_reduced(box, reduction))
+        box = _reduced(box, reduction)
+        return pixels[box.top : box.top + box.height, box.left : box.left + box.width].copy()
 
     def aligned(self, box: Box, reduction: int) -> Box:
         """The box, moved by less than ``reduction`` pixels to the borders of the reduced image's pixels.
@@ -108,7 +111,7 @@ class JpegImage:
         return Box(top, left, height, width)
 
     def _decode(self, reduction: int, rows: int) -> np.ndarray | None:
-        """RGB pixels as stored, of the whole image, or of its first ``rows`` rows at least."""
+        """RGB pixels as stored, of the whole image, or of its first ``rows`` rows at least; see ``_decode``."""
         header, rows = self._header, rows + _SPARE_ROWS * reduction
         if not header.row_by_row or rows > header.height - _ROWS_OF_BLOCKS:
             return _decode(self._data, header.height, header.width, reduction)
@@ -175,11 +178,33 @@ def _orientation(data: bytearray) -> int:
     return orientation if orientation in _UPRIGHT else 1
 
 
+class _Scratch(threading.local):
+    """Memory to decode into: new memory for each image would take time, as the system clears it first."""
+
+    memory = bytearray()
+
+    def of(self, size: int) -> bytearray:
+        if size > _MOST_KEPT:
+            return bytearray(size)
+        if len(self.memory) < size:
+            self.memory = bytearray(size)
+        return self.memory
+
+
+_scratch = _Scratch()
+
+
 def _decode(data: bytearray, height: int, width: int, reduction: int) -> np.ndarray | None:
-    """RGB pixels, (H, W, 3), of JPEG data that state this height and width; None where they cannot be decoded."""
+    """RGB pixels, (H, W, 3), of JPEG data that state this height and width; None where they cannot be decoded.
+
+    They lie in memory that the thread's next call writes to.
+    """
     sides = -(-height // reduction), -(-width // reduction)
+    memory = _scratch.of(sides[0] * sides[1] * 3)
     try:
-        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=sides[0], min_width=sides[1], strict=False)
+        pixels = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=sides[0], min_width=sides[1], buffer=memory, strict=False
+        )
     except ValueError:
         return None
     return pixels if pixels.shape[:2] == sides else None

@@ -1,6 +1,7 @@
 """Reading pictures: what comes out equals Pillow's decoding, whatever the file and however little is decoded of it."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -76,6 +77,15 @@ def test_what_the_fast_decoder_refuses_another_one_reads(reduction, tmp_path, mo
     path = save(tmp_path / "a.jpg", picture(), exif=exif(6))
     monkeypatch.setattr("simplejpeg.decode_jpeg", refuse)
     assert np.array_equal(open_image(path).crop(Box(10, 20, 30, 40), reduction), read_image(path)[10:40, 20:60])
+
+
+def test_an_image_stays_as_it_is_while_others_are_decoded(tmp_path):
+    paths = [save(tmp_path / f"{seed}.jpg", picture(seed=seed)) for seed in range(8)]
+    expected = [read_image(path) for path in paths]
+    assert all(map(np.array_equal, [read_rgb(path) for path in paths], expected))
+    with ThreadPoolExecutor(8) as threads:  # decoding lets other threads run
+        for _ in range(20):
+            assert all(map(np.array_equal, threads.map(read_rgb, paths), expected))
 
 
 def test_a_grey_jpeg_is_converted(tmp_path):
