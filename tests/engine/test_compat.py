@@ -81,9 +81,10 @@ def test_the_table_of_instances_is_printed(caplog):
 
 
 def test_environment_table_can_be_made():
-    from detectron2.utils.collect_env import collect_env_info
-
-    assert detectron2.__version__ in collect_env_info()
+    # It imports setuptools, which fails in a process where distutils was imported in another way before.
+    result = import_compat(after="from detectron2.utils.collect_env import collect_env_info; print(collect_env_info())")
+    assert result.returncode == 0, result.stderr
+    assert detectron2.__version__ in result.stdout
 
 
 @without_compiled_ops
