@@ -89,13 +89,11 @@ class JpegImage:
         Raises:
             UnreadableImage: the data cannot be decoded; the message names the file.
         """
-        if self._orientation == 1:
-            pixels = self._decode(reduction, box.top + box.height)
-        else:
-            pixels = self._decode(reduction, self._header.height)
+        upright = self._orientation == 1
+        pixels = self._decode(reduction, box.top + box.height if upright else self._header.height)
         if pixels is None:  # a kind that only other decoders know
             return DecodedImage(read_image(self._path)).crop(box)
-        if self._orientation != 1:
+        if not upright:
             pixels = _UPRIGHT[self._orientation](pixels)
         box = _reduced(box, reduction)
         return pixels[box.top : box.top + box.height, box.left : box.left + box.width].copy()
