@@ -24,6 +24,7 @@ from .initial_weights import find_trained_weights, preprocessing
 from .json_files import write_json
 from .launch import join_processes, leave_processes, once
 from .logs import make_writers, setup_logging
+from .memory import keep_freed_memory
 from .run import announce, circumstances, open_run, versions
 from .summary import write_summary
 from .trainer import Task, Trainer
@@ -56,6 +57,8 @@ def run_experiment(
     """
     cfg = load_task_config(options.config, options.overrides)
     device = join_processes(choose_device(cfg.MODEL.DEVICE))
+    if device.type == "cpu":
+        keep_freed_memory()
     try:
         return evaluate(options, cfg, device) if options.eval_only else train(options, cfg, device)
     finally:
