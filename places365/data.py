@@ -17,11 +17,12 @@ from engine.sampling import TrainingBatches, derive_seed, shard
 
 from detectron2.config import CfgNode
 
-from .image_reading import UnreadableImage, open_image, read_rgb
+from .image_reading import DecodedImage, JpegImage, UnreadableImage, open_image, read_rgb
 from .index import ImageIndex
-from .transforms import TestTransform, TrainTransform, training_sizes
+from .transforms import TestTransform, TrainTransform, View, training_sizes
 
 _ATTEMPTS = 10  # at finding a readable image in place of a broken one
+_MOST_HELD = 2**25  # bytes of files and pixels, from which on images are finished before others are opened
 
 
 @dataclass
@@ -67,6 +68,25 @@ class _Item:
     broken: list[tuple[int, str]]
 
 
+@dataclass
+class _Draft:
+    """A training item in the making.
+
+    Attributes:
+        index: of the image that was asked for.
+        chosen: the one that is read, another one where that is broken.
+    """
+
+    epoch: int
+    index: int
+    chosen: int
+    broken: list[tuple[int, str]] = field(default_factory=list)
+    rng: np.random.Generator | None = None
+    image: JpegImage | DecodedImage | None = None
+    view: View | None = None
+    pixels: np.ndarray | Tensor | None = None
+
+
 class TrainingSet(Dataset):
     """Augmented images. An item's position is (epoch, index), and everything that is drawn for it depends on (seed,
     epoch, index) alone, whichever worker makes it, and after whatever else.
@@ -83,22 +103,61 @@ class TrainingSet(Dataset):
         return len(self.index)
 
     def __getitem__(self, position: tuple[int, int]) -> _Item:
-        epoch, asked = position
-        chosen, broken = asked, []
-        size = self.sizes[min(int(epoch / self.epochs * len(self.sizes)), len(self.sizes) - 1)]
-        for attempt in range(1, _ATTEMPTS + 1):
-            rng = np.random.Generator(np.random.PCG64(derive_seed(self.seed, epoch, asked)))
+        return self.__getitems__([position])[0]
+
+    def __getitems__(self, positions: Sequence[tuple[int, int]]) -> list[_Item]:
+        """The items of a batch, as PyTorch's loader asks for them.
+
+        Each step is taken for many images before the next step: its code is then in the processor's caches, which
+        every image's pixels sweep.
+        """
+        items, drafts, held = [], [], 0
+        for position in positions:
+            drafts.append(draft := _Draft(*position, chosen=position[1]))
+            self._choose(draft)
+            held += draft.image.nbytes + draft.view.nbytes
+            if held > _MOST_HELD:
+                items += self._finish(drafts)
+                drafts, held = [], 0
+        return items + self._finish(drafts)
+
+    def _finish(self, drafts: list[_Draft]) -> list[_Item]:
+        for draft in drafts:
+            draft.pixels = self._read(draft)
+        for draft in drafts:
+            draft.pixels = torch.from_numpy(self.transform.finish(draft.pixels, draft.view, draft.rng))
+        return [_Item(draft.pixels, self.index.label(draft.chosen), draft.index, draft.broken) for draft in drafts]
+
+    def _choose(self, draft: _Draft) -> None:
+        """Opens the image, or the first of its replacements that can be opened, and draws what is seen of it."""
+        size = self.sizes[min(int(draft.epoch / self.epochs * len(self.sizes)), len(self.sizes) - 1)]
+        while True:
+            draft.rng = np.random.Generator(np.random.PCG64(derive_seed(self.seed, draft.epoch, draft.index)))
             try:
-                pixels = self.transform(open_image(self.index.path(chosen)), rng, size)
+                draft.image = open_image(self.index.path(draft.chosen))
             except UnreadableImage as error:
-                broken.append((chosen, str(error)))
-                chosen = derive_seed(self.seed, epoch, asked, attempt) % len(self.index)
+                self._replace(draft, error)
                 continue
-            return _Item(torch.from_numpy(pixels), self.index.label(chosen), asked, broken)
-        raise UserError(
-            f"{self.index.source}: none of {_ATTEMPTS} images could be read ({broken[0][1]}; …). Check the data: "
-            "tools/check_places365.py --deep"
-        )
+            draft.view = self.transform.choose(draft.image, draft.rng, size)
+            return
+
+    def _read(self, draft: _Draft) -> np.ndarray:
+        while True:
+            try:
+                return draft.view.read(draft.image)
+            except UnreadableImage as error:
+                self._replace(draft, error)
+                self._choose(draft)
+
+    def _replace(self, draft: _Draft, error: UnreadableImage) -> None:
+        draft.broken.append((draft.chosen, str(error)))
+        attempt = len(draft.broken)
+        if attempt == _ATTEMPTS:
+            raise UserError(
+                f"{self.index.source}: none of {_ATTEMPTS} images could be read ({draft.broken[0][1]}; …). Check the "
+                "data: tools/check_places365.py --deep"
+            )
+        draft.chosen = derive_seed(self.seed, draft.epoch, draft.index, attempt) % len(self.index)
 
 
 class TestSet(Dataset):

@@ -51,6 +51,7 @@ class DecodedImage:
     def __init__(self, pixels: np.ndarray):
         self.pixels = pixels
         self.height, self.width = pixels.shape[:2]
+        self.nbytes = pixels.nbytes
 
     def crop(self, box: Box, reduction: int = 1) -> np.ndarray:
         """The box's pixels, (h, w, 3) uint8 in one piece, in full size whatever the reduction."""
@@ -66,10 +67,11 @@ class JpegImage:
 
     Attributes:
         height, width: of the upright image.
+        nbytes: of memory that it holds.
     """
 
     def __init__(self, path: str | os.PathLike, data: bytearray, header: JpegHeader):
-        self._path, self._data, self._header = path, data, header
+        self._path, self._data, self._header, self.nbytes = path, data, header, len(data)
         self._orientation = _orientation(data) if header.has_metadata else 1
         self.height, self.width = header.height, header.width
         if self._orientation >= 5:

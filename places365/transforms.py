@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,6 +19,25 @@ from .image_reading import REDUCTIONS, Box, DecodedImage, JpegImage
 from .rand_augment import RandAugment
 
 _TRIES = 10  # of torchvision's RandomResizedCrop
+
+
+class View(NamedTuple):
+    """What training sees of an image: a box of it, decoded at 1/reduction of its size and then resized to
+    (size, size), mirrored or not."""
+
+    box: Box
+    reduction: int
+    size: int
+    mirrored: bool
+
+    @property
+    def nbytes(self) -> int:
+        """About as many bytes as ``read`` gives."""
+        return 3 * self.box.height * self.box.width // self.reduction**2
+
+    def read(self, image: JpegImage | DecodedImage) -> np.ndarray:
+        """The box's pixels, (h, w, 3) RGB uint8. Raises UnreadableImage where they cannot be decoded."""
+        return image.crop(self.box, self.reduction)
 
 
 class TrainTransform:
@@ -50,10 +70,20 @@ class TrainTransform:
         the pixels cannot be decoded.
         """
         image = DecodedImage(image) if isinstance(image, np.ndarray) else image
+        view = self.choose(image, rng, size)
+        return self.finish(view.read(image), view, rng)
+
+    def choose(self, image: JpegImage | DecodedImage, rng: np.random.Generator, size: int = 0) -> View:
+        """The first of the three steps of a call: what is to be seen, by the first draws from ``rng``."""
         size = size or self.size
         box = random_box(image.height, image.width, self.scale, self.ratio, rng)
-        pixels = resized_crop(image, image.aligned(box, reduction_for(box, size)), size)
-        if rng.random() < self.flip:
+        box = image.aligned(box, reduction_for(box, size))
+        return View(box, reduction_for(box, size), size, bool(rng.random() < self.flip))
+
+    def finish(self, pixels: np.ndarray, view: View, rng: np.random.Generator) -> np.ndarray:
+        """The last of the three steps: what ``view.read`` gave → the result. Draws go on from ``choose``'s."""
+        pixels = resize(pixels, view.size, view.size)
+        if view.mirrored:
             pixels = cv2.flip(pixels, 1)
         if self.augment is not None:
             pixels = self.augment(pixels, rng)
@@ -140,11 +170,6 @@ def random_box(
     elif width / height > ratio[1]:
         w = round(height * ratio[1])
     return Box((height - h) // 2, (width - w) // 2, h, w)
-
-
-def resized_crop(image: JpegImage | DecodedImage, box: Box, size: int) -> np.ndarray:
-    """A box of an image as (size, size, 3) RGB uint8, decoded at the size that ``reduction_for`` says."""
-    return resize(image.crop(box, reduction_for(box, size)), size, size)
 
 
 def reduction_for(box: Box, size: int) -> int:

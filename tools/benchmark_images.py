@@ -32,7 +32,7 @@ from places365.data import training_batches
 from places365.image_reading import open_image, read_rgb
 from places365.index import make_index
 from places365.model import SceneClassifier
-from places365.transforms import TestTransform, TrainTransform, random_box, reduction_for, resized_crop
+from places365.transforms import TestTransform, TrainTransform
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -148,14 +148,13 @@ def test_pair(size):
 
 
 def train_pair(size):
-    transform = TrainTransform(config(size))
+    transform = TrainTransform(config(size, "INPUT.FLIP", 0))
 
     def pair(path, rng):
         image = open_image(path)
-        box = random_box(image.height, image.width, transform.scale, transform.ratio, rng)
-        box = image.aligned(box, reduction_for(box, size))
-        reference = T.functional.resized_crop(Image.open(path).convert("RGB"), *box, [size, size])
-        return resized_crop(image, box, size), reference
+        view = transform.choose(image, rng)
+        reference = T.functional.resized_crop(Image.open(path).convert("RGB"), *view.box, [size, size])
+        return transform.finish(view.read(image), view, rng), reference
 
     return pair
 

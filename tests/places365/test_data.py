@@ -21,7 +21,7 @@ from places365.index import make_index
 from places365.transforms import TestTransform
 
 CLASSES = ["field", "kitchen", "street"]
-BROKEN = (3, 8)
+BROKEN = (3, 5, 8)
 PHOTOS = Path(os.environ.get("SE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "coco_mini" / "val"
 
 
@@ -45,12 +45,17 @@ def index(folder):
 
 @pytest.fixture(scope="module")
 def partly_broken(folder, tmp_path_factory):
-    """The same with a file that is cut short and one that is missing."""
+    """The same with a file that is cut short, one that opens and cannot be decoded, and one that is missing."""
     other = tmp_path_factory.mktemp("broken")
     for number in range(11):
         content = (folder / f"{number}.jpg").read_bytes()
-        if number != BROKEN[1]:
-            (other / f"{number}.jpg").write_bytes(content[: len(content) // 2] if number == BROKEN[0] else content)
+        if number == BROKEN[0]:
+            content = content[: len(content) // 2]
+        if number == BROKEN[1]:
+            table = content.index(b"\xff\xc4") + 5  # how many Huffman codes there are of each length
+            content = content[:table] + b"\xff" * 16 + content[table + 16 :]
+        if number != BROKEN[2]:
+            (other / f"{number}.jpg").write_bytes(content)
     return make_index([f"{i}.jpg" for i in range(11)], [i % 3 for i in range(11)], CLASSES, other)
 
 
@@ -147,6 +152,22 @@ def test_the_label_is_that_of_the_replacement_and_the_draw_that_of_the_position(
         assert len(shown) == 1 and item.index == BROKEN[0] and item.label == partly_broken.label(shown[0])
         replacements.update(shown)
     assert len(replacements) > 1  # another one each epoch
+
+
+@pytest.mark.parametrize("held, together", [(0, [1]), (15_000, range(2, 11)), (2**25, [11])])
+def test_images_made_together_are_those_made_alone(partly_broken, held, together, monkeypatch):
+    dataset, positions = data.TrainingSet(partly_broken, cfg(*AUGMENTED)), [(2, i) for i in range(11)]
+    open_image(partly_broken.path(BROKEN[1]))  # its damage shows when its pixels are asked for
+    alone = [dataset[position] for position in positions]
+    finished, finish = [], dataset._finish
+    monkeypatch.setattr(data, "_MOST_HELD", held)
+    monkeypatch.setattr(dataset, "_finish", lambda drafts: finished.append(len(drafts)) or finish(drafts))
+    items = dataset.__getitems__(positions)
+    assert sum(finished) == 11 and max(finished) in together
+    for item, expected in zip(items, alone, strict=True):
+        assert torch.equal(item.pixels, expected.pixels)
+        assert (item.label, item.index, item.broken) == (expected.label, expected.index, expected.broken)
+    assert [item.index for item in items if item.broken] == list(BROKEN)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
