@@ -69,17 +69,18 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
         for step in range(self.start, self.end):
             if step // self.batches_per_epoch != epoch:
                 epoch = step // self.batches_per_epoch
+                order = None  # before the next is drawn: two orders of millions of images are never in memory at once
                 order = self._epoch(epoch)
             first = (step % self.batches_per_epoch) * self.batch_size + self.rank * self.share
-            yield [(epoch, int(index)) for index in order[first : first + self.share]]
+            images = order.take(range(first, first + self.share), mode="wrap")  # the last batch goes on at the front
+            yield [(epoch, index) for index in images.tolist()]
 
     def _epoch(self, epoch: int) -> np.ndarray:
-        """The epoch's images in order, a multiple of the batch."""
+        """The epoch's images in order: (size,) of the smallest integers that hold them."""
         random = np.random.default_rng([self.seed, epoch])
-        order = random.permutation(self.size)
-        if self.groups is not None:
-            order = self._by_group(order, random)
-        return np.resize(order, self.batches_per_epoch * self.batch_size)  # filled up by repeating from the front
+        order = np.arange(self.size, dtype=np.min_scalar_type(self.size - 1))
+        random.shuffle(order)  # as random.permutation(size) orders them, in half of the memory or less
+        return order if self.groups is None else self._by_group(order, random)
 
     def _by_group(self, order: np.ndarray, random: np.random.Generator) -> np.ndarray:
         full, rest = [], []

@@ -2,7 +2,8 @@
 """Memory and time of the image index for a list as long as that of the Places365-Challenge training set.
 
 Each figure is taken in a process of its own, which imports what training's data side needs: the peak of the building
-process, the opening process, and what each of several workers adds when they read all of the index in random order.
+process, the opening process, what each of several workers adds when they read all of the index in random order, and
+what the order of the batches adds, from one epoch to the next.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from places365.layout import find_split
 
 PIXEL = bytes.fromhex("ffd8ffd9")  # the images are never read
 MIB = 2**20
+BATCH = 256  # images
 
 
 def write_list(root, lines):
@@ -94,11 +96,30 @@ def step(root, cache):
     }
 
 
-def separately(root, cache):
-    """``step`` in a fresh process."""
+def sampling(images):
+    """Takes the last batch of an epoch and the first of the next, in a process of its own, and tells what it took."""
+    from engine.sampling import TrainingBatches  # here: it imports torch, which is not to count for the index
+
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is that from here on
+    before = memory()["rss"]
+    epoch = -(-images // BATCH)
+    batches = iter(TrainingBatches(images, BATCH, seed=0, start=epoch - 1, end=epoch + 1))
+    taken = {"images": images, "batch": BATCH, "rss_before_mib": round(before / MIB, 1)}
+    for name in ("first_epoch", "next_epoch"):
+        begin = time.perf_counter()
+        next(batches)
+        taken[f"{name}_seconds"] = round(time.perf_counter() - begin, 2)
+        taken[f"{name}_rss_added_mib"] = round((memory()["rss"] - before) / MIB, 1)
+        taken[f"{name}_peak_added_mib"] = round((peak() - before) / MIB, 1)
+    return taken
+
+
+def separately(function, *arguments):
+    """What a function of this file returns in a fresh process."""
     code = "import json, sys; sys.path.insert(0, 'tools'); import benchmark_index as b; "
-    code += "print(json.dumps(b.step(sys.argv[1], sys.argv[2])))"
-    done = subprocess.run([sys.executable, "-c", code, str(root), str(cache)], capture_output=True, text=True)
+    code += "print(json.dumps(getattr(b, sys.argv[1])(*json.loads(sys.argv[2]))))"
+    words = [function.__name__, json.dumps(arguments, default=str)]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"the measuring process failed:\n{done.stderr}")
     return json.loads(done.stdout)
@@ -162,10 +183,11 @@ def main():
             "what": "Image index of a generated list in the challenge set's form; memory is of the whole process.",
             "lines": args.lines,
             "list_mib": round(path.stat().st_size / MIB, 1),
-            "build": separately(root, cache),
+            "build": separately(step, root, cache),
             "index_mib": round(sum(file.stat().st_size for file in cache.iterdir()) / MIB, 1),
-            "open": separately(root, cache),
+            "open": separately(step, root, cache),
             "workers": workers(root, cache, args.workers),
+            "sampling": separately(sampling, args.lines),
         }
     if result["build"]["middle"] != result["open"]["middle"]:
         raise UserError("the cached index is not the one that was built")

@@ -1,7 +1,9 @@
 """Batches as a function of (seed, epoch)."""
 
+import tracemalloc
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from engine.sampling import TrainingBatches, derive_seed, shard
@@ -46,6 +48,47 @@ def test_batches_are_of_one_shape_as_far_as_possible():
 
 def test_fewer_images_than_a_batch():
     assert [len(b) for b in batches(size=3, batch_size=8, end=2)] == [8, 8]
+
+
+def whole_epoch(size, batch_size, seed, epoch, groups):
+    """An epoch in 64-bit integers, all of it filled up at once: the order by definition, whatever it costs."""
+    random = np.random.default_rng([seed, epoch])
+    order = random.permutation(size)
+    if groups is not None:
+        full, rest = [], []
+        for group in np.unique(groups):
+            members = order[np.asarray(groups)[order] == group]
+            whole = len(members) // batch_size * batch_size
+            full += [members[first : first + batch_size] for first in range(0, whole, batch_size)]
+            rest.append(members[whole:])
+        order = np.concatenate([*(full[i] for i in random.permutation(len(full))), *rest])
+    return np.resize(order, -(-size // batch_size) * batch_size).reshape(-1, batch_size).tolist()
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 9, 23, 64, 255, 256, 257, 1000, 65535, 65536, 65537])
+def test_the_order_is_that_of_its_definition(size, grouped):
+    groups = np.random.default_rng(size).integers(3, size=size).tolist() if grouped else None
+    for batch_size, world_size in [(1, 1), (4, 2), (6, 3), (16, 4)] if size < 60000 else [(96, 2)]:
+        steps = 2 * -(-size // batch_size)
+        expected = [batch for epoch in range(2) for batch in whole_epoch(size, batch_size, 5, epoch, groups)]
+        share = batch_size // world_size
+        for rank in range(world_size):
+            ours = batches(size, batch_size, 5, steps, rank=rank, world_size=world_size, groups=groups)
+            assert [[i for _, i in batch] for batch in ours] == [
+                batch[rank * share : (rank + 1) * share] for batch in expected
+            ]
+            assert {type(i) for batch in ours for _, i in batch} == {int}
+
+
+def test_an_epoch_takes_four_bytes_an_image_and_the_next_no_more():
+    size = 300_000
+    tracemalloc.start()
+    try:
+        list(TrainingBatches(size, size // 2, 1, start=1, end=3, rank=0, world_size=size // 2))
+        assert tracemalloc.get_traced_memory()[1] < 4.5 * size
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_cannot_be_shared_is_refused():
