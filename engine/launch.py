@@ -94,11 +94,22 @@ def leave_processes() -> None:
 
 
 def once(function: Callable[[], T]) -> T:
-    """Calls a function in the first process and gives its result to all. All must call it."""
-    result = [function() if comm.is_main_process() else None]
+    """Calls a function in the first process and gives its result to all; a UserError there is raised in all.
+    All must call it."""
+    result = trouble = None
+    if comm.is_main_process():
+        try:
+            result = function()
+        except UserError as error:
+            trouble = error
     if comm.get_world_size() > 1:
-        dist.broadcast_object_list(result, src=0)
-    return result[0]
+        outcome = [result, None if trouble is None else str(trouble)]
+        dist.broadcast_object_list(outcome, src=0)
+        if not comm.is_main_process():
+            result, trouble = outcome[0], None if outcome[1] is None else UserError(outcome[1])
+    if trouble is not None:
+        raise trouble
+    return result
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
