@@ -11,12 +11,7 @@ from engine import initial_weights
 from engine.errors import UserError
 from engine.run import class_difference
 from se_backbones import ResNet
-
-# What a detector has besides its backbone.
-_DETECTOR_PARTS = tuple(
-    f"unexpected:{part}.*"
-    for part in ("backbone.fpn_*", "backbone.top_block", "proposal_generator", "roi_heads", "head")
-)
+from se_backbones.weights import DETECTOR_PARTS
 
 
 def load_initial_weights(network: ResNet, cfg: CfgNode, run: Path, classes: Sequence[str]) -> None:
@@ -43,6 +38,8 @@ def load_initial_weights(network: ResNet, cfg: CfgNode, run: Path, classes: Sequ
     head = network.fc
     del network.fc  # so that a classifier in the file, whatever its size, has no place to go to
     try:
-        initial_weights.load_initial_weights(network, cfg, run, allow=("unexpected:fc.*", *_DETECTOR_PARTS))
+        initial_weights.load_initial_weights(
+            network, cfg, run, allow=[f"unexpected:{part}" for part in ("fc.*", *DETECTOR_PARTS)]
+        )
     finally:
         network.fc = head

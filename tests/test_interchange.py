@@ -12,6 +12,9 @@ from detection.model import build_detector, load_detector, with_classes
 from detection.shapes import generate_shapes
 from detection.train import Options as DetectionOptions
 from detection.train import run_detection
+from engine.checkpoint import save_checkpoint
+from engine.errors import UserError
+from engine.experiment import description
 from places365.config import load_config as load_scene_config
 from places365.initial_weights import load_initial_weights as start_classifier
 from places365.model import build_network, load_classifier
@@ -106,3 +109,60 @@ def test_a_detector_starts_a_scene_classifier(detector, image, tmp_path):
     report = json.loads((tmp_path / "weights_report.json").read_text())
     accounted(report, loaded=own, missing=set(), unexpected=parts & set(report["unexpected"]))
     assert parts - set(report["unexpected"]) <= set(report["ignored"]), "a name of the detector is not accounted for"
+
+
+def save_detector(path, config, *overrides):
+    """An untrained detector of a published config, on se_resnet18, and its checkpoint. No two tensors are alike."""
+    words = [*DETECTION, "MODEL.WEIGHTS", "", "MODEL.BACKBONE.ARCHITECTURE", "se_resnet18", "SEED", "3", *overrides]
+    cfg = with_classes(load_detection_config(CONFIGS / config, words), 2, "here")
+    model = build_detector(cfg).eval()
+    generator = torch.Generator().manual_seed(1)
+    for tensor in model.state_dict().values():
+        if tensor.dim() == 1:  # of a normalisation, or a bias
+            tensor.uniform_(0.5, 1.5, generator=generator)
+    return model, save_checkpoint(path, {**description("detection", cfg, ["a", "b"]), "model": model.state_dict()})
+
+
+@pytest.mark.parametrize(
+    "config, overrides",
+    [
+        ("faster_rcnn_se_r50.yaml", ()),
+        ("faster_rcnn_se_r50_c4.yaml", ()),
+        # Dilation leaves no mark on the weights; without it both compute the same.
+        ("faster_rcnn_se_r50_dc5.yaml", ("MODEL.RESNETS.RES5_DILATION", "1")),
+        ("retinanet_se_r50.yaml", ()),
+    ],
+    ids=("fpn", "c4", "dc5", "retinanet"),
+)
+def test_a_detector_of_any_form_starts_a_scene_classifier(config, overrides, image, tmp_path):
+    detector, path = save_detector(tmp_path / "detector.pth", config, *overrides)
+    net = getattr(detector.backbone, "bottom_up", detector.backbone).net
+    theirs = features(net, image)
+    backbone = {name for name in detector.state_dict() if name.startswith("backbone.") and ".net." in name}
+    if "res5" not in theirs:  # C4: the ROI heads have it
+        backbone |= {name for name in detector.state_dict() if name.startswith("roi_heads.res5.")}
+        with torch.inference_mode():
+            theirs["res5"] = detector.roi_heads.res5(theirs["res4"])
+    cfg = load_scene_config(None, [*SCENES, "MODEL.WEIGHTS", str(path)])
+    network = build_network(cfg, 3)
+    start_classifier(network, cfg, tmp_path, ["a", "b", "c"])
+    ours = features(network, image)
+    for name in theirs:  # the detector's normalisation is frozen, which rounds otherwise
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-4)
+    report = json.loads((tmp_path / "weights_report.json").read_text())
+    counters = {name for name in network.state_dict() if name.endswith("num_batches_tracked")}
+    own = {name for name in network.state_dict() if not name.startswith("fc.")}
+    rest = set(detector.state_dict()) - backbone
+    accounted(report, loaded=own - counters, missing=counters, unexpected=rest)
+    assert set(report["converted"].values()) == backbone
+
+
+def test_a_stage_in_the_roi_heads_must_fit_as_any_other(tmp_path):
+    _, path = save_detector(tmp_path / "detector.pth", "faster_rcnn_se_r50_c4.yaml")
+    words = [*SCENES, "MODEL.WEIGHTS", str(path), "MODEL.SE.WITHOUT", "['layer4.1']"]
+    cfg = load_scene_config(None, words)
+    with pytest.raises(UserError, match=r"units without SE are none in the file and layer4\.1 in the model") as refused:
+        start_classifier(build_network(cfg, 3), cfg, tmp_path, ["a", "b", "c"])
+    message = str(refused.value)
+    assert "4 names are unaccounted for" in message and "roi_heads.res*.*.se.fc*.weight ×2" in message
+    assert "allow the rest" not in message  # it is allowed

@@ -1,6 +1,6 @@
 """Weights: everything published loads, exactly and safely. The loader, the layouts, the converter."""
 
-from .allow import detection_head_patterns
+from .allow import DETECTOR_PARTS, detection_head_patterns
 from .convert import Conversion, convert_file
 from .errors import WeightsError
 from .layouts import convert_state_dict, detect_layout
@@ -13,6 +13,7 @@ from .weights_file import WeightsFile, read_state_dict
 
 __all__ = [
     "CAFFE_BGR",
+    "DETECTOR_PARTS",
     "IMAGENET_RGB",
     "Conversion",
     "LoadReport",

@@ -9,6 +9,8 @@ from .errors import WeightsError
 
 PREPROCESSING = "preprocessing"
 ARCHITECTURE = "architecture"
+# What a detector has besides its residual network, to which a C4 detector's roi_heads.res5 belongs.
+DETECTOR_PARTS = ("backbone.fpn_*", "backbone.top_block.*", "proposal_generator.*", "roi_heads.[!r]*", "head.*")
 _KINDS = ("missing", "unexpected", "wrong_shape", "fresh")
 
 

@@ -25,7 +25,7 @@ from .preprocessing import Preprocessing
 from .report import LoadReport, write_whole
 from .safetensors_file import tensors_sha256, write_safetensors
 from .shapes import describe
-from .target import RES5_HEAD, Target
+from .target import Target
 from .weights_file import WEIGHTS_FORMAT, WeightsFile, read_state_dict
 
 _GATE = re.compile(r"\.se\.fc[12]\.(weight|bias)$")
@@ -232,9 +232,7 @@ def _places(weights: WeightsFile) -> dict[str, str]:
     places = {}
     for key, name in weights.names.items():
         prefix, inner = split_detector(name) if weights.is_detector else ("", name)
-        if name.startswith(RES5_HEAD):
-            places[f"layer4.{name.removeprefix(RES5_HEAD)}"] = key
-        elif prefix or not weights.is_detector:
+        if prefix or not weights.is_detector:
             places[inner] = key
     return places
 

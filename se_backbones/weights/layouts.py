@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from torch import Tensor
 
 from .errors import WeightsError
+from .target import RES5_HEAD
 
 DETECTORS = ("ours-detection", "detectron2-model")
 WRITABLE = ("ours", "timm", "torchvision", "timm-legacy", "detectron2")
@@ -261,6 +262,11 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], from_layout: str, to_la
 
 
 def split_detector(name: str) -> tuple[str, str]:
-    """A detector's tensor name (ours): the backbone's place and the name in it, or ``("", name)``."""
+    """A detector's tensor name (ours): where the residual network lies and the name in it, or ``("", name)``.
+
+    A C4 detector's res5, in its ROI heads, is the network's ``layer4``.
+    """
+    if name.startswith(RES5_HEAD):
+        return RES5_HEAD, f"layer4.{name.removeprefix(RES5_HEAD)}"
     found = _OURS_IN_DETECTOR.match(name)
     return (found[1], found[2]) if found else ("", name)

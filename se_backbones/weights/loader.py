@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from .allow import Allowed
+from .allow import DETECTOR_PARTS, Allowed
 from .errors import WeightsError
 from .match import Match, match
 from .preprocessing import Preprocessing
@@ -167,10 +168,12 @@ def _preprocessing_differences(weights: WeightsFile, ours: Preprocessing | Mappi
 def _explain(report: LoadReport, weights: WeightsFile, target: Target) -> str:
     lines = [f"{weights.source}: these weights do not fit the model, which was left as it was"]
     lines += [f"- {text}" for text in report.problems]
-    if weights.is_detector and not target.is_detector and report.unexpected:
+    refused = [name for name in report.unexpected if name not in report.allowed]
+    parts = [part for part in DETECTOR_PARTS if fnmatch.filter(refused, part)]
+    if weights.is_detector and not target.is_detector and parts:
         lines.append(
-            "- the file is a whole detector, and the model a network alone. To take its backbone, allow the "
-            "rest: 'unexpected:backbone.fpn_*', 'unexpected:proposal_generator.*', 'unexpected:roi_heads.*'"
+            "- the file is a whole detector, and the model a network alone. To take its backbone, allow the rest: "
+            + ", ".join(f"'unexpected:{part}'" for part in parts)
         )
     lines += [f"- {text}" for text in _hints(report, weights.shape, describe(target.backbone_tensors()))]
     if report.unaccounted:

@@ -42,15 +42,15 @@ def match(weights: WeightsFile, target: Target) -> Match:
     """Finds for each of the file's tensors its place in the model.
 
     A backbone's or classifier's file goes to the model's network, wherever it lies. A detector's file goes to
-    a detector name by name, its backbone to wherever that lies; into a plain network only its backbone fits,
-    and the rest is unexpected.
+    a detector name by name, its backbone to wherever that lies; into a plain network only its backbone fits
+    (with a C4 detector's res5, which lies in the ROI heads), and the rest is unexpected.
     """
     result = Match()
     for key, name in weights.names.items():
         tensor = tensor_to_ours(name, weights.state_dict[key])
         place = _place(weights, target, name)
         result.our_names[key] = name
-        if place not in target.tensors:
+        if place not in target.tensors or place in result.pairs:
             _left_over(result, key, name, tensor, target)
             continue
         mine = target.tensors[place]
@@ -81,7 +81,7 @@ def _place(weights: WeightsFile, target: Target, name: str) -> str:
     if not weights.is_detector:
         return target.place_of(name)
     prefix, inner = split_detector(name)
-    return target.place_of(inner) if prefix else name
+    return target.place_of(inner) if prefix and name not in target.tensors else name
 
 
 def _left_over(result: Match, key: str, name: str, tensor: Tensor, target: Target) -> None:

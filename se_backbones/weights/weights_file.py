@@ -21,7 +21,6 @@ from .preprocessing import Preprocessing
 from .safe_load import check_name_hash, file_sha256, open_safely
 from .shapes import NetworkShape, describe
 from .sources import Located, locate
-from .target import RES5_HEAD
 from .wrapped import holds_tensors, unwrap
 
 WEIGHTS_FORMAT = "se-backbones-weights/1"
@@ -81,8 +80,8 @@ class WeightsFile:
         found = {}
         for name, tensor in self.ours().items():
             place, inner = split_detector(name)
-            if place or name.startswith(RES5_HEAD):
-                found[inner if place else f"layer4.{name.removeprefix(RES5_HEAD)}"] = tensor
+            if place:
+                found[inner] = tensor
         return found
 
     @property
