@@ -48,6 +48,8 @@ def check_root(
     Each image folder is listed once, by several threads, and compared with the list: that takes one request a folder
     and one a file, whatever the order of the list.
 
+    An interruption (KeyboardInterrupt) while files are checked ends the check, and the report is of what it had found.
+
     Args:
         images: as for ``layout.find_split``.
         deep: decode every file, too (hours for the training sets).
@@ -56,10 +58,11 @@ def check_root(
         threads: that list folders and decode files.
 
     Returns:
-        what can be written as JSON: "root", "deep"; "splits": {name: {"source", "image_root", "images", "classes",
-        "fewest" and "most": [[class, images], …], "without_images": [class, …], "missing", "empty", "unreadable",
-        "unlisted": [{"file", "message"?}, …], "notes": […]}}, a split that could not be indexed has "error" alone;
-        "not_found": {split: why}; "problems": their number.
+        what can be written as JSON: "root", "deep"; "complete": false after an interruption; "files" and "read": how
+        many there are, and how many of them were checked; "splits": {name: {"source", "image_root", "images", "read",
+        "classes", "fewest" and "most": [[class, images], …], "without_images": [class, …], "missing", "empty",
+        "unreadable", "unlisted": [{"file", "message"?}, …], "notes": […]}}, a split that could not be indexed has
+        "error" alone; "not_found": {split: why}; "problems": their number.
 
     Raises:
         UserError: no split at all was found.
@@ -73,18 +76,25 @@ def check_root(
             indices[split.name] = open_index(split, cache)
         except UserError as error:
             report[split.name] = {"error": str(error)}
+    report |= {name: _counts(name, index) for name, index in indices.items()}
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        for name, index in indices.items():
-            report[name] = {**_counts(name, index), **_check_files(name, index, deep, pool)}
-            report[name]["unlisted"] = []
-    if unlisted:
-        for name, files in _unlisted(indices).items():
-            report[name]["unlisted"] = files
+        try:
+            for name, index in indices.items():
+                _check_files(report[name], name, index, deep, pool)
+            for name, files in _unlisted(indices) if unlisted else ():
+                report[name]["unlisted"] = files
+            complete = True
+        except KeyboardInterrupt:
+            complete = False
+            pool.shutdown(wait=False, cancel_futures=True)
     problems = sum(_problems(name, part) for name, part in report.items())
     order = [name for name in ("train", "train-standard", "train-challenge", "val", "test") if name in report]
     return {
         "root": str(root),
         "deep": deep,
+        "complete": complete,
+        "files": sum(report[name]["images"] for name in indices),
+        "read": sum(report[name]["read"] for name in indices),
         "splits": {name: report[name] for name in order},
         "not_found": {name: reason for name, reason in not_found.items() if name not in report},
         "problems": problems,
@@ -99,6 +109,8 @@ def format_report(report: dict) -> str:
             lines += [f"{name}: {part['error']}", ""]
             continue
         lines.append(f"{name}: {part['images']:,} images of {part['classes']} classes")
+        if part["read"] < part["images"]:
+            lines.append(f"  {part['read']:,} of {part['images']:,} files were read")
         lines.append(f"  {part['source']}, images in {part['image_root']}")
         for which in ("fewest", "most"):
             if part[which]:
@@ -113,9 +125,13 @@ def format_report(report: dict) -> str:
         lines.append("")
     if report["not_found"]:
         lines += [f"not there: {', '.join(report['not_found'])}", ""]
-    how = "every file was decoded" if report["deep"] else "no file was decoded (--deep does)"
-    problems = report["problems"]
-    lines.append(f"{problems:,} problem{'' if problems == 1 else 's'}; {how}")
+    problems = f"{report['problems']:,} problem{'' if report['problems'] == 1 else 's'}"
+    if not report["complete"]:
+        read = f"{report['read']:,} of {report['files']:,} files"
+        lines.append(f"incomplete: interrupted after {read}; {problems} so far")
+    else:
+        how = "every file was decoded" if report["deep"] else "no file was decoded (--deep does)"
+        lines.append(f"{problems}; {how}")
     return "\n".join(lines)
 
 
@@ -136,7 +152,7 @@ def _find_splits(root: str | os.PathLike, images: str) -> tuple[list[Split], dic
 
 
 def _counts(name: str, index: ImageIndex) -> dict:
-    """Images of a split and of its classes."""
+    """Images of a split and of its classes, with nothing yet of what ``_check_files`` finds."""
     labelled = index.labels[index.labels >= 0]
     counts = np.bincount(labelled, minlength=len(index.classes)) if len(labelled) else np.zeros(0, int)
     order = np.argsort(counts, kind="stable")
@@ -149,34 +165,39 @@ def _counts(name: str, index: ImageIndex) -> dict:
         "source": index.source,
         "image_root": str(index.root),
         "images": len(index),
+        "read": 0,
         "classes": len(index.classes),
         "fewest": [[index.classes[label], int(counts[label])] for label in with_images[:_CLASSES_SHOWN]],
         "most": [[index.classes[label], int(counts[label])] for label in with_images[::-1][:_CLASSES_SHOWN]],
         "without_images": [name for name, count in zip(index.classes, counts, strict=False) if not count],
         "notes": notes,
+        **{kind: [] for kind in FILE_KINDS},
     }
 
 
-def _check_files(name: str, index: ImageIndex, deep: bool, pool: ThreadPoolExecutor) -> dict[str, list[dict]]:
-    """The files of one split that are missing, empty or, with ``deep``, unreadable; in the order of the index."""
+def _check_files(part: dict, name: str, index: ImageIndex, deep: bool, pool: ThreadPoolExecutor) -> None:
+    """Puts into ``part`` the files of one split that are missing, empty or, with ``deep``, unreadable, in the order of
+    the index, and how many were "read"; when interrupted, those up to there."""
+    looked = 0
     state = np.zeros(len(index), np.uint8)  # 1 missing, 2 empty
     with tqdm(total=len(index), desc=f"{name}: looking", unit="file", leave=False, disable=None) as progress:
-        jobs = [pool.submit(_look, index, folder, members, state) for folder, members in _by_folder(index)]
-        for job in as_completed(jobs):
-            progress.update(job.result())
-    unreadable = []
+        try:
+            jobs = [pool.submit(_look, index, folder, members, state) for folder, members in _by_folder(index)]
+            for job in as_completed(jobs):
+                looked += job.result()
+                progress.update(job.result())
+        finally:
+            part["missing"] = [{"file": index.name(int(i))} for i in np.flatnonzero(state == 1)]
+            part["empty"] = [{"file": index.name(int(i))} for i in np.flatnonzero(state == 2)]
+            part["read"] = len(part["missing"]) + len(part["empty"]) if deep else looked
     if deep:
         positions = np.flatnonzero(state == 0)
         with tqdm(total=len(positions), desc=f"{name}: decoding", unit="file", leave=False, disable=None) as progress:
             for position, message in _in_order(pool, lambda i: _decode(index.path(i)), map(int, positions)):
                 if message is not None:
-                    unreadable.append({"file": index.name(position), "message": message})
+                    part["unreadable"].append({"file": index.name(position), "message": message})
+                part["read"] += 1
                 progress.update()
-    return {
-        "missing": [{"file": index.name(int(i))} for i in np.flatnonzero(state == 1)],
-        "empty": [{"file": index.name(int(i))} for i in np.flatnonzero(state == 2)],
-        "unreadable": unreadable,
-    }
 
 
 def _by_folder(index: ImageIndex) -> Iterator[tuple[str, np.ndarray]]:
@@ -223,8 +244,8 @@ def _in_order(pool: ThreadPoolExecutor, function: Callable, arguments: Iterator)
         yield from zip(part, pool.map(function, part), strict=True)
 
 
-def _unlisted(indices: dict[str, ImageIndex]) -> dict[str, list[dict]]:
-    """Image files below the image folders of lists that are in none of them, under the first split of each folder.
+def _unlisted(indices: dict[str, ImageIndex]) -> Iterator[tuple[str, list[dict]]]:
+    """(first split of an image folder, image files below the folder that are in none of its lists), for each folder.
 
     Class folders have no such files: what is in them is the list.
     """
@@ -232,7 +253,6 @@ def _unlisted(indices: dict[str, ImageIndex]) -> dict[str, list[dict]]:
     for name, index in indices.items():
         if index.source != str(index.root):
             by_root.setdefault(index.root, []).append(name)
-    found = {}
     for root, names in by_root.items():
         listed: dict[str, list[tuple[ImageIndex, np.ndarray]]] = {}
         for name in names:
@@ -250,8 +270,7 @@ def _unlisted(indices: dict[str, ImageIndex]) -> dict[str, list[dict]]:
             }
             unknown = [os.fsdecode(file) for file in present if os.fsdecode(file) not in known]
             files += [{"file": f"{folder}/{file}" if folder else file} for file in unknown if is_image_name(file)]
-        found[names[0]] = files
-    return found
+        yield names[0], files
 
 
 def _problems(name: str, part: dict) -> int:

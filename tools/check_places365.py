@@ -7,14 +7,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine.errors import main_guard
+from engine.command_line import keep_work_when_killed
+from engine.errors import EXIT_INTERRUPTED, main_guard
 
 
 def parse(arguments=None):
     parser = argparse.ArgumentParser(
         description="Checks the splits of Places365 (official archives, torchvision's folders) or class folders below "
         "ROOT: images of each class, files that are listed and missing, empty files; with --deep, files that cannot "
-        "be decoded. Exit code 0: all is well; 1: problems were found; 2: there was nothing to check."
+        "be decoded. Exit code 0: all is well; 1: problems were found; 2: there was nothing to check; 130: "
+        "interrupted, and the report is of the files read until then."
     )
     parser.add_argument("root", metavar="ROOT", help="the data folder, DATA.ROOT of a config")
     parser.add_argument("--images", choices=("auto", "256", "large"), default="auto", help="which images (auto)")
@@ -33,6 +35,7 @@ def parse(arguments=None):
 
 def main(arguments=None):
     options = parse(arguments)
+    keep_work_when_killed()
 
     from engine.json_files import write_json
     from places365.check_root import check_root, format_report
@@ -47,6 +50,8 @@ def main(arguments=None):
     )
     print(format_report(report))
     print(f"written: {write_json(options.report, report)}")
+    if not report["complete"]:
+        return EXIT_INTERRUPTED
     return 1 if report["problems"] else 0
 
 

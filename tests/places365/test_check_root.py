@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -196,6 +197,60 @@ def test_exit_codes_and_report(tool, tmp_path, capsys):
     assert tool(tmp_path / "nothing", *options) == 2
     assert "nothing does not exist" in capsys.readouterr().err
     assert not report.exists()
+
+
+@pytest.fixture
+def interrupted_reader(root, monkeypatch):
+    """Of the four training files one is empty and one broken, and the reading of the last is interrupted."""
+    put(root / "data_256" / TRAIN[0][0], b"")
+    put(root / "data_256" / TRAIN[2][0], b"not an image")
+    decode = module._decode
+
+    def interrupted(path):
+        if path.match(TRAIN[3][0]):
+            raise KeyboardInterrupt
+        return decode(path)
+
+    monkeypatch.setattr(module, "_decode", interrupted)
+
+
+def test_an_interrupted_check_reports_what_it_found(tool, root, tmp_path, capsys, interrupted_reader):
+    path = tmp_path / "report.json"
+    assert tool(root, "--deep", "--threads", 1, "--report", path, "--cache", tmp_path / "cache") == 130
+    report = json.loads(path.read_text())
+    train, val = report["splits"]["train-standard"], report["splits"]["val"]
+    assert not report["complete"] and (report["read"], report["files"]) == (3, 6)
+    assert (train["read"], train["images"], val["read"], val["images"]) == (3, 4, 0, 2)
+    assert files(train, "empty") == [TRAIN[0][0]] and files(train, "unreadable") == [TRAIN[2][0]]
+    assert report["problems"] == 362 + 2
+    text = capsys.readouterr().out
+    assert "incomplete: interrupted after 3 of 6 files; 364 problems so far" in text
+    assert "  3 of 4 files were read" in text and "every file was decoded" not in text
+    assert f"written: {path}" in text
+
+
+@pytest.mark.parametrize("part, read", [("_look", 0), ("_unlisted", 6)])
+def test_a_check_may_be_interrupted_anywhere(check, monkeypatch, part, read):
+    whole = check(unlisted=True)
+    assert whole["complete"] and whole["read"] == whole["files"] == 6
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, part, interrupted)
+    report = check(unlisted=True)
+    assert not report["complete"] and (report["read"], report["files"]) == (read, 6)
+    assert f"interrupted after {read} of 6 files" in format_report(report)
+
+
+def test_a_termination_is_an_interruption(tool, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_unlisted", lambda indices: signal.raise_signal(signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert tool(root, "--unlisted", "--report", tmp_path / "report.json", "--cache", tmp_path / "cache") == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not json.loads((tmp_path / "report.json").read_text())["complete"]
 
 
 def test_the_real_command_line_writes_into_the_current_folder(tmp_path):
