@@ -16,6 +16,7 @@ from engine.files import atomic_path
 
 IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jpe .png .bmp .webp .tif .tiff .gif .ppm .pgm".split())
 VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv".split())
+LARGEST_JPEG = 65_500  # pixels a side, libjpeg's limit
 WRITABLE_SUFFIXES = frozenset(".jpg .jpeg .png .bmp".split())
 
 
@@ -93,7 +94,11 @@ def read_image(path) -> np.ndarray:
 
 def write_image(path, image) -> Path:
     """Write (H, W, 3) RGB uint8 as the format that the suffix of `path` names (`WRITABLE_SUFFIXES`),
-    atomically."""
+    atomically. A JPEG has at most 65,500 pixels a side; a larger picture is shrunk to them."""
+    if Path(path).suffix.lower() in (".jpg", ".jpeg") and max(image.shape[:2]) > LARGEST_JPEG:
+        factor = LARGEST_JPEG / max(image.shape[:2])
+        sides = (max(int(side * factor), 1) for side in image.shape[1::-1])
+        image = cv2.resize(image, tuple(sides), interpolation=cv2.INTER_AREA)
     options = {"quality": 92} if Path(path).suffix.lower() in (".jpg", ".jpeg") else {}
     with atomic_path(path) as temporary:
         Image.fromarray(image).save(temporary, **options)

@@ -15,6 +15,7 @@ from .predict import ScenePrediction
 SMALLEST_SIDE = 360  # pixels; a smaller picture is enlarged, or names would be wider than it
 OPACITY = 0.6  # of the map where it is strongest
 WEAKEST = 0.15  # share of the strongest activation under which nothing is shown: it is everywhere
+LARGEST_SIDE = 4096  # to which it is enlarged: a line of a few pixels would become gigabytes
 STRIP = 256  # rows at a time: a photograph of 50 megapixels would take gigabytes otherwise
 UNSEEN = 0.45  # brightness of what lies outside of the crop
 INK, PAPER, BAR = (34, 34, 40), (255, 255, 255), (196, 214, 232)
@@ -27,7 +28,7 @@ def draw_prediction(image: np.ndarray, prediction: ScenePrediction, classes: Seq
     image: (H, W, 3) RGB uint8; classes: the names of all classes. Returns (H', W', 3) RGB uint8, the picture enlarged
     if it is small. Raises ValueError for something else than a picture.
     """
-    picture = draw_activation(image, prediction)
+    picture = _widened(draw_activation(image, prediction))
     return np.concatenate([picture, _panel(prediction, classes, *picture.shape[:2])])
 
 
@@ -37,7 +38,8 @@ def draw_comparison(
     """On the left the picture under its true class (`label`, an index; None: unknown), on the right the prediction
     with the map; below both the panel. As `draw_prediction` otherwise."""
     map_picture = draw_activation(image, prediction)
-    plain = cv2.resize(image, map_picture.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    plain = _widened(cv2.resize(image, map_picture.shape[1::-1], interpolation=cv2.INTER_CUBIC))
+    map_picture = _widened(map_picture)
     first, share = int(prediction.classes[0]), prediction.probabilities[0]
     truth = "no label" if label is None else f"truth: {classes[label]}"
     mark = "" if label is None else " ✓" if first == label else " ✗"
@@ -58,7 +60,7 @@ def draw_activation(image: np.ndarray, prediction: ScenePrediction) -> np.ndarra
     the same, enlarged if it is small.
     """
     image = checked_picture(image)
-    factor = max(SMALLEST_SIDE / min(image.shape[:2]), 1.0)
+    factor = max(min(SMALLEST_SIDE / min(image.shape[:2]), LARGEST_SIDE / max(image.shape[:2])), 1.0)
     if factor > 1:
         size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
         image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
@@ -75,6 +77,13 @@ def draw_activation(image: np.ndarray, prediction: ScenePrediction) -> np.ndarra
         light = np.where(seen, np.float32(1), np.float32(UNSEEN))
         drawn[top : top + STRIP] = (rows * (light - light * share) + tint * share).round()
     return drawn
+
+
+def _widened(picture: np.ndarray) -> np.ndarray:
+    """The same where it is wide enough for names, else in the middle of a sheet that is."""
+    missing = max(SMALLEST_SIDE - picture.shape[1], 0)
+    left, right = missing // 2, missing - missing // 2
+    return cv2.copyMakeBorder(picture, 0, 0, left, right, cv2.BORDER_CONSTANT, value=PAPER) if missing else picture
 
 
 def _inferno() -> np.ndarray:

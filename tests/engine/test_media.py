@@ -87,6 +87,12 @@ def test_transparency_is_laid_on_white(tmp_path, picture):
     assert close(read_image(tmp_path / "a.png"), expected, 0)
 
 
+def test_a_picture_too_long_for_jpeg_is_shrunk(tmp_path):
+    long = np.zeros((3, 70_000, 3), np.uint8)
+    assert read_image(write_image(tmp_path / "long.jpg", long)).shape == (2, 65_500, 3)
+    assert read_image(write_image(tmp_path / "long.png", long)).shape == long.shape
+
+
 def test_damaged_files_are_named(tmp_path, picture):
     whole = write_image(tmp_path / "whole.jpg", picture).read_bytes()
     (tmp_path / "empty.jpg").write_bytes(b"")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from places365.draw import BAR, UNSEEN, draw_activation, draw_comparison, draw_prediction
+from places365.draw import BAR, INDOOR, OUTDOOR, UNSEEN, draw_activation, draw_comparison, draw_prediction
 from places365.predict import ScenePrediction
 
 CLASSES = ["coast", "corridor", "a_class_whose_name_is_much_too_long_for_any_small_picture", "street", "attic", "x"]
@@ -65,6 +65,22 @@ def test_any_size_is_readable(size):
     for line in np.array_split(panel, 6):
         assert (line.max(2) < 120).sum() > 30  # with dark letters
     assert (panel[:, -3:] == 255).all()  # percentages end before the edge, the long name before them
+
+
+@pytest.mark.parametrize("size", [(2, 1000), (1000, 2)])
+def test_a_line_is_enlarged_within_limits(size):
+    drawn = draw_prediction(grey(*size), prediction(*size, np.eye(4)), CLASSES)
+    assert 360 <= drawn.shape[1] <= 4096 and drawn.shape[0] <= 4096 + 360
+    both = draw_comparison(grey(*size), prediction(*size, np.eye(4)), CLASSES, 0)
+    assert 720 < both.shape[1] <= 2 * 4200
+
+
+@pytest.mark.parametrize("indoor", [True, False])
+def test_indoors_and_outdoors_are_told_apart(indoor):
+    seen = prediction(400, 400, np.eye(4), indoor=0.9 if indoor else 0.1)
+    panel = draw_prediction(grey(400, 400), seen, CLASSES)[400:].astype(int)
+    inside, outside = ((np.abs(panel - colour).max(2) < 12).sum() for colour in (INDOOR, OUTDOOR))  # of the letters
+    assert min(inside, outside) == 0 and (inside > 100) == indoor and (outside > 100) != indoor
 
 
 def test_bars_are_as_long_as_classes_are_likely():
