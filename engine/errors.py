@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
 
 EXIT_USER_ERROR = 2
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 EXIT_INTERRUPTED = 128 + 2  # the shell's own number for a process ended by SIGINT
 
 
@@ -25,9 +27,9 @@ def main_guard(main: Callable[[], int | None]) -> int:
 
     Returns:
         what `main` returned (None counts as 0); 2 after a `UserError`, whose message goes to stderr as
-        ``error: …``; 130 after Ctrl-C; 0 where the reader of our output left (``… | head``). Under torchrun
-        only the first process prints: the others make the same mistake, and eight copies of a message hide
-        it.
+        ``error: …``, and where a disk is full or a file may not be written or read; 130 after Ctrl-C; 0 where
+        the reader of our output left (``… | head``). Under torchrun only the first process prints a
+        `UserError`: the others make the same mistake, and eight copies of a message hide it.
 
     Raises:
         every other exception, with its traceback: that is a bug, and the traceback is what a report needs.
@@ -45,4 +47,9 @@ def main_guard(main: Callable[[], int | None]) -> int:
         # Python flushes stdout once more at exit and would complain there; give it somewhere to flush to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        return EXIT_USER_ERROR
     return 0 if code is None else code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -15,7 +16,12 @@ T = TypeVar("T")
 
 
 def start_worker(worker: int) -> None:
-    """A ``worker_init_fn``: one thread a worker, since there are as many workers as there are cores to use."""
+    """A ``worker_init_fn``: one thread a worker, since there are as many workers as there are cores to use.
+
+    They are a process group of their own: torchrun sends SIGTERM to the training process's group, and that process
+    answers by a checkpoint, but for workers that died first, in the middle of a step. They end with it.
+    """
+    os.setpgrp()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

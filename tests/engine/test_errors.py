@@ -1,5 +1,6 @@
 """A person's mistake ends in one line and exit code 2; a bug keeps its traceback."""
 
+import errno
 import subprocess
 import sys
 
@@ -40,6 +41,13 @@ def test_interruption_gives_the_shells_number():
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         main_guard(fail(ZeroDivisionError()))
+
+
+def test_a_full_disk_is_no_bug(capsys):
+    assert main_guard(fail(OSError(errno.ENOSPC, "No space left on device", "run/plots/confusion.png"))) == 2
+    assert capsys.readouterr().err == "error: run/plots/confusion.png: No space left on device\n"
+    with pytest.raises(OSError):
+        main_guard(fail(OSError(errno.EBADF, "Bad file descriptor")))
 
 
 def test_a_reader_that_leaves_is_no_error():
