@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.run import check_demo_folder
+
 from .config import load_config
-from .shapes import generate_shapes
+from .shapes import MARKER, generate_shapes
 from .train import Options, run_detection
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"
@@ -21,8 +23,12 @@ def run_demo(train_images: int, val_images: int, overrides: Sequence[str] = ()) 
 
     Returns:
         the run folder. An earlier demo in it is replaced.
+
+    Raises:
+        UserError: the folder holds another run.
     """
     run = Path(load_config(CONFIG, overrides).OUTPUT_DIR)
+    check_demo_folder(run, f"shapes/{MARKER}")
     shapes = generate_shapes(run / "shapes", train=train_images, val=val_images)
     data = {
         "DATA.TRAIN.JSON": shapes.train_json,

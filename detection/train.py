@@ -75,6 +75,7 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
     task = Task(
         batches=training_batches(train_data, cfg, trainer.iteration, comm.get_rank(), comm.get_world_size()),
         name_images=lambda batch: ", ".join(f"{image['image_id']} ({image['file_name']})" for image in batch),
+        advice="a longer SOLVER.WARMUP_ITERS, look at these images' annotations",
         split=_split,
         evaluate=lambda network: evaluate_detector(network, val_data, cfg, run),
         describe=describe(cfg, train_data),
@@ -84,7 +85,7 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
 
 
 def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict:
-    run, source, checkpoint = experiment.begin_evaluation(cfg, device, "detection")
+    run, source, checkpoint = experiment.begin_evaluation(options, cfg, device, "detection")
     data = load_data(cfg, "VAL", run, options.drop_bad_records)
     if checkpoint is not None:
         _check_classes(checkpoint["classes"], data)
@@ -93,6 +94,7 @@ def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict
     load_trained_weights(model, source, checkpoint, cfg, run)
     with torch.inference_mode():
         figures = evaluate_detector(model, data, cfg, run)
+    figures["weights"] = source
     iteration = checkpoint["iteration"] if checkpoint is not None else None
     return _finish(run, figures, cfg, model, data, device, iteration, None)
 

@@ -229,6 +229,8 @@ def _coerce(value, default):
         if default and not isinstance(default[0], list | tuple | dict):
             items = [_coerce(item, default[0]) for item in items]
         return type(default)(items)
+    if isinstance(default, str) and type(value) is int:
+        return str(value)  # a folder's name, or 256 for "256"; a 1.50 or 1e3 would come back written otherwise
     if isinstance(default, float) and type(value) in (int, str):
         try:
             return float(value)  # YAML reads 1e-4, without a dot, as text

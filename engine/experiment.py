@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,12 +21,13 @@ from .backbone_config import se_config
 from .checkpoint import load_checkpoint
 from .config import load_config
 from .device import choose_device
+from .errors import UserError
 from .initial_weights import find_trained_weights, preprocessing
 from .json_files import write_json
 from .launch import join_processes, leave_processes, once
 from .logs import make_writers, setup_logging
 from .memory import keep_freed_memory
-from .run import announce, circumstances, open_run, versions
+from .run import announce, circumstances, forget_overwritten, open_run, restore_overwritten, results, versions
 from .summary import write_summary
 from .trainer import Task, Trainer
 
@@ -61,6 +63,10 @@ def run_experiment(
         keep_freed_memory()
     try:
         return evaluate(options, cfg, device) if options.eval_only else train(options, cfg, device)
+    except BaseException:
+        if comm.is_main_process() and not options.eval_only:
+            restore_overwritten(Path(cfg.OUTPUT_DIR))
+        raise
     finally:
         leave_processes()
 
@@ -72,8 +78,17 @@ def on_device(cfg: CfgNode, device: torch.device) -> CfgNode:
 
 
 def begin_training(options: Options, cfg: CfgNode, device: torch.device) -> tuple[Path, dict | None]:
-    """The run folder, and the checkpoint to go on from, if any. Raises UserError as ``open_run`` does."""
+    """The run folder, and the checkpoint to go on from, if any.
+
+    Raises:
+        UserError: as ``open_run``; MODEL.WEIGHTS are of the run that would be overwritten.
+    """
     run = Path(cfg.OUTPUT_DIR)
+    if options.overwrite and Path(cfg.MODEL.WEIGHTS).resolve() in [path.resolve() for path in results(run)]:
+        raise UserError(
+            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} are of the run in {run}, which --overwrite deletes; give another "
+            "OUTPUT_DIR"
+        )
     newest = once(lambda: open_run(run, options.resume, options.overwrite))
     checkpoint = load_checkpoint(newest) if newest is not None else None
     setup_logging(run)
@@ -81,13 +96,21 @@ def begin_training(options: Options, cfg: CfgNode, device: torch.device) -> tupl
     return run, checkpoint
 
 
-def begin_evaluation(cfg: CfgNode, device: torch.device, task: str) -> tuple[Path, str, dict | None]:
+def begin_evaluation(options: Options, cfg: CfgNode, device: torch.device, task: str) -> tuple[Path, str, dict | None]:
     """The folder for an evaluation's results, the name of the weights, and their content where they are a checkpoint
-    of this task. Raises UserError as ``find_trained_weights`` does."""
-    source, checkpoint = find_trained_weights(cfg, Path(cfg.OUTPUT_DIR), task)
-    run = Path(cfg.OUTPUT_DIR) / "evaluation"  # not among the training's own results
+    of this task.
+
+    Raises:
+        UserError: as ``find_trained_weights``; OUTPUT_DIR is a file.
+    """
+    output = Path(cfg.OUTPUT_DIR)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"OUTPUT_DIR {output} is a file; name a folder")
+    source, checkpoint = find_trained_weights(cfg, output, task, "MODEL.WEIGHTS" in options.overrides[::2])
+    run = output / "evaluation"  # not among the training's own results
     if comm.is_main_process():
         run.mkdir(parents=True, exist_ok=True)
+        (run / "weights_report.json").unlink(missing_ok=True)  # of an earlier evaluation of other weights
     comm.synchronize()
     setup_logging(run)
     announce(cfg, device)
@@ -97,6 +120,8 @@ def begin_evaluation(cfg: CfgNode, device: torch.device, task: str) -> tuple[Pat
 def train(trainer: Trainer, task: Task) -> dict:
     """Trains to the end and writes the final weights. Returns the last evaluation's figures; without an evaluation,
     and in all processes but the first, an empty dict."""
+    if comm.is_main_process():
+        forget_overwritten(trainer.run)
     if trainer.iteration:
         logger.info("going on after step %d of %d", trainer.iteration, trainer.max_iterations)
     figures = trainer.train(task, make_writers(trainer.run, trainer.max_iterations, trainer.iteration))
@@ -144,6 +169,7 @@ def finish(
     how = circumstances(cfg, model, device, iteration, seconds)
     result = {**figures, "task": task, "dataset": dataset, **how}
     write_json(run / "result.json", result)
+    shutil.rmtree(run / "predictions", ignore_errors=True)  # of an earlier evaluation, of other images perhaps
     draw()
     summary = write_summary(run)
     logger.info("pictures: %s  plots: %s  summary: %s", run / "predictions", run / "plots", summary)

@@ -54,8 +54,11 @@ def load_initial_weights(model: nn.Module, cfg: CfgNode, run: Path, allow: Seque
     return _load(model, cfg, run, allow, insert)
 
 
-def find_trained_weights(cfg: CfgNode, run: Path, task: str) -> tuple[str, dict | None]:
-    """What to evaluate: MODEL.WEIGHTS, else the run folder's final weights, else its newest checkpoint.
+def find_trained_weights(cfg: CfgNode, run: Path, task: str, asked_for: bool) -> tuple[str, dict | None]:
+    """What to evaluate: the run folder's final weights, else its newest checkpoint, else MODEL.WEIGHTS.
+
+    Args:
+        asked_for: MODEL.WEIGHTS comes first, if it names some. In a run's own config they are what it started from.
 
     Returns:
         its name, and its content where it is a checkpoint of ours for this task, else None.
@@ -63,14 +66,15 @@ def find_trained_weights(cfg: CfgNode, run: Path, task: str) -> tuple[str, dict 
     Raises:
         UserError: there is nothing.
     """
-    source = cfg.MODEL.WEIGHTS
-    if source not in ("", PRETRAINED):  # ImageNet weights alone know nothing of the task
-        return source, _our_checkpoint(source, task)
-    final = Path(run) / "model_final.pth"
-    path = final if final.exists() else newest_checkpoint(run)
-    if path is None:
+    named = cfg.MODEL.WEIGHTS not in ("", PRETRAINED)  # ImageNet weights alone know nothing of the task
+    if not (named and asked_for):
+        final = Path(run) / "model_final.pth"
+        path = final if final.exists() else newest_checkpoint(run)
+        if path is not None:
+            return str(path), load_checkpoint(path)
+    if not named:
         raise UserError(f"nothing to evaluate: {run} holds no checkpoint. Give one: MODEL.WEIGHTS FILE")
-    return str(path), load_checkpoint(path)
+    return cfg.MODEL.WEIGHTS, _our_checkpoint(cfg.MODEL.WEIGHTS, task)
 
 
 def load_trained_weights(model: nn.Module, source: str, checkpoint: dict | None, cfg: CfgNode, run: Path) -> None:

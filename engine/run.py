@@ -35,26 +35,39 @@ _OURS = (
     "broken_files.jsonl",
     "annotation_problems_*.json",
     "weights_report.json",
-    "log.txt",
+    "log.txt*",
 )
+_ASIDE = ".overwritten"  # folder in the run's for what a new run overwrites, until that has all it needs
+
+
+def check_demo_folder(run: Path, marker: str) -> None:
+    """Raises UserError where a folder holds a run, and not ``marker``, what only a demonstration leaves there."""
+    old = results(run)
+    if old and not (Path(run) / marker).exists():
+        raise UserError(
+            f"{run} already holds a run that is no demonstration's ({old[0].name}), and is left alone; name another "
+            f"folder: OUTPUT_DIR …"
+        )
 
 
 def open_run(run: Path, resume: bool, overwrite: bool) -> Path | None:
-    """Readies a run folder for training; the first process alone may call it.
+    """Readies a run folder for training; the first process alone may call it. A run that is overwritten is kept aside
+    until ``forget_overwritten``.
 
     Returns:
         the newest whole checkpoint when resuming; None to start anew.
 
     Raises:
-        UserError: the folder holds a run and neither ``resume`` nor ``overwrite`` was asked for, or its checkpoints
-            are all damaged.
+        UserError: the folder holds a run and neither ``resume`` nor ``overwrite`` was asked for, its checkpoints are
+            all damaged, or it cannot be written to.
     """
     run = Path(run)
     if run.exists() and not run.is_dir():
         raise UserError(f"OUTPUT_DIR {run} is a file; name a folder")
+    restore_overwritten(run)  # from a start that was killed
     for torn in run.glob(".*.part*"):  # what a kill in the middle of a write left behind
         torn.unlink()
-    old = [path for pattern in _OURS for path in run.glob(pattern)]
+    old = results(run)
     if resume:
         checkpoint = newest_checkpoint(run)
         if checkpoint is None and numbered_checkpoints(run):
@@ -71,12 +84,44 @@ def open_run(run: Path, resume: bool, overwrite: bool) -> Path | None:
             f"{run} already holds a run ({old[0].name}). Go on from it with --resume, begin again with --overwrite, "
             f"or give another folder: OUTPUT_DIR …"
         )
-    for path in old:
-        path.unlink()
-    for folder in ("predictions", "plots", "evaluation"):
-        shutil.rmtree(run / folder, ignore_errors=True)
-    run.mkdir(parents=True, exist_ok=True)
+    try:
+        _set_aside(run)
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR {run} cannot be written to: {error.strerror or error}") from error
     return None
+
+
+def results(run: Path) -> list[Path]:
+    """A run's files in its folder."""
+    return [path for pattern in _OURS for path in Path(run).glob(pattern)]
+
+
+def _set_aside(run: Path) -> None:
+    """Moves an old run out of a new one's way."""
+    aside = run / _ASIDE
+    run.mkdir(parents=True, exist_ok=True)
+    for path in [*results(run), *map(run.joinpath, ("config.yaml", "predictions", "plots", "evaluation"))]:
+        if path.exists():
+            aside.mkdir(exist_ok=True)
+            path.rename(aside / path.name)
+
+
+def forget_overwritten(run: Path) -> None:
+    """Deletes the run that a new one overwrites: called when the new one has all it needs to start."""
+    shutil.rmtree(Path(run) / _ASIDE, ignore_errors=True)
+
+
+def restore_overwritten(run: Path) -> None:
+    """Puts back the run that a new one was to overwrite, which did not come to start."""
+    aside = Path(run) / _ASIDE
+    if not aside.is_dir():
+        return
+    for path in aside.iterdir():
+        there = Path(run) / path.name
+        if there.is_dir():
+            shutil.rmtree(there)
+        path.replace(there)
+    aside.rmdir()
 
 
 def write_config(run: Path, cfg: CfgNode) -> None:

@@ -24,7 +24,7 @@ class Run:
     result: dict = field(default_factory=dict)
     rows: list[dict] = field(default_factory=list)  # of metrics.jsonl, see read_metrics
     pictures: list[Path] = field(default_factory=list)
-    weights: Path | None = None  # the final ones, else those of the newest checkpoint
+    weights: str | None = None  # the final ones, else those of the newest checkpoint; those that were evaluated
     annotation_problems: list[Path] = field(default_factory=list)  # the listings of what is wrong with the data
     broken_files: Path | None = None  # the listing of images that could not be read
     missing: list[str] = field(default_factory=list)
@@ -38,6 +38,11 @@ class Run:
     def figures(self) -> dict[str, dict]:
         """The evaluations in result.json, the known kinds only: {"bbox": {"AP": …}}."""
         return {kind: self.result[kind] for kind in EVALUATION_FIGURES if isinstance(self.result.get(kind), dict)}
+
+    @property
+    def is_evaluation(self) -> bool:
+        """Whether weights were evaluated here, and none trained."""
+        return isinstance(self.result.get("weights"), str)
 
     @property
     def task(self) -> str:
@@ -73,7 +78,7 @@ def read_run(folder) -> Run:
         except UserError as error:
             run.missing.append(str(error))
     run.result = _object(run, "result.json", "the figures of the evaluation at the end of a training") or {}
-    if _text(run, "metrics.jsonl", "the log that curves are drawn from") is not None:
+    if not run.is_evaluation and _text(run, "metrics.jsonl", "the log that curves are drawn from") is not None:
         run.rows = read_metrics(folder / "metrics.jsonl")
     run.annotation_problems = sorted(folder.glob("annotation_problems*.json"))
     run.broken_files = broken if (broken := folder / "broken_files.jsonl").exists() else None
@@ -82,11 +87,13 @@ def read_run(folder) -> Run:
         run.missing.append("predictions/: pictures of what the model says")
     final = folder / "model_final.pth"
     checkpoints = sorted(folder.glob("checkpoint_*.pth"))
-    if final.exists():
-        run.weights = final
+    if run.is_evaluation:
+        run.weights = run.result["weights"]
+    elif final.exists():
+        run.weights = str(final)
     else:
-        run.weights = checkpoints[-1] if checkpoints else None
-        instead = f"; the newest checkpoint is {run.weights.name}" if run.weights else ""
+        run.weights = str(checkpoints[-1]) if checkpoints else None
+        instead = f"; the newest checkpoint is {checkpoints[-1].name}" if checkpoints else ""
         run.missing.append(f"model_final.pth: the weights at the end of a training{instead}")
     return run
 

@@ -208,10 +208,11 @@ def _commands(run: Run) -> Iterator[str]:
         "detection": ("tools/train_net.py", "tools/predict.py"),
         "places365": ("tools/train_places365.py", "tools/predict_scene.py"),
     }[run.task]
-    folder, config = shlex.quote(str(run.folder)), shlex.quote(str(run.folder / "config.yaml"))
+    config = shlex.quote(str(run.folder / "config.yaml"))
+    folder = shlex.quote(str(run.folder.parent if run.is_evaluation else run.folder))
     steps = []
     if run.weights:
-        weights = shlex.quote(str(run.weights))
+        weights = shlex.quote(run.weights)
         steps = [
             (
                 "Predict on pictures, folders or videos",
@@ -222,7 +223,9 @@ def _commands(run: Run) -> Iterator[str]:
                 f"python {train} --config {config} --eval-only MODEL.WEIGHTS {weights} OUTPUT_DIR {folder}",
             ),
         ]
-    steps.append(("Go on from the newest checkpoint", f"python {train} --config {config} --resume OUTPUT_DIR {folder}"))
+    if not run.is_evaluation:
+        resume = f"python {train} --config {config} --resume OUTPUT_DIR {folder}"
+        steps.append(("Go on from the newest checkpoint", resume))
     blocks = [
         f'<div class="step"><p>{html.escape(what)}</p><pre><code>{html.escape(command)}</code></pre></div>'
         for what, command in steps

@@ -69,7 +69,9 @@ def training_facts(run: Run) -> list[tuple[str, object]]:
         ("Backbone", run.setting("MODEL.BACKBONE.ARCHITECTURE") or run.result.get("backbone")),
         ("Squeeze-and-Excitation", _se(run)),
         ("Parameters", f"{size / 1e6:.1f} million" if size else None),
-        ("Starting weights", run.setting("MODEL.WEIGHTS") or ("random" if run.config else None)),
+        ("Evaluated weights", run.weights)
+        if run.is_evaluation
+        else ("Starting weights", run.setting("MODEL.WEIGHTS") or ("random" if run.config else None)),
         ("Training data", _dataset(run, "TRAIN", "TRAIN")),
         ("Evaluation data", _dataset(run, "TEST", "VAL")),
         ("Images evaluated", run.result.get("images")),

@@ -43,6 +43,7 @@ class Task:
     Attributes:
         batches: yields this process's share of each step's batch, from the first step to make on.
         name_images: batch → the images in it, for error messages.
+        advice: what besides the engine's own settings may help where a loss is not finite, for that error message.
         split: (batch, n) → n parts of about equal size, for accumulation.
         evaluate: model in eval mode → figures as ``{"bbox": {"AP": …}}`` (empty in all processes but the first).
         describe: what else a checkpoint holds: task, classes, preprocessing, config, versions.
@@ -51,6 +52,7 @@ class Task:
 
     batches: Iterator[Any]
     name_images: Callable[[Any], str]
+    advice: str
     split: Callable[[Any, int], list]
     evaluate: Callable[[nn.Module], dict] | None
     describe: dict
@@ -235,9 +237,8 @@ class Trainer:
         found = comm.all_gather(f"({trouble}) on images {task.name_images(part)}" if trouble else "")
         raise NonFiniteLoss(
             f"step {self.iteration + 1}: the loss is not finite {'; '.join(filter(None, found))}. "
-            f"Nothing of this step was applied. Try a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_ITERS or "
-            f"SOLVER.CLIP_GRADIENTS.ENABLED True, look at these images' annotations, and go on from the last "
-            f"checkpoint with --resume"
+            f"Nothing of this step was applied. Try a lower SOLVER.BASE_LR, SOLVER.CLIP_GRADIENTS.ENABLED True or "
+            f"{task.advice}, and go on from the last checkpoint with --resume"
         )
 
     def _save(self, task: Task) -> None:

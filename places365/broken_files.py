@@ -6,10 +6,12 @@ import json
 import logging
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import UserError
 
+from .image_reading import UnreadableImage, read_rgb
 from .index import ImageIndex
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,8 @@ class BrokenFiles:
     """The broken files of a run, in ``broken_files.jsonl``: a line ``{"file": …, "error": …}`` each.
 
     All processes of a run append to the one list, and read what the others appended; a resumed run goes on with it.
-    So the whole run's distinct files count, whichever process met them, and however often it was started.
+    So the whole run's distinct files count, whichever process met them, and however often it was started; those that
+    were mended in between do not.
 
     Args:
         run: the run folder.
@@ -62,12 +65,21 @@ class BrokenFiles:
             self.names[name] = None
         self._append(new)
         if len(self.names) > self.limit:
+            self._drop_mended(index.root, keep=new)
+        if len(self.names) > self.limit:
             shown = list(self.names)[-_SHOWN:]
             raise UserError(
                 f"{len(self.names):,} of {self.size:,} training images cannot be read, and DATA.MAX_BROKEN_SHARE "
                 f"{self.max_share:g} allows {self.limit:,}. Among them: {', '.join(shown)}; all that were met so far "
                 f"are in {self.path}. Get them again, or allow more"
             )
+
+    def _drop_mended(self, root: Path, keep: Iterable[str]) -> None:
+        """Those of an earlier start that can be read by now count no more."""
+        for name in set(self.names).difference(keep):
+            with suppress(UnreadableImage):
+                read_rgb(root / name)
+                del self.names[name]
 
     def _append(self, new: dict[str, str]) -> None:
         if not new:

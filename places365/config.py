@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -147,7 +148,7 @@ def _check(cfg: CfgNode) -> None:
         (cfg.TEST.CROPS not in (1, 10), f"TEST.CROPS must be 1 or 10; got {cfg.TEST.CROPS}"),
         (not 0 <= data.MAX_BROKEN_SHARE <= 1, f"DATA.MAX_BROKEN_SHARE is a share, 0..1; got {data.MAX_BROKEN_SHARE}"),
         (
-            not 0 < min(given.SCALE) <= max(given.SCALE) <= 1 or len(given.SCALE) != 2,
+            len(given.SCALE) != 2 or not 0 < given.SCALE[0] <= given.SCALE[1] <= 1,
             f"INPUT.SCALE wants two shares of the area, the smaller first, in 0..1; got {list(given.SCALE)}",
         ),
         (
@@ -155,6 +156,14 @@ def _check(cfg: CfgNode) -> None:
             f"INPUT.RATIO wants two ratios above 0, the smaller first; got {list(given.RATIO)}",
         ),
         (given.MIXUP < 0 or given.CUTMIX < 0, "INPUT.MIXUP and INPUT.CUTMIX are alphas, 0 or more"),
+        (
+            not 0 <= given.MIX_PROBABILITY <= 1,
+            f"INPUT.MIX_PROBABILITY is a probability, 0..1; got {given.MIX_PROBABILITY}",
+        ),
+        (
+            not 0 <= solver.HEAD_LR_FACTOR < math.inf,
+            f"SOLVER.HEAD_LR_FACTOR must be 0 or more, and finite; got {solver.HEAD_LR_FACTOR}",
+        ),
         (solver.EPOCHS <= 0 and solver.MAX_ITER <= 0, "there is nothing to do: SOLVER.EPOCHS and MAX_ITER are 0"),
         (
             not 0 <= solver.LABEL_SMOOTHING < 1,

@@ -34,6 +34,7 @@ class SceneBatch:
             channels lie last.
         labels: (N,) int64, -1 where there is none.
         indices: (N,) int64, the positions in the index that were asked for.
+        chosen: (N,) int64, the positions of the images that are there: others where those asked for were replaced.
         broken: (position, message) of each image that could not be read; an image for training is replaced by
             another one, one for testing by zeros.
     """
@@ -41,6 +42,7 @@ class SceneBatch:
     images: Tensor
     labels: Tensor
     indices: Tensor
+    chosen: Tensor
     broken: list[tuple[int, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -48,14 +50,17 @@ class SceneBatch:
 
     def pin_memory(self) -> SceneBatch:
         """The same in page-locked memory, from which a GPU copies while it computes."""
-        return SceneBatch(self.images.pin_memory(), self.labels.pin_memory(), self.indices.pin_memory(), self.broken)
+        pinned = (part.pin_memory() for part in (self.images, self.labels, self.indices, self.chosen))
+        return SceneBatch(*pinned, self.broken)
 
     def split(self, parts: int) -> list[SceneBatch]:
         """``parts`` batches of about equal size, views of this one; for fewer images than parts, fewer."""
         shares = (shard(len(self), part, parts) for part in range(parts))
         cuts = [slice(share.start, share.stop) for share in shares if share]
         return [
-            SceneBatch(self.images[cut], self.labels[cut], self.indices[cut], [] if number else self.broken)
+            SceneBatch(
+                self.images[cut], self.labels[cut], self.indices[cut], self.chosen[cut], [] if number else self.broken
+            )
             for number, cut in enumerate(cuts)
         ]
 
@@ -65,6 +70,7 @@ class _Item:
     pixels: Tensor  # (S, S, 3) or (10, S, S, 3)
     label: int
     index: int
+    chosen: int  # as in _Draft
     broken: list[tuple[int, str]]
 
 
@@ -97,7 +103,7 @@ class TrainingSet(Dataset):
     def __init__(self, index: ImageIndex, cfg: CfgNode):
         self.index, self.seed, self.transform = index, cfg.SEED, TrainTransform(cfg)
         self.sizes = training_sizes(cfg)
-        self.epochs = max(cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH / len(index), 1)
+        self.epochs = max(cfg.SOLVER.MAX_ITER / -(-len(index) // cfg.SOLVER.IMS_PER_BATCH), 1)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -126,7 +132,10 @@ class TrainingSet(Dataset):
             draft.pixels = self._read(draft)
         for draft in drafts:
             draft.pixels = torch.from_numpy(self.transform.finish(draft.pixels, draft.view, draft.rng))
-        return [_Item(draft.pixels, self.index.label(draft.chosen), draft.index, draft.broken) for draft in drafts]
+        return [
+            _Item(draft.pixels, self.index.label(draft.chosen), draft.index, draft.chosen, draft.broken)
+            for draft in drafts
+        ]
 
     def _choose(self, draft: _Draft) -> None:
         """Opens the image, or the first of its replacements that can be opened, and draws what is seen of it."""
@@ -177,10 +186,9 @@ class TestSet(Dataset):
             # In full size: an evaluation's figures should not depend on how a JPEG can be decoded faster.
             pixels = torch.from_numpy(self.transform(read_rgb(self.index.path(position))))
         except UnreadableImage as error:
-            return _Item(
-                torch.zeros(self.transform.shape, dtype=torch.uint8), label, position, [(position, str(error))]
-            )
-        return _Item(pixels, label, position, [])
+            pixels = torch.zeros(self.transform.shape, dtype=torch.uint8)
+            return _Item(pixels, label, position, position, [(position, str(error))])
+        return _Item(pixels, label, position, position, [])
 
 
 def training_batches(
@@ -249,4 +257,5 @@ def _collate(items: list[_Item]) -> SceneBatch:
     images = default_collate([item.pixels for item in items]).movedim(-1, -3)
     labels = torch.tensor([item.label for item in items])
     indices = torch.tensor([item.index for item in items])
-    return SceneBatch(images, labels, indices, [entry for item in items for entry in item.broken])
+    chosen = torch.tensor([item.chosen for item in items])
+    return SceneBatch(images, labels, indices, chosen, [entry for item in items for entry in item.broken])

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.run import check_demo_folder
+
 from .config import load_config
-from .scenes import generate_scenes
+from .scenes import MARKER, generate_scenes
 from .train import Options, run_places365
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "places365_demo.yaml"
@@ -21,8 +23,12 @@ def run_demo(train_images: int, val_images: int, overrides: Sequence[str] = ()) 
 
     Returns:
         the run folder. An earlier demo in it is replaced.
+
+    Raises:
+        UserError: the folder holds another run.
     """
     run = Path(load_config(CONFIG, overrides).OUTPUT_DIR)
+    check_demo_folder(run, f"scenes/{MARKER}")
     scenes = generate_scenes(run / "scenes", train=train_images, val=val_images)
     data = ["DATA.ROOT", str(scenes.root), "DATA.CACHE", str(run / "cache")]
     run_places365(Options(config=str(CONFIG), overrides=[*data, *overrides], overwrite=True))

@@ -15,6 +15,7 @@ from engine import run as run_folder
 from engine.errors import UserError
 from engine.experiment import Options
 from engine.initial_weights import load_trained_weights
+from engine.launch import once
 from engine.trainer import Task, Trainer
 
 from detectron2.config import CfgNode
@@ -103,7 +104,8 @@ def _make_task(
 
     return Task(
         batches=batches(),
-        name_images=lambda batch: ", ".join(train_index.name(int(i)) for i in batch.indices),
+        name_images=lambda batch: ", ".join(train_index.name(int(i)) for i in batch.chosen),
+        advice="a longer SOLVER.WARMUP_EPOCHS",
         split=SceneBatch.split,
         evaluate=evaluate if val_index is not None else None,
         describe=description,
@@ -112,7 +114,7 @@ def _make_task(
 
 
 def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict:
-    run, source, checkpoint = experiment.begin_evaluation(cfg, device, "places365")
+    run, source, checkpoint = experiment.begin_evaluation(options, cfg, device, "places365")
     if not cfg.DATA.VAL:
         raise UserError("DATA.VAL is empty: name the split to evaluate on")
     index = load_index(cfg, cfg.DATA.VAL)
@@ -125,6 +127,7 @@ def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict
         run_folder.write_config(run, cfg)
     with torch.inference_mode():
         figures = evaluate_classifier(SceneClassifier(network, cfg), index, here, run)
+    figures["weights"] = source
     iteration = checkpoint["iteration"] if checkpoint is not None else None
     return _finish(run, figures, cfg, network, index, device, iteration, None)
 
@@ -157,9 +160,9 @@ def load_index(cfg: CfgNode, split: str) -> ImageIndex:
         raise UserError("DATA.ROOT is empty: give the folder with the images, DATA.ROOT FOLDER")
     found = find_split(find_root(cfg.DATA.ROOT), split, cfg.DATA.IMAGES)
     cache = Path(cfg.DATA.CACHE).expanduser() if cfg.DATA.CACHE else None
-    index = open_index(found, cache) if comm.is_main_process() else None
-    comm.synchronize()
-    index = open_index(found, cache) if index is None else index
+    built = []  # not what `once` gives: on another machine the cache may be another folder
+    once(lambda: built.append(open_index(found, cache)))
+    index = built[0] if built else open_index(found, cache)
     if not len(index):
         raise UserError(f"{index.source} has no images")
     logger.info("%s: %s, %s images, %d classes", split, index.source, f"{len(index):,}", len(index.classes))
@@ -167,12 +170,15 @@ def load_index(cfg: CfgNode, split: str) -> ImageIndex:
 
 
 def find_root(root: str) -> Path:
-    """DATA.ROOT here, or else in ``$PLACES365_DATASETS`` (``datasets`` by default)."""
+    """DATA.ROOT here, or else in ``$PLACES365_DATASETS`` (``datasets`` by default). A Python package is passed over:
+    in the repository, "places365" is this one."""
     here = Path(root).expanduser()
     elsewhere = Path(os.environ.get("PLACES365_DATASETS", "datasets")).expanduser() / root
-    if not here.exists() and not elsewhere.exists():
-        raise UserError(f"DATA.ROOT: there is no folder {here}, nor {elsewhere}")
-    return here if here.exists() else elsewhere
+    if here.exists() and not (here / "__init__.py").exists():
+        return here
+    if not elsewhere.exists():
+        raise UserError(f"DATA.ROOT: there is no folder of images {here}, nor {elsewhere}")
+    return elsewhere
 
 
 def describe(cfg: CfgNode, index: ImageIndex) -> dict:

@@ -4,6 +4,7 @@ import pytest
 from fvcore.common.config import CfgNode
 
 from engine.config import config_from_text, load_config, read_yaml
+from engine.defaults import add_engine_defaults, check_engine_settings
 from engine.errors import UserError
 
 
@@ -42,7 +43,14 @@ def test_an_unknown_key_names_the_nearest_known_one(defaults):
 
 @pytest.mark.parametrize(
     "key, value",
-    [("SOLVER.MAX_ITER", "1.5"), ("SOLVER.BASE_LR", "fast"), ("ON", "1"), ("NAME", "3"), ("SOLVER", "3")],
+    [
+        ("SOLVER.MAX_ITER", "1.5"),
+        ("SOLVER.BASE_LR", "fast"),
+        ("ON", "1"),
+        ("NAME", "1.50"),
+        ("NAME", "True"),
+        ("SOLVER", "3"),
+    ],
 )
 def test_a_changed_type_is_refused(defaults, key, value):
     with pytest.raises(UserError, match=key):
@@ -58,6 +66,57 @@ def test_everything_wrong_is_listed_at_once(defaults):
 def test_numbers_without_a_dot_and_single_values_mean_what_a_person_means(defaults, tmp_path):
     cfg = load_config(defaults, write(tmp_path, "c.yaml", "SOLVER: {BASE_LR: 1e-4, STEPS: 70}\n"))
     assert cfg.SOLVER.BASE_LR == 1e-4 and cfg.SOLVER.STEPS == (70,)
+
+
+def test_an_integer_for_a_text_is_that_text(defaults, tmp_path):
+    assert load_config(defaults, overrides=["NAME", "256"]).NAME == "256"
+    cfg = load_config(defaults, write(tmp_path, "c.yaml", "NAME: 2024\n"))
+    assert cfg.NAME == "2024" and config_from_text(defaults, cfg.dump(), "a dump") == cfg
+
+
+@pytest.fixture
+def checked():
+    """(*overrides) → what of every task's keys is checked, with these changed."""
+    cfg = add_engine_defaults(CfgNode({"SOLVER": {"IMS_PER_BATCH": 8, "BASE_LR": 0.1}}))
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupCosineLR"
+    cfg.MODEL = CfgNode({"PIXEL_MEAN": [0.0] * 3, "PIXEL_STD": [1.0] * 3, "BACKBONE": {"RECOMPUTE": False}})
+    cfg.TEST, cfg.DATALOADER = CfgNode({"IMS_PER_BATCH": 1}), CfgNode({"NUM_WORKERS": 0})
+    cfg.SEED, cfg.OUTPUT_DIR = 0, "output"
+    return lambda *overrides: check_engine_settings(load_config(cfg, None, overrides))
+
+
+@pytest.mark.parametrize(
+    "key, value, words",
+    [
+        ("SEED", "-1", "0 or more"),
+        ("DATALOADER.NUM_WORKERS", "-1", "must be 0, .* or more"),
+        ("SOLVER.IMS_PER_BATCH", "0", "at least 1"),
+        ("SOLVER.IMS_PER_BATCH", "-8", "at least 1"),
+        ("SOLVER.ACCUMULATE", "0", "must be 1, .* or more"),
+        ("SOLVER.ACCUMULATE", "-1", "must be 1, .* or more"),
+        ("TEST.IMS_PER_BATCH", "0", "at least 1"),
+        ("TEST.IMS_PER_BATCH", "-3", "at least 1"),
+        ("SOLVER.LR_SCHEDULER_NAME", "foo", "WarmupMultiStepLR or WarmupCosineLR; got 'foo'"),
+        ("SOLVER.BASE_LR", "-1", "0 or more"),
+        ("SOLVER.BASE_LR", "nan", "0 or more"),
+        ("SOLVER.BASE_LR", "inf", "finite"),
+        ("SOLVER.EMA.DECAY", "2.0", r"0\.\.1"),
+        ("SOLVER.EMA.DECAY", "-0.1", r"0\.\.1"),
+        ("MODEL.PIXEL_MEAN", "[1.0]", "three numbers"),
+        ("MODEL.PIXEL_STD", "[1.0]", "three numbers above 0"),
+        ("MODEL.PIXEL_STD", "[1.0, 0.0, 1.0]", "three numbers above 0"),
+        ("OUTPUT_DIR", "", "name the run's folder"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_key(checked, key, value, words):
+    checked()
+    with pytest.raises(UserError, match=f"^{key} .*{words}"):
+        checked(key, value)
+
+
+def test_compiling_and_recomputing_do_not_go_together(checked):
+    with pytest.raises(UserError, match="COMPILE and MODEL.BACKBONE.RECOMPUTE"):
+        checked("COMPILE", "True", "MODEL.BACKBONE.RECOMPUTE", "True")
 
 
 @pytest.mark.parametrize("tag", ["!!python/object/apply:os.system ['touch {}']", "!!python/name:os.system", "!ours 1"])

@@ -83,6 +83,7 @@ def make(tmp_path, cfg, resume=False, norm=True, data=DATA, on_batch=None):
     task = Task(
         batches=batches(),
         name_images=lambda batch: f"{len(batch)} rows",
+        advice="cleaner rows",
         split=lambda batch, parts: list(batch.chunk(parts)),
         evaluate=lambda model: {"toy": {"sum": float(sum(p.sum() for p in model.parameters()))}},
         describe={"task": "toy"},
@@ -140,9 +141,10 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm(tmp_path):
     data = DATA.clone()
     data[13] = float("nan")
     trainer, task = make(tmp_path, config(), data=data)
-    with pytest.raises(NonFiniteLoss, match=r"step \d+.*loss_a nan.*4 rows.*BASE_LR") as error:
+    with pytest.raises(NonFiniteLoss, match=r"step \d+.*loss_a nan.*4 rows.*BASE_LR.*or cleaner rows, and") as error:
         trainer.train(task, [])
     assert f"step {trainer.iteration + 1}:" in str(error.value)
+    assert "WARMUP" not in str(error.value) and "annotations" not in str(error.value)  # the task's own advice alone
     assert all(p.isfinite().all() for p in trainer.model.parameters())
 
 

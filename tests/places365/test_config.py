@@ -55,6 +55,11 @@ def test_twins_differ_in_the_architecture_alone():
         (["INPUT.TEST_SIZE", "300"], ["INPUT.TEST_SIZE 300", "INPUT.TEST_RESIZE"]),
         (["TEST.CROPS", "5"], ["TEST.CROPS"]),
         (["INPUT.SCALE", "[0.5, 0.1, 2]"], ["INPUT.SCALE"]),
+        (["INPUT.SCALE", "[]"], ["INPUT.SCALE", "two"]),
+        (["INPUT.SCALE", "[1.0, 0.08]"], ["INPUT.SCALE", "smaller first", "[1.0, 0.08]"]),
+        (["INPUT.MIX_PROBABILITY", "3.0"], ["INPUT.MIX_PROBABILITY", "0..1", "3.0"]),
+        (["SOLVER.HEAD_LR_FACTOR", "-1.0"], ["SOLVER.HEAD_LR_FACTOR", "-1.0"]),
+        (["SOLVER.IMS_PER_BATCH", "0"], ["SOLVER.IMS_PER_BATCH", "at least 1"]),
         (["SOLVER.STEP_EPOCHS", "[3]"], ["SOLVER.STEP_EPOCHS", "WarmupMultiStepLR"]),
         (["MODEL.HEAD", "old"], ["MODEL.HEAD"]),
         (["MODEL.BACKBONE.ARCHITECTURE", "resnet50", "MODEL.SE.GATE", "tanh"], ["MODEL.SE", "plain"]),
@@ -66,6 +71,17 @@ def test_what_cannot_be_meant_is_an_error(overrides, words):
         cfg_with(*overrides)
     for word in words:
         assert word in str(error.value)
+
+
+def test_the_ends_of_the_ranges_may_be_meant():
+    ends = ["SOLVER.HEAD_LR_FACTOR", "0", "INPUT.MIX_PROBABILITY", "0", "INPUT.SCALE", "[1.0, 1.0]"]
+    cfg = cfg_with(*ends, "SOLVER.BASE_LR", "0", "SOLVER.EMA.DECAY", "1", "DATALOADER.NUM_WORKERS", "0")
+    assert cfg.INPUT.SCALE == [1.0, 1.0] and cfg.SOLVER.BASE_LR == 0.0
+
+
+def test_the_images_size_is_a_text_that_may_be_written_as_a_number(tmp_path):
+    (tmp_path / "c.yaml").write_text("DATA: {IMAGES: 256}\n")
+    assert load_config(tmp_path / "c.yaml").DATA.IMAGES == cfg_with("DATA.IMAGES", "256").DATA.IMAGES == "256"
 
 
 def test_a_detectors_checkpoint_is_no_classifier():

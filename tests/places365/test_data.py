@@ -5,6 +5,7 @@ import logging
 import os
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from places365.broken_files import BrokenFiles
 from places365.config import load_config
 from places365.image_reading import open_image, read_rgb
 from places365.index import make_index
+from places365.model import build_network
+from places365.train import _make_task
 from places365.transforms import TestTransform
 
 CLASSES = ["field", "kitchen", "street"]
@@ -76,6 +79,7 @@ def same(ours, theirs):
         torch.equal(a.images, b.images)
         and torch.equal(a.labels, b.labels)
         and torch.equal(a.indices, b.indices)
+        and torch.equal(a.chosen, b.chosen)
         and a.broken == b.broken
         for a, b in zip(ours, theirs, strict=True)
     )
@@ -93,6 +97,15 @@ def test_batches_do_not_depend_on_workers_start_or_process(partly_broken):
     for batch, *parts in zip(whole, *shares, strict=True):
         assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
         assert torch.equal(torch.cat([part.indices for part in parts]), batch.indices)
+
+
+@pytest.mark.parametrize("images, batch", [(11, 4), (11, 8), (9, 8), (40, 4)])
+def test_every_crop_size_has_an_equal_share_of_the_epochs(folder, images, batch):
+    index = make_index([f"{i % 11}.jpg" for i in range(images)], [0] * images, CLASSES, folder)
+    sizes = ("INPUT.TRAIN_SIZE_START", 32, "INPUT.TRAIN_SIZE", 96, "SOLVER.IMS_PER_BATCH", batch)
+    steps = 6 * -(-images // batch)  # six epochs
+    shown = [len(b.images[0, 0]) for b in batches(index, *sizes, "SOLVER.MAX_ITER", steps)]
+    assert shown == sorted(shown) and [shown.count(side) * 3 for side in (32, 64, 96)] == [steps] * 3
 
 
 def test_another_seed_or_epoch_is_another_augmentation(index):
@@ -150,6 +163,7 @@ def test_the_label_is_that_of_the_replacement_and_the_draw_that_of_the_position(
             if np.array_equal(item.pixels.numpy(), dataset.transform(open_image(folder / f"{number}.jpg"), rng)):
                 shown.append(number)
         assert len(shown) == 1 and item.index == BROKEN[0] and item.label == partly_broken.label(shown[0])
+        assert item.chosen == shown[0]
         replacements.update(shown)
     assert len(replacements) > 1  # another one each epoch
 
@@ -167,6 +181,7 @@ def test_images_made_together_are_those_made_alone(partly_broken, held, together
     for item, expected in zip(items, alone, strict=True):
         assert torch.equal(item.pixels, expected.pixels)
         assert (item.label, item.index, item.broken) == (expected.label, expected.index, expected.broken)
+        assert item.chosen == expected.chosen
     assert [item.index for item in items if item.broken] == list(BROKEN)
 
 
@@ -196,6 +211,7 @@ def test_evaluation_reads_the_positions_in_their_order(folder, partly_broken, wo
     read = list(data.test_batches(partly_broken, range(1, 10), given))
     assert [len(batch) for batch in read] == [4, 4, 1]
     assert torch.cat([batch.indices for batch in read]).tolist() == list(range(1, 10))
+    assert all(torch.equal(batch.chosen, batch.indices) for batch in read)
     assert [position for batch in read for position, _ in batch.broken] == list(BROKEN)
     transform = TestTransform(given)
     for batch in read:
@@ -214,9 +230,22 @@ def test_a_batch_splits_into_views_of_equal_size(partly_broken):
     assert [len(part) for part in parts] == [2, 2]
     assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
     assert torch.equal(torch.cat([part.indices for part in parts]), batch.indices)
+    assert torch.equal(torch.cat([part.chosen for part in parts]), batch.chosen)
     assert parts[1].images.data_ptr() == batch.images[2:].data_ptr()
     assert [entry for part in parts for entry in part.broken] == batch.broken
     assert [len(part) for part in batch.split(3)] == [1, 1, 2] and len(batch.split(9)) == 4
+
+
+def test_an_error_names_the_images_that_were_shown_and_the_scenes_own_keys(tmp_path, partly_broken):
+    given = cfg("MODEL.BACKBONE.ARCHITECTURE", "resnet18", "DATA.MAX_BROKEN_SHARE", 1.0)
+    trainer = SimpleNamespace(model=build_network(given, 3), device=torch.device("cpu"), iteration=0)
+    task = _make_task(trainer, partly_broken, None, given, tmp_path, {})
+    batch = next(batch for batch in task.batches if batch.broken)
+    named = task.name_images(batch).split(", ")
+    assert len(named) == 4 and not {f"{position}.jpg" for position in BROKEN} & set(named)
+    for name, position in zip(named, batch.indices.tolist(), strict=True):
+        assert position in BROKEN or name == f"{position}.jpg"
+    assert "SOLVER.WARMUP_EPOCHS" in task.advice and "annotations" not in task.advice
 
 
 def broken(*positions):
@@ -241,23 +270,42 @@ def test_broken_files_are_named_once_and_survive_a_restart(tmp_path, index, capl
     assert len(BrokenFiles(tmp_path, 11, 0.5)) == 3
 
 
-def test_too_many_broken_files_stop_the_run_whichever_process_met_them(tmp_path, index):
+@pytest.fixture
+def missing(tmp_path):
+    return make_index([f"{i}.jpg" for i in range(11)], [0] * 11, CLASSES, tmp_path / "nowhere")
+
+
+def test_too_many_broken_files_stop_the_run_whichever_process_met_them(tmp_path, missing):
     first, second = BrokenFiles(tmp_path, 11, 0.3), BrokenFiles(tmp_path, 11, 0.3)  # 3 of 11
-    first.add(broken(0, 1), index)
-    second.add(broken(1, 2), index)
-    first.add(broken(2), index)
+    first.add(broken(0, 1), missing)
+    second.add(broken(1, 2), missing)
+    first.add(broken(2), missing)
     with pytest.raises(UserError, match="4 of 11 training images .*DATA.MAX_BROKEN_SHARE 0.3 allows 3") as caught:
-        first.add(broken(5), index)
+        first.add(broken(5), missing)
     assert "5.jpg" in str(caught.value) and str(first.path) in str(caught.value)
 
 
-def test_a_single_broken_file_of_a_small_set_is_let_pass(tmp_path, index):
+def test_files_that_were_mended_before_the_run_goes_on_count_no_more(tmp_path, folder, missing):
+    with pytest.raises(UserError):
+        BrokenFiles(tmp_path, 11, 0.3).add(broken(0, 1, 2, 5), missing)
+    missing.root.mkdir()
+    for number in range(3):
+        (missing.root / f"{number}.jpg").write_bytes((folder / f"{number}.jpg").read_bytes())
+    again = BrokenFiles(tmp_path, 11, 0.3)
+    again.add(broken(7), missing)
+    assert set(again.names) == {"5.jpg", "7.jpg"}
+    again.add(broken(8), missing)
+    with pytest.raises(UserError, match="4 of 11"):
+        again.add(broken(9), missing)
+
+
+def test_a_single_broken_file_of_a_small_set_is_let_pass(tmp_path, missing):
     files = BrokenFiles(tmp_path / "a", 11, 0.01)
-    files.add(broken(0), index)
+    files.add(broken(0), missing)
     with pytest.raises(UserError):
-        files.add(broken(1), index)
+        files.add(broken(1), missing)
     with pytest.raises(UserError):
-        BrokenFiles(tmp_path / "b", 11, 0.0).add(broken(0), index)
+        BrokenFiles(tmp_path / "b", 11, 0.0).add(broken(0), missing)
 
 
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"no {PHOTOS} (set SE_DATA to the data's folder)")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -80,12 +81,13 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(start, run, whole, data
 
 def test_sigterm_saves_and_says_how_to_go_on(start, data, tmp_path):
     folder = tmp_path / "stopped"
-    process = start(*train(data, folder), "SOLVER.MAX_ITER", "100000", "SOLVER.CHECKPOINT_EPOCHS", "0")
+    words = ["SOLVER.MAX_ITER", "100000", "SOLVER.CHECKPOINT_EPOCHS", "0"]
+    process = start(*train(data, folder), *words, start_new_session=True)
     deadline = time.time() + 200
     while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").read_text():
         assert process.poll() is None and time.time() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # the workers too, as torchrun and schedulers do
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 2 and "error: stopped by SIGTERM" in output and "--resume" in output
     assert "Traceback" not in output and len(list(folder.glob("checkpoint_*.pth"))) == 1
@@ -101,6 +103,40 @@ def test_two_processes_evaluate_as_one_and_ten_crops_are_a_setting(run, whole, d
     assert figures[0] == figures[1] == json.loads((whole[0] / "scene_predictions.json").read_text())
     assert len(figures[0]) == 15 == len({record["file"] for record in figures[0]})
     assert figures[2] != figures[0]
+
+
+def test_a_runs_own_config_evaluates_its_own_weights_whatever_it_started_from(run, whole, data, tmp_path):
+    folder = tmp_path / "tuned"
+    words = ["MODEL.WEIGHTS", whole[0] / "model_final.pth", "MODEL.HEAD", "keep", "SOLVER.MAX_ITER", "2"]
+    run(*train(data, folder, "TEST.EVAL_EPOCHS", "0"), *words, "SOLVER.BASE_LR", "0.5")
+    stale = folder / "evaluation" / "predictions" / "of_an_earlier_evaluation.jpg"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    run("tools/train_places365.py", "--config", folder / "config.yaml", "--eval-only")
+    ours, evaluated = (json.loads((f / "result.json").read_text()) for f in (folder, folder / "evaluation"))
+    assert evaluated["iteration"] == 2 and evaluated["weights"] == str(folder / "model_final.pth")
+    assert evaluated["places365"] == ours["places365"]
+    assert not stale.exists() and len(list(stale.parent.glob("*.jpg"))) == 8
+    page = (folder / "evaluation" / "summary.html").read_text()
+    assert f"--weights {folder}/model_final.pth" in page and f"OUTPUT_DIR {folder}<" in page and "--resume" not in page
+    assert "Not in this run" not in page
+
+
+def test_a_run_is_overwritten_only_when_the_new_one_can_start(run, whole, data, tmp_path):
+    folder = tmp_path / "kept"
+    shutil.copytree(whole[0], folder)
+    before = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for words in (
+        ["--overwrite", "MODEL.WEIGHTS", folder / "model_final.pth"],
+        ["--overwrite", "MODEL.WEIGHTS", tmp_path / "no_such.pth"],
+        ["--overwrite", "DATA.TRAIN", "no_such_split"],
+    ):
+        output = run(*train(data, folder), *words, code=2)
+        assert "Traceback" not in output
+        assert {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    run(*train(data, folder, "--overwrite"), "SOLVER.MAX_ITER", "1", "TEST.EVAL_EPOCHS", "0")
+    assert [path.name for path in folder.glob("checkpoint_*")] == ["checkpoint_0000001.pth"]
+    assert not (folder / ".overwritten").exists()
 
 
 def test_two_processes_and_accumulation_train_as_one_batch_does(run, data, tmp_path):
@@ -155,3 +191,15 @@ def test_weights_of_other_classes_are_refused_with_the_difference(run, write_sce
 def test_missing_data_is_an_error_that_says_where_it_was_looked_for(run, tmp_path):
     output = run(*train(tmp_path / "nowhere", tmp_path / "out"), code=2)
     assert "nowhere" in output and "Traceback" not in output
+
+
+def test_a_mistake_that_the_first_process_finds_ends_both_with_one_message(run, data, write_scenes, tmp_path):
+    held = tmp_path / "held"
+    held.mkdir()
+    (held / "model_final.pth").touch()
+    scenes = write_scenes(tmp_path / "scenes", {"data_256": 4}, CLASSES[:1])
+    lines = [f"/beach/{i:03}.jpg {48 if i < 3 else 365}\n" for i in range(4)]
+    (scenes / "places365_train_standard.txt").write_text("".join(lines))
+    for folder, images, words in ((held, data, "already holds a run"), (tmp_path / "out", scenes, "not in 0..364")):
+        output = run(*train(images, folder, "--num-gpus", 2), code=2)
+        assert words in output and output.count("error:") == 1 and "Traceback" not in output, output

@@ -1,0 +1,53 @@
+"""Detection configs: values out of their range are errors, and a run's advice names this room's keys."""
+
+import pytest
+import torch
+from torch import nn
+
+from detection import train
+from detection.config import load_config
+from engine.errors import UserError
+
+from detectron2.solver import build_lr_scheduler
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("SOLVER.IMS_PER_BATCH", "0"),
+        ("SOLVER.ACCUMULATE", "0"),
+        ("SOLVER.LR_SCHEDULER_NAME", "foo"),
+        ("SOLVER.BASE_LR", "-1"),
+        ("SOLVER.EMA.DECAY", "2.0"),
+        ("TEST.IMS_PER_BATCH", "0"),
+        ("DATALOADER.NUM_WORKERS", "-1"),
+        ("MODEL.PIXEL_MEAN", "[1.0]"),
+        ("MODEL.PIXEL_STD", "[1.0, 0.0, 1.0]"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_key(key, value):
+    with pytest.raises(UserError, match=f"^{key} "):
+        load_config(None, [key, value])
+
+
+@pytest.mark.parametrize("name", ["WarmupMultiStepLR", "WarmupCosineLR"])
+def test_every_schedule_that_is_let_pass_can_be_built(name):
+    cfg = load_config(None, ["SOLVER.LR_SCHEDULER_NAME", name])
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=cfg.SOLVER.BASE_LR)
+    build_lr_scheduler(cfg, optimizer)
+
+
+def test_the_advice_for_a_loss_that_is_not_finite_names_detections_keys(tiny, tmp_path, monkeypatch):
+    class Made(Exception):
+        pass
+
+    def keep(trainer, task):
+        raise Made(task)
+
+    cfg = tiny("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "OUTPUT_DIR", str(tmp_path / "run"))
+    monkeypatch.setattr(train.experiment, "train", keep)
+    with pytest.raises(Made) as made:
+        train._train(train.Options(), cfg, torch.device("cpu"))
+    task = made.value.args[0]
+    assert "SOLVER.WARMUP_ITERS" in task.advice and "annotations" in task.advice
+    assert task.name_images([{"image_id": 3, "file_name": "a.png"}]) == "3 (a.png)"
