@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from fvcore.common.config import CfgNode
 
@@ -59,6 +60,11 @@ def check_engine_settings(cfg: CfgNode) -> None:
         ),
         (not cfg.OUTPUT_DIR, "OUTPUT_DIR is empty: name the run's folder"),
     ]
+    refuse(wrong)
+
+
+def refuse(wrong: Iterable[tuple[bool, str]]) -> None:
+    """Raises UserError with the first message, of (whether it is wrong, message), whose setting is wrong."""
     for is_wrong, message in wrong:
         if is_wrong:
             raise UserError(message)

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 
 EXIT_USER_ERROR = 2
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 EXIT_INTERRUPTED = 128 + 2  # the shell's own number for a process ended by SIGINT
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 
 
 class UserError(Exception):

@@ -27,7 +27,16 @@ from .json_files import write_json
 from .launch import join_processes, leave_processes, once
 from .logs import make_writers, setup_logging
 from .memory import keep_freed_memory
-from .run import announce, circumstances, forget_overwritten, open_run, restore_overwritten, results, versions
+from .run import (
+    announce,
+    check_is_folder,
+    circumstances,
+    forget_overwritten,
+    open_run,
+    restore_overwritten,
+    results,
+    versions,
+)
 from .summary import write_summary
 from .trainer import Task, Trainer
 
@@ -104,8 +113,7 @@ def begin_evaluation(options: Options, cfg: CfgNode, device: torch.device, task:
         UserError: as ``find_trained_weights``; OUTPUT_DIR is a file.
     """
     output = Path(cfg.OUTPUT_DIR)
-    if output.exists() and not output.is_dir():
-        raise UserError(f"OUTPUT_DIR {output} is a file; name a folder")
+    check_is_folder(output)
     source, checkpoint = find_trained_weights(cfg, output, task, "MODEL.WEIGHTS" in options.overrides[::2])
     run = output / "evaluation"  # not among the training's own results
     if comm.is_main_process():

@@ -50,6 +50,12 @@ def check_demo_folder(run: Path, marker: str) -> None:
         )
 
 
+def check_is_folder(run: Path) -> None:
+    """Raises UserError where a run's folder is a file."""
+    if run.exists() and not run.is_dir():
+        raise UserError(f"OUTPUT_DIR {run} is a file; name a folder")
+
+
 def open_run(run: Path, resume: bool, overwrite: bool) -> Path | None:
     """Readies a run folder for training; the first process alone may call it. A run that is overwritten is kept aside
     until ``forget_overwritten``.
@@ -62,8 +68,7 @@ def open_run(run: Path, resume: bool, overwrite: bool) -> Path | None:
             all damaged, or it cannot be written to.
     """
     run = Path(run)
-    if run.exists() and not run.is_dir():
-        raise UserError(f"OUTPUT_DIR {run} is a file; name a folder")
+    check_is_folder(run)
     restore_overwritten(run)  # from a start that was killed
     for torn in run.glob(".*.part*"):  # what a kill in the middle of a write left behind
         torn.unlink()

@@ -9,8 +9,7 @@ from pathlib import Path
 from engine import compat
 from engine import config as engine_config
 from engine.backbone_config import add_se_defaults, check_se
-from engine.defaults import add_engine_defaults, check_engine_settings
-from engine.errors import UserError
+from engine.defaults import add_engine_defaults, check_engine_settings, refuse
 
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_defaults
@@ -174,6 +173,4 @@ def _check(cfg: CfgNode) -> None:
             f"SOLVER.STEP_EPOCHS are for SOLVER.LR_SCHEDULER_NAME WarmupMultiStepLR, not {solver.LR_SCHEDULER_NAME}",
         ),
     ]
-    for is_wrong, message in wrong:
-        if is_wrong:
-            raise UserError(message)
+    refuse(wrong)
