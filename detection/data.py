@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
-from engine.loading import without_traceback
+from engine.loading import load_batches
 from engine.sampling import TrainingBatches, derive_seed
 
 from detectron2.config import CfgNode
@@ -204,14 +204,8 @@ def training_batches(data: DetectionData, cfg: CfgNode, start: int, rank: int, w
         )
     except ValueError as error:
         raise UserError(f"SOLVER.IMS_PER_BATCH: {error}") from error
-    loader = DataLoader(
-        TrainingSet(records, cfg),
-        batch_sampler=batches,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        collate_fn=_as_list,
-        pin_memory=False,  # a list of dicts; the model moves each image itself
-    )
-    return without_traceback(loader)
+    # Not in pinned memory: a batch is a list of dicts, and the model moves each image itself.
+    return load_batches(TrainingSet(records, cfg), batches, _as_list, cfg.DATALOADER.NUM_WORKERS)
 
 
 def _as_list(items: list) -> list:
@@ -267,10 +261,5 @@ def same_size_batches(records: list[dict], largest: int) -> list[list[int]]:
 
 def test_batches(records: list[dict], cfg: CfgNode) -> Iterator[list[dict]]:
     """Batches for evaluation, of TEST.IMS_PER_BATCH images at most."""
-    loader = DataLoader(
-        TestSet(records, cfg),
-        batch_sampler=same_size_batches(records, cfg.TEST.IMS_PER_BATCH),
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        collate_fn=_as_list,
-    )
-    return without_traceback(loader)
+    batches = same_size_batches(records, cfg.TEST.IMS_PER_BATCH)
+    return load_batches(TestSet(records, cfg), batches, _as_list, cfg.DATALOADER.NUM_WORKERS)

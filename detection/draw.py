@@ -5,7 +5,7 @@ import colorsys
 import cv2
 import numpy as np
 
-from engine.lettering import SMALLEST_TEXT, checked_picture, letters, line_width, text_size, with_heading
+from engine.lettering import SMALLEST_TEXT, checked_picture, enlargement, letters, line_width, text_size, with_heading
 
 __all__ = ["class_colour", "draw_predictions", "draw_detections", "draw_comparison"]
 
@@ -80,13 +80,11 @@ def draw_comparison(image, truth, predictions, names):
     return np.concatenate([halves[0], gap, halves[1]], axis=1)
 
 
-def draw_detections(image, found, names, smallest=360):
-    """`draw_predictions` for `Detections`, on a picture enlarged so that its shorter side has at least
-    `smallest` pixels: names on a thumbnail are unreadable or hide it. image: (H, W, 3) RGB uint8; returns the
-    same, larger."""
+def draw_detections(image, found, names):
+    """`draw_predictions` for `Detections`. image: (H, W, 3) RGB uint8; returns the same, enlarged if it is small."""
     image = checked_picture(image)
-    factor = smallest / min(image.shape[:2])
-    if factor <= 1:
+    factor = enlargement(image.shape)
+    if factor == 1:
         return draw_predictions(image, found.boxes, found.classes, found.scores, names, found.masks)
     size = (
         round(image.shape[1] * factor),

@@ -48,6 +48,14 @@ def check_engine_settings(cfg: CfgNode) -> None:
             f"SOLVER.LR_SCHEDULER_NAME must be {' or '.join(_LR_SCHEDULERS)}; got {solver.LR_SCHEDULER_NAME!r}",
         ),
         (not 0 <= solver.BASE_LR < math.inf, f"SOLVER.BASE_LR must be 0 or more, and finite; got {solver.BASE_LR}"),
+        (
+            not 0 <= solver.MOMENTUM < 1 or (solver.NESTEROV and not solver.MOMENTUM),
+            f"SOLVER.MOMENTUM must be in 0..1, below 1, and above 0 with SOLVER.NESTEROV; got {solver.MOMENTUM}",
+        ),
+        *(
+            (not 0 <= solver[key] < math.inf, f"SOLVER.{key} must be 0 or more, and finite; got {solver[key]}")
+            for key in ("WEIGHT_DECAY", "WEIGHT_DECAY_NORM")
+        ),
         (not 0 <= solver.EMA.DECAY <= 1, f"SOLVER.EMA.DECAY is a share, 0..1; got {solver.EMA.DECAY}"),
         (len(mean) != 3, f"MODEL.PIXEL_MEAN wants three numbers, one for each channel; got {list(mean)}"),
         (

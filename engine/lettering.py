@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 SMALLEST_TEXT, LARGEST_TEXT = 10, 64  # pixels
+SMALLEST_SIDE = 360  # pixels; a smaller picture is enlarged, or names would be unreadable or hide it
+LARGEST_SIDE = 4096  # to which it is enlarged: a line of a few pixels would become gigabytes
 
 
 def checked_picture(image) -> np.ndarray:
@@ -16,6 +18,11 @@ def checked_picture(image) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise ValueError(f"expected a picture (H, W, 3) of uint8, got {image.shape} of {image.dtype}")
     return np.ascontiguousarray(image)
+
+
+def enlargement(shape) -> float:
+    """By what the sides of a picture of `shape` (H, W, ...) are multiplied before it is drawn on, 1 or more."""
+    return max(min(SMALLEST_SIDE / min(shape[:2]), LARGEST_SIDE / max(shape[:2])), 1.0)
 
 
 def line_width(shape) -> int:

@@ -163,6 +163,7 @@ def _check(cfg: CfgNode) -> None:
             not 0 <= solver.HEAD_LR_FACTOR < math.inf,
             f"SOLVER.HEAD_LR_FACTOR must be 0 or more, and finite; got {solver.HEAD_LR_FACTOR}",
         ),
+        (solver.MAX_ITER < 0, f"SOLVER.MAX_ITER must be 0, for SOLVER.EPOCHS to count, or more; got {solver.MAX_ITER}"),
         (solver.EPOCHS <= 0 and solver.MAX_ITER <= 0, "there is nothing to do: SOLVER.EPOCHS and MAX_ITER are 0"),
         (
             not 0 <= solver.LABEL_SMOOTHING < 1,

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
-from engine.loading import start_worker, without_traceback
+from engine.loading import load_batches
 from engine.sampling import TrainingBatches, derive_seed, shard
 
 from detectron2.config import CfgNode
@@ -219,7 +219,7 @@ def training_batches(
     except ValueError as error:
         where = "SOLVER.IMS_PER_BATCH" if len(index) else index.source
         raise UserError(f"{where}: {error}") from error
-    return without_traceback(_loader(TrainingSet(index, cfg), positions, cfg, pin_memory))
+    return _batches(TrainingSet(index, cfg), positions, cfg, pin_memory)
 
 
 def test_batches(
@@ -235,21 +235,13 @@ def test_batches(
     dataset = TestSet(index, cfg)
     size = max(cfg.TEST.IMS_PER_BATCH // cfg.TEST.CROPS, 1)
     batches = [positions[first : first + size] for first in range(0, len(positions), size)]
-    return without_traceback(_loader(dataset, batches, cfg, pin_memory))
+    return _batches(dataset, batches, cfg, pin_memory)
 
 
-def _loader(dataset: Dataset, batches, cfg: CfgNode, pin_memory: bool | None) -> DataLoader:
-    workers = cfg.DATALOADER.NUM_WORKERS
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_collate,
-        pin_memory=cfg.MODEL.DEVICE.startswith("cuda") if pin_memory is None else pin_memory,
-        worker_init_fn=start_worker,
-        # A forked worker shares the index with this process; no copy is made, nothing is sent.
-        multiprocessing_context="fork" if workers else None,
-    )
+def _batches(dataset: Dataset, positions, cfg: CfgNode, pin_memory: bool | None) -> Iterator[SceneBatch]:
+    if pin_memory is None:
+        pin_memory = cfg.MODEL.DEVICE.startswith("cuda")
+    return load_batches(dataset, positions, _collate, cfg.DATALOADER.NUM_WORKERS, pin_memory)
 
 
 def _collate(items: list[_Item]) -> SceneBatch:

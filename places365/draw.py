@@ -8,14 +8,12 @@ import cv2
 import matplotlib
 import numpy as np
 
-from engine.lettering import checked_picture, letters, with_heading
+from engine.lettering import SMALLEST_SIDE, checked_picture, enlargement, letters, with_heading
 
 from .predict import ScenePrediction
 
-SMALLEST_SIDE = 360  # pixels; a smaller picture is enlarged, or names would be wider than it
 OPACITY = 0.6  # of the map where it is strongest
 WEAKEST = 0.15  # share of the strongest activation under which nothing is shown: it is everywhere
-LARGEST_SIDE = 4096  # to which it is enlarged: a line of a few pixels would become gigabytes
 STRIP = 256  # rows at a time: a photograph of 50 megapixels would take gigabytes otherwise
 UNSEEN = 0.45  # brightness of what lies outside of the crop
 INK, PAPER, BAR = (34, 34, 40), (255, 255, 255), (196, 214, 232)
@@ -60,7 +58,7 @@ def draw_activation(image: np.ndarray, prediction: ScenePrediction) -> np.ndarra
     the same, enlarged if it is small.
     """
     image = checked_picture(image)
-    factor = max(min(SMALLEST_SIDE / min(image.shape[:2]), LARGEST_SIDE / max(image.shape[:2])), 1.0)
+    factor = enlargement(image.shape)
     if factor > 1:
         size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
         image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)

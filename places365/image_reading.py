@@ -92,7 +92,7 @@ class JpegImage:
             UnreadableImage: the data cannot be decoded; the message names the file.
         """
         upright = self._orientation == 1
-        pixels = self._decode(reduction, box.top + box.height if upright else self._header.height)
+        pixels = self._stored_pixels(reduction, box.top + box.height if upright else self._header.height)
         if pixels is None:  # a kind that only other decoders know
             return DecodedImage(read_image(self._path)).crop(box)
         if not upright:
@@ -110,7 +110,7 @@ class JpegImage:
         left = min(round(box.left / reduction), (self.width - width) // reduction) * reduction
         return Box(top, left, height, width)
 
-    def _decode(self, reduction: int, rows: int) -> np.ndarray | None:
+    def _stored_pixels(self, reduction: int, rows: int) -> np.ndarray | None:
         """RGB pixels as stored, of the whole image, or of its first ``rows`` rows at least; see ``_decode``."""
         header, rows = self._header, rows + _SPARE_ROWS * reduction
         if not header.row_by_row or rows > header.height - _ROWS_OF_BLOCKS:

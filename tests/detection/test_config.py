@@ -11,20 +11,7 @@ from engine.errors import UserError
 from detectron2.solver import build_lr_scheduler
 
 
-@pytest.mark.parametrize(
-    "key, value",
-    [
-        ("SOLVER.IMS_PER_BATCH", "0"),
-        ("SOLVER.ACCUMULATE", "0"),
-        ("SOLVER.LR_SCHEDULER_NAME", "foo"),
-        ("SOLVER.BASE_LR", "-1"),
-        ("SOLVER.EMA.DECAY", "2.0"),
-        ("TEST.IMS_PER_BATCH", "0"),
-        ("DATALOADER.NUM_WORKERS", "-1"),
-        ("MODEL.PIXEL_MEAN", "[1.0]"),
-        ("MODEL.PIXEL_STD", "[1.0, 0.0, 1.0]"),
-    ],
-)
+@pytest.mark.parametrize("key, value", [("SOLVER.IMS_PER_BATCH", "0"), ("SOLVER.MAX_ITER", "0")])
 def test_a_value_out_of_range_is_refused_by_its_key(key, value):
     with pytest.raises(UserError, match=f"^{key} "):
         load_config(None, [key, value])

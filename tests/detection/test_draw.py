@@ -124,6 +124,14 @@ def test_thumbnails_are_enlarged_with_their_boxes_and_masks():
     assert draw_detections(grey(400, 500), found.select([]), NAMES).shape == (400, 500, 3)
 
 
+@pytest.mark.parametrize("size", [(2, 1000), (1000, 2)])
+def test_a_line_is_enlarged_within_limits(size):
+    found = Detections([[0, 0, size[1], size[0]]], [0.5], [0])
+    drawn = draw_detections(grey(*size), found, NAMES)
+    assert max(drawn.shape) == 4096 and min(drawn.shape[:2]) == 8
+    assert max(draw_comparison(grey(*size), found, found, NAMES).shape) <= 2 * 4200
+
+
 def test_comparison_is_two_pictures_wide():
     truth, found = Detections([[5, 5, 50, 50]], None, [0]), Detections(np.zeros((0, 4)), [], [])
     picture = draw_comparison(grey(400, 600), truth, found, NAMES)

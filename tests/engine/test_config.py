@@ -77,7 +77,8 @@ def test_an_integer_for_a_text_is_that_text(defaults, tmp_path):
 @pytest.fixture
 def checked():
     """(*overrides) → what of every task's keys is checked, with these changed."""
-    cfg = add_engine_defaults(CfgNode({"SOLVER": {"IMS_PER_BATCH": 8, "BASE_LR": 0.1}}))
+    solver = {"IMS_PER_BATCH": 8, "BASE_LR": 0.1, "MOMENTUM": 0.9, "NESTEROV": False, "WEIGHT_DECAY": 1e-4}
+    cfg = add_engine_defaults(CfgNode({"SOLVER": {**solver, "WEIGHT_DECAY_NORM": 0.0}}))
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupCosineLR"
     cfg.MODEL = CfgNode({"PIXEL_MEAN": [0.0] * 3, "PIXEL_STD": [1.0] * 3, "BACKBONE": {"RECOMPUTE": False}})
     cfg.TEST, cfg.DATALOADER = CfgNode({"IMS_PER_BATCH": 1}), CfgNode({"NUM_WORKERS": 0})
@@ -100,6 +101,10 @@ def checked():
         ("SOLVER.BASE_LR", "-1", "0 or more"),
         ("SOLVER.BASE_LR", "nan", "0 or more"),
         ("SOLVER.BASE_LR", "inf", "finite"),
+        ("SOLVER.MOMENTUM", "-0.1", r"0\.\.1"),
+        ("SOLVER.MOMENTUM", "1.0", "below 1"),
+        ("SOLVER.WEIGHT_DECAY", "-1e-4", "0 or more"),
+        ("SOLVER.WEIGHT_DECAY_NORM", "inf", "finite"),
         ("SOLVER.EMA.DECAY", "2.0", r"0\.\.1"),
         ("SOLVER.EMA.DECAY", "-0.1", r"0\.\.1"),
         ("MODEL.PIXEL_MEAN", "[1.0]", "three numbers"),
@@ -112,6 +117,12 @@ def test_a_value_out_of_range_is_refused_by_its_key(checked, key, value, words):
     checked()
     with pytest.raises(UserError, match=f"^{key} .*{words}"):
         checked(key, value)
+
+
+def test_nesterov_needs_momentum(checked):
+    checked("SOLVER.NESTEROV", "True")
+    with pytest.raises(UserError, match="^SOLVER.MOMENTUM .*NESTEROV"):
+        checked("SOLVER.NESTEROV", "True", "SOLVER.MOMENTUM", "0.0")
 
 
 def test_compiling_and_recomputing_do_not_go_together(checked):

@@ -59,6 +59,7 @@ def test_twins_differ_in_the_architecture_alone():
         (["INPUT.SCALE", "[1.0, 0.08]"], ["INPUT.SCALE", "smaller first", "[1.0, 0.08]"]),
         (["INPUT.MIX_PROBABILITY", "3.0"], ["INPUT.MIX_PROBABILITY", "0..1", "3.0"]),
         (["SOLVER.HEAD_LR_FACTOR", "-1.0"], ["SOLVER.HEAD_LR_FACTOR", "-1.0"]),
+        (["SOLVER.MAX_ITER", "-1"], ["SOLVER.MAX_ITER", "-1"]),
         (["SOLVER.IMS_PER_BATCH", "0"], ["SOLVER.IMS_PER_BATCH", "at least 1"]),
         (["SOLVER.STEP_EPOCHS", "[3]"], ["SOLVER.STEP_EPOCHS", "WarmupMultiStepLR"]),
         (["MODEL.HEAD", "old"], ["MODEL.HEAD"]),

@@ -108,12 +108,13 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(start, run, whole, data
 
 def test_sigterm_saves_and_says_how_to_go_on(start, data, tmp_path):
     folder = tmp_path / "stopped"
-    process = start(*train(data, folder), "SOLVER.MAX_ITER", "100000", "SOLVER.CHECKPOINT_PERIOD", "0")
+    words = ["SOLVER.MAX_ITER", "100000", "SOLVER.CHECKPOINT_PERIOD", "0", "DATALOADER.NUM_WORKERS", "1"]
+    process = start(*train(data, folder), *words, start_new_session=True)
     deadline = time.time() + 200
     while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").read_text():
         assert process.poll() is None and time.time() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # the workers too, as torchrun and schedulers do
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 2 and "error: stopped by SIGTERM" in output and "--resume" in output
     assert "Traceback" not in output
