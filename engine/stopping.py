@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import UserError
+
+_ONE_REQUEST = 2  # seconds: a scheduler signals every process, and torchrun passes the signal on besides
 
 
 class Stopped(UserError):
@@ -25,13 +28,15 @@ class Stopped(UserError):
 class StopRequest:
     """Notes SIGTERM and SIGINT while its block runs, so that the loop can end between two steps.
 
-    A second signal ends the process at once, as it would have without this class.
+    Signals within two seconds of the first are the same request; a later one ends the process at once, as it would
+    have without this class.
     """
 
     def __init__(self):
         self.signal_name: str | None = None
         self._make_error: Callable[[str], Exception] | None = None
         self._previous: dict = {}
+        self._requested_at = 0.0
         self._process = os.getpid()
 
     @property
@@ -51,8 +56,12 @@ class StopRequest:
     def _handle(self, number, _frame) -> None:
         if os.getpid() != self._process:  # a worker process forked while the block ran: its parent stops it
             return
-        self.signal_name = signal.Signals(number).name
-        self.__exit__()
+        if self.requested:
+            if time.monotonic() - self._requested_at > _ONE_REQUEST:
+                self.__exit__()
+                signal.raise_signal(number)
+            return
+        self.signal_name, self._requested_at = signal.Signals(number).name, time.monotonic()
         if self._make_error is not None:
             raise self._make_error(self.signal_name)
 

@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from engine import compat  # noqa: F401
+from engine import (
+    compat,  # noqa: F401
+    stopping,
+)
 from engine.checkpoint import load_checkpoint, newest_checkpoint
 from engine.config import load_config
 from engine.defaults import add_engine_defaults
@@ -158,6 +161,25 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, number):
     content = load_checkpoint(newest_checkpoint(tmp_path))
     assert content["iteration"] == 7
     assert_equal(content["model"], weights(trainer))
+
+
+def test_a_signal_that_is_passed_on_twice_is_one_request(tmp_path):
+    def signal_thrice(step):
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT) if step == 6 else ():
+            signal.raise_signal(number)
+
+    trainer, task = make(tmp_path, config(), on_batch=signal_thrice)
+    with pytest.raises(Stopped, match="stopped by SIGTERM after step 7"):
+        trainer.train(task, [])
+    assert load_checkpoint(newest_checkpoint(tmp_path))["iteration"] == 7
+
+
+def test_a_later_signal_ends_the_run_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(stopping, "_ONE_REQUEST", -1)
+    trainer, task = make(tmp_path, config(), on_batch=lambda step: signal.raise_signal(signal.SIGINT))
+    task.losses = lambda *_: signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(task, [])
 
 
 def test_a_signal_during_an_evaluation_does_not_wait_for_its_end(tmp_path):
