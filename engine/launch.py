@@ -90,6 +90,9 @@ def join_processes(device: torch.device) -> torch.device:
 def leave_processes() -> None:
     """The opposite of ``join_processes``."""
     if dist.is_initialized():
+        # Detectron2 keeps the group for its own use. Its threads would live on into the interpreter's end, where one of
+        # them, with a tensor to free, now and then aborts the process, after all is done.
+        comm._get_global_gloo_group.cache_clear()
         dist.destroy_process_group()
 
 

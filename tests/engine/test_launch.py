@@ -1,11 +1,17 @@
 """What several processes do together."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
-from engine.launch import once
+from engine.launch import leave_processes, once
+
+from detectron2.utils import comm
 
 
 def test_one_process_gets_what_the_function_gives_and_raises():
@@ -35,7 +41,7 @@ def _process(rank, folder):
         results.append(str(error))
     results.append(once(lambda: None))  # the processes are still in step
     (folder / f"results_{rank}").write_text(repr(results))
-    dist.destroy_process_group()
+    leave_processes()
 
 
 def test_a_mistake_in_the_first_process_is_raised_in_all(tmp_path):
@@ -46,3 +52,18 @@ def test_a_mistake_in_the_first_process_is_raised_in_all(tmp_path):
         "called_0",
         "wrong_0",
     ]
+
+
+def _threads():
+    return [Path(f"/proc/self/task/{task}/comm").read_text().strip() for task in os.listdir("/proc/self/task")]
+
+
+def _gather_and_leave(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    assert comm.all_gather(rank) == [0, 1] and any("gloo" in name for name in _threads())
+    leave_processes()
+    assert not any("gloo" in name for name in _threads())
+
+
+def test_no_thread_of_the_processes_outlives_them(tmp_path):
+    mp.spawn(_gather_and_leave, (tmp_path,), nprocs=2)  # raises what a process does

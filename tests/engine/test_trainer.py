@@ -176,10 +176,14 @@ def test_a_signal_that_is_passed_on_twice_is_one_request(tmp_path):
 
 def test_a_later_signal_ends_the_run_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(stopping, "_ONE_REQUEST", -1)
-    trainer, task = make(tmp_path, config(), on_batch=lambda step: signal.raise_signal(signal.SIGINT))
-    task.losses = lambda *_: signal.raise_signal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train(task, [])
+    trainer, task = make(tmp_path, config(), on_batch=lambda step: signal.raise_signal(signal.SIGTERM))
+    task.losses = lambda *_: signal.raise_signal(signal.SIGTERM)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line does
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(task, [])
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_signal_during_an_evaluation_does_not_wait_for_its_end(tmp_path):

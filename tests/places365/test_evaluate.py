@@ -18,6 +18,7 @@ from torch import nn
 
 import places365.evaluate as module
 from engine.errors import UserError
+from engine.launch import leave_processes
 from places365.config import get_cfg
 from places365.evaluate import evaluate_classifier, format_table, scene_probabilities
 from places365.index import make_index
@@ -241,7 +242,7 @@ def work(rank, processes, folder):
     except UserError as error:
         outcome["trouble"] = str(error)
     (folder / f"{rank}.json").write_text(json.dumps(outcome))
-    torch.distributed.destroy_process_group()
+    leave_processes()
 
 
 if __name__ == "__main__":
