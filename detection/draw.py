@@ -5,7 +5,7 @@ import colorsys
 import cv2
 import numpy as np
 
-from engine.lettering import SMALLEST_TEXT, checked_picture, enlargement, letters, line_width, text_size, with_heading
+from engine.lettering import SMALLEST_TEXT, checked_picture, enlarged, letters, line_width, text_size, with_heading
 
 __all__ = ["class_colour", "draw_predictions", "draw_detections", "draw_comparison"]
 
@@ -82,20 +82,11 @@ def draw_comparison(image, truth, predictions, names):
 
 def draw_detections(image, found, names):
     """`draw_predictions` for `Detections`. image: (H, W, 3) RGB uint8; returns the same, enlarged if it is small."""
-    image = checked_picture(image)
-    factor = enlargement(image.shape)
-    if factor == 1:
-        return draw_predictions(image, found.boxes, found.classes, found.scores, names, found.masks)
-    size = (
-        round(image.shape[1] * factor),
-        round(image.shape[0] * factor),
-    )  # (width, height), as OpenCV wants it
-    masks = (
-        None
-        if found.masks is None
-        else [cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0 for mask in found.masks]
-    )
-    image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+    image, factor = enlarged(image)
+    masks = found.masks
+    if masks is not None and factor > 1:
+        size = image.shape[1::-1]  # (width, height), as OpenCV wants it
+        masks = [cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0 for mask in masks]
     return draw_predictions(image, found.boxes * factor, found.classes, found.scores, names, masks)
 
 

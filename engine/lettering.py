@@ -3,6 +3,7 @@
 import functools
 from pathlib import Path
 
+import cv2
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -20,9 +21,16 @@ def checked_picture(image) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def enlargement(shape) -> float:
-    """By what the sides of a picture of `shape` (H, W, ...) are multiplied before it is drawn on, 1 or more."""
-    return max(min(SMALLEST_SIDE / min(shape[:2]), LARGEST_SIDE / max(shape[:2])), 1.0)
+def enlarged(image) -> tuple[np.ndarray, float]:
+    """A picture, (H, W, 3) RGB uint8, in the size in which it is drawn on, and by what its sides were multiplied, 1 or
+    more. Raises ValueError as `checked_picture`."""
+    image = checked_picture(image)
+    height, width = image.shape[:2]
+    factor = max(min(SMALLEST_SIDE / min(height, width), LARGEST_SIDE / max(height, width)), 1.0)
+    if factor > 1:
+        size = (round(width * factor), round(height * factor))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+    return image, factor
 
 
 def line_width(shape) -> int:

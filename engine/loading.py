@@ -18,6 +18,10 @@ from .errors import UserError
 
 T = TypeVar("T")
 
+# Memory that worker processes share: 1 from when this process exits, which is when it ends them by SIGTERM.
+_exiting = mmap.mmap(-1, 1)
+atexit.register(_exiting.__setitem__, 0, 1)
+
 
 def load_batches(
     dataset: Dataset, batches: Iterable, collate: Callable[[list], T], workers: int, pin_memory: bool = False
@@ -80,8 +84,3 @@ def _start_worker(worker: int) -> None:
 def _end_at_exit(_number, _frame) -> None:
     if _exiting[0]:
         os._exit(0)
-
-
-# Memory that worker processes share: 1 from when this process exits, which is when it ends them by SIGTERM.
-_exiting = mmap.mmap(-1, 1)
-atexit.register(_exiting.__setitem__, 0, 1)

@@ -95,11 +95,12 @@ def read_image(path) -> np.ndarray:
 def write_image(path, image) -> Path:
     """Write (H, W, 3) RGB uint8 as the format that the suffix of `path` names (`WRITABLE_SUFFIXES`),
     atomically. A JPEG has at most 65,500 pixels a side; a larger picture is shrunk to them."""
-    if Path(path).suffix.lower() in (".jpg", ".jpeg") and max(image.shape[:2]) > LARGEST_JPEG:
+    is_jpeg = Path(path).suffix.lower() in (".jpg", ".jpeg")
+    if is_jpeg and max(image.shape[:2]) > LARGEST_JPEG:
         factor = LARGEST_JPEG / max(image.shape[:2])
         sides = (max(int(side * factor), 1) for side in image.shape[1::-1])
         image = cv2.resize(image, tuple(sides), interpolation=cv2.INTER_AREA)
-    options = {"quality": 92} if Path(path).suffix.lower() in (".jpg", ".jpeg") else {}
+    options = {"quality": 92} if is_jpeg else {}
     with atomic_path(path) as temporary:
         Image.fromarray(image).save(temporary, **options)
     return Path(path)

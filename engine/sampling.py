@@ -15,6 +15,11 @@ def derive_seed(*position: int | str) -> int:
     return int.from_bytes(digest, "little")
 
 
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """How many batches, of all processes together, an epoch of so many images takes: the last one is filled up."""
+    return -(-images // batch_size)
+
+
 class TrainingBatches(Sampler[list[tuple[int, int]]]):
     """The batches from one position of a training run to its end, for one process.
 
@@ -59,7 +64,7 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
         self.size, self.batch_size, self.seed, self.start, self.end = size, batch_size, seed, start, end
         self.rank, self.share = rank, batch_size // world_size
         self.groups = None if groups is None else np.asarray(groups)
-        self.batches_per_epoch = -(-size // batch_size)
+        self.batches_per_epoch = steps_per_epoch(size, batch_size)
 
     def __len__(self) -> int:
         return max(self.end - self.start, 0)

@@ -10,6 +10,7 @@ from engine import compat
 from engine import config as engine_config
 from engine.backbone_config import add_se_defaults, check_se
 from engine.defaults import add_engine_defaults, check_engine_settings, refuse
+from engine.sampling import steps_per_epoch
 
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_defaults
@@ -106,11 +107,11 @@ def in_steps(cfg: CfgNode, images: int) -> CfgNode:
     """The config with what is given in epochs in steps, as the training loop and Detectron2's schedules want it.
 
     Args:
-        images: in the training set. An epoch is ``ceil(images / SOLVER.IMS_PER_BATCH)`` steps.
+        images: in the training set. An epoch is ``steps_per_epoch`` of them and SOLVER.IMS_PER_BATCH.
     """
     cfg = cfg.clone()
     cfg.defrost()
-    epoch = -(-images // cfg.SOLVER.IMS_PER_BATCH)
+    epoch = steps_per_epoch(images, cfg.SOLVER.IMS_PER_BATCH)
 
     def steps(epochs: float) -> int:
         return max(round(epochs * epoch), 1) if epochs > 0 else 0

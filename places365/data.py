@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, default_collate
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.loading import load_batches
-from engine.sampling import TrainingBatches, derive_seed, shard
+from engine.sampling import TrainingBatches, derive_seed, shard, steps_per_epoch
 
 from detectron2.config import CfgNode
 
@@ -103,7 +103,7 @@ class TrainingSet(Dataset):
     def __init__(self, index: ImageIndex, cfg: CfgNode):
         self.index, self.seed, self.transform = index, cfg.SEED, TrainTransform(cfg)
         self.sizes = training_sizes(cfg)
-        self.epochs = max(cfg.SOLVER.MAX_ITER / -(-len(index) // cfg.SOLVER.IMS_PER_BATCH), 1)
+        self.epochs = max(cfg.SOLVER.MAX_ITER / steps_per_epoch(len(index), cfg.SOLVER.IMS_PER_BATCH), 1)
 
     def __len__(self) -> int:
         return len(self.index)

@@ -8,7 +8,7 @@ import cv2
 import matplotlib
 import numpy as np
 
-from engine.lettering import SMALLEST_SIDE, checked_picture, enlargement, letters, with_heading
+from engine.lettering import SMALLEST_SIDE, enlarged, letters, with_heading
 
 from .predict import ScenePrediction
 
@@ -57,11 +57,7 @@ def draw_activation(image: np.ndarray, prediction: ScenePrediction) -> np.ndarra
     colour in every picture, so maps of two pictures do not compare in strength. image: (H, W, 3) RGB uint8; returns
     the same, enlarged if it is small.
     """
-    image = checked_picture(image)
-    factor = enlargement(image.shape)
-    if factor > 1:
-        size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+    image, factor = enlarged(image)
     activation = prediction.activation(*image.shape[:2], scale=factor)
     strongest, colours = max(float(prediction.cam.max()), 1e-12), _inferno()
     drawn = np.empty_like(image)

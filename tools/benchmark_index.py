@@ -98,11 +98,12 @@ def step(root, cache):
 
 def sampling(images):
     """Takes the last batch of an epoch and the first of the next, in a process of its own, and tells what it took."""
-    from engine.sampling import TrainingBatches  # here: it imports torch, which is not to count for the index
+    # Here, as it imports torch, which is not to count for the index.
+    from engine.sampling import TrainingBatches, steps_per_epoch
 
     Path("/proc/self/clear_refs").write_text("5")  # the peak is that from here on
     before = memory()["rss"]
-    epoch = -(-images // BATCH)
+    epoch = steps_per_epoch(images, BATCH)
     batches = iter(TrainingBatches(images, BATCH, seed=0, start=epoch - 1, end=epoch + 1))
     taken = {"images": images, "batch": BATCH, "rss_before_mib": round(before / MIB, 1)}
     for name in ("first_epoch", "next_epoch"):
