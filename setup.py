@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 README = ROOT / "README.md"
+ROOMS = ("se_backbones", "engine", "synthetic", "classification", "places365", "detection")
 
 # Ranges, not pins, so that pip leaves alone what an environment already has; the tested versions are in
 # constraints.txt.
@@ -80,11 +81,7 @@ setup(
         "Topic :: Scientific/Engineering :: Image Recognition",
     ],
     python_requires=">=3.10",
-    packages=find_packages(
-        include=[
-            pattern for room in ("se_backbones", "engine", "detection", "places365") for pattern in (room, f"{room}.*")
-        ]
-    ),
+    packages=find_packages(include=[*ROOMS, *(f"{room}.*" for room in ROOMS)]),
     package_data={"places365": ["categories365.txt"]},
     install_requires=[TORCH],
     extras_require=EXTRAS,

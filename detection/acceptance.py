@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from detection.config import load_config
+from detection.data import locate
+from detection.evaluate import RESULTS_FILE
+from detection.train import Options, run_detection
 from engine.json_files import read_json, write_json
-from engine.metrics import read_metrics, series
-
-from .config import load_config
-from .data import locate
-from .evaluate import RESULTS_FILE
-from .train import Options, run_detection
+from engine.report.metrics import read_metrics, series
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "coco_mini_se_r18.yaml"
 

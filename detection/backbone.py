@@ -19,7 +19,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.backbone_config import se_config
+from engine.config.se import se_config
 from engine.errors import UserError
 from se_backbones import ResNet, create_backbone
 

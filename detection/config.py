@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine import compat
-from engine import config as engine_config
-from engine.backbone_config import add_se_defaults, check_se
-from engine.defaults import add_engine_defaults, check_engine_settings
+from engine.config import dialect as engine_config
+from engine.config.defaults import add_engine_defaults, check_engine_settings
+from engine.config.se import add_se_defaults, check_se
 from engine.errors import UserError
 
 from detectron2.config import CfgNode
@@ -43,7 +43,7 @@ def get_cfg() -> CfgNode:
 
 
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> CfgNode:
-    """A config file on the defaults, with ``KEY VALUE`` overrides. Raises as ``engine.config.load_config``."""
+    """A config file on the defaults, with ``KEY VALUE`` overrides. Raises as ``engine.config.dialect.load_config``."""
     cfg = engine_config.load_config(get_cfg(), path, overrides, compat.UPSTREAM_ONLY_KEYS)
     _check(cfg)
     return cfg

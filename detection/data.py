@@ -13,18 +13,17 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from detection.annotations.check import class_list
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
-from engine.loading import load_batches
-from engine.sampling import TrainingBatches, derive_seed
+from engine.train.loading import load_batches
+from engine.train.sampling import TrainingBatches, derive_seed
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data import detection_utils as d2_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
-
-from .annotations import class_list
 
 
 @dataclass

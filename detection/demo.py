@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.run import check_demo_folder
-
-from .config import load_config
-from .shapes import MARKER, generate_shapes
-from .train import Options, run_detection
+from detection.config import load_config
+from detection.train import Options, run_detection
+from engine.run.folder import check_demo_folder
+from synthetic.shapes import MARKER, generate_shapes
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"
 

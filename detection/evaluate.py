@@ -10,17 +10,16 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from detection.coco_ap.average_precision import evaluate_coco, format_table
+from detection.data import DetectionData, test_batches
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.json_files import write_json
-from engine.launch import raising_everywhere, shows_progress
-from engine.sampling import shard
+from engine.train.launch import raising_everywhere, shows_progress
+from engine.train.sampling import shard
 
 from detectron2.config import CfgNode
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
-
-from .coco_ap import evaluate_coco, format_table
-from .data import DetectionData, test_batches
 
 logger = logging.getLogger(__name__)
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from engine import initial_weights
+from engine.run import initial_weights
 from se_backbones.weights import detection_head_patterns
 
 
 def load_initial_weights(model: nn.Module, cfg: CfgNode, run: Path) -> None:
     """Loads MODEL.WEIGHTS, a classifier's or a detector's, for a training to start from.
 
-    As ``engine.initial_weights.load_initial_weights``; the detector's heads may be missing from a backbone's or a
+    As ``engine.run.initial_weights.load_initial_weights``; the detector's heads may be missing from a backbone's or a
     classifier's file, and a classifier may be left over.
     """
     initial_weights.load_initial_weights(model, cfg, run, detection_head_patterns())

@@ -10,20 +10,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from detection.backbone import SEBackbone
+from detection.config import config_from_checkpoint, load_config
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.checkpoint import load_checkpoint
-from engine.config import load_config as merge_config
+from engine.config.dialect import load_config as merge_config
 from engine.device import choose_device
 from engine.errors import UserError
-from engine.initial_weights import restore_weights
+from engine.run.initial_weights import restore_weights
+from engine.train.checkpoint import load_checkpoint
 
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, build_model
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
-
-from .backbone import SEBackbone
-from .config import config_from_checkpoint, load_config
 
 
 def build_detector(cfg: CfgNode) -> nn.Module:

@@ -11,26 +11,26 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from engine import compat, experiment  # noqa: F401  (compat before detectron2)
-from engine import run as run_folder
+from detection.annotations.check import check_annotations, drop_bad_records
+from detection.config import config_from_checkpoint, load_config
+from detection.data import DetectionData, locate, make_data, training_batches
+from detection.evaluate import evaluate_detector
+from detection.initial_weights import load_initial_weights
+from detection.model import build_detector, with_classes
+from detection.predict.pictures import write_pictures
+from engine import compat  # noqa: F401  (compat before detectron2)
 from engine.errors import UserError
-from engine.initial_weights import load_trained_weights
 from engine.json_files import read_json
-from engine.launch import once
-from engine.sampling import shard
-from engine.trainer import Task, Trainer
+from engine.run import experiment
+from engine.run import folder as run_folder
+from engine.run.initial_weights import load_trained_weights
+from engine.train.launch import once
+from engine.train.sampling import shard
+from engine.train.trainer import Task, Trainer
 
 from detectron2.config import CfgNode
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
-
-from .annotations import check_annotations, drop_bad_records
-from .config import config_from_checkpoint, load_config
-from .data import DetectionData, locate, make_data, training_batches
-from .evaluate import evaluate_detector
-from .initial_weights import load_initial_weights
-from .model import build_detector, with_classes
-from .pictures import write_pictures
 
 logger = logging.getLogger(__name__)
 

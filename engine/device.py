@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from .errors import UserError
+from engine.errors import UserError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 

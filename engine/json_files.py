@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
-from .files import write_atomically
+from engine.errors import UserError
+from engine.files import write_atomically
 
 
 def read_json(path: str | os.PathLike, what: str = "JSON file") -> Any:

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from classification.index.class_folders import is_image_name, walk_images
+from classification.index.index import ImageIndex, open_index
 from engine.errors import UserError
-
-from .class_folders import is_image_name, walk_images
-from .index import ImageIndex, open_index
-from .layout import Split, SplitNotFound, find_split
+from places365.layout import Split, SplitNotFound, find_split
 
 _CLASSES_SHOWN = 5
 _FILES_SHOWN = 5
@@ -229,7 +228,7 @@ def _look(index: ImageIndex, folder: str, members: np.ndarray, state: np.ndarray
 
 def _decode(path: Path) -> str | None:
     """Why a file cannot be read as an image; None where it can."""
-    from .image_reading import UnreadableImage, read_rgb
+    from classification.images.reading import UnreadableImage, read_rgb
 
     try:
         read_rgb(path, None)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.run import check_demo_folder
-
-from .config import load_config
-from .scenes import MARKER, generate_scenes
-from .train import Options, run_places365
+from classification.config import load_config
+from engine.run.folder import check_demo_folder
+from places365.train import Options, run_places365
+from synthetic.scenes import MARKER, generate_scenes
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "places365_demo.yaml"
 

@@ -6,11 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from classification.index.class_folders import class_key, find_class_folders, subfolders
 from engine.errors import UserError
-
-from .categories import PLACES365, places365_classes
-from .class_folders import class_key, find_class_folders, subfolders
-from .official_list import has_labels, sample_entries
+from places365.categories import PLACES365, places365_classes
+from places365.official_list import has_labels, sample_entries
 
 SPLITS = ("train", "train-standard", "train-challenge", "val", "test")
 IMAGES = ("auto", "256", "large")

@@ -9,8 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from engine.errors import UserError
-
-from .categories import PLACES365, class_index
+from places365.categories import PLACES365, class_index
 
 _CHUNK = 1 << 22  # bytes read at once
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from .categories import PLACES365, class_index
+from places365.categories import PLACES365, class_index
 
 VAL_IMAGES, VAL_IMAGES_A_CLASS = 36_500, 100
 

@@ -10,28 +10,28 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from engine import compat, experiment  # noqa: F401  (compat before detectron2)
-from engine import run as run_folder
+from classification.config import config_from_checkpoint, in_steps, load_config
+from classification.evaluation.evaluate import evaluate_classifier
+from classification.evaluation.pictures import write_pictures
+from classification.images.batches import SceneBatch, training_batches
+from classification.images.broken_files import BrokenFiles
+from classification.index.index import ImageIndex, open_index
+from classification.initial_weights import load_initial_weights
+from classification.loss import SceneLoss
+from classification.model import SceneClassifier, build_network
+from engine import compat  # noqa: F401  (compat before detectron2)
 from engine.errors import UserError
-from engine.experiment import Options
-from engine.initial_weights import load_trained_weights
-from engine.launch import once
-from engine.trainer import Task, Trainer
+from engine.run import experiment
+from engine.run import folder as run_folder
+from engine.run.experiment import Options
+from engine.run.initial_weights import load_trained_weights
+from engine.train.launch import once
+from engine.train.trainer import Task, Trainer
+from places365.layout import find_split
 
 from detectron2.config import CfgNode
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
-
-from .broken_files import BrokenFiles
-from .config import config_from_checkpoint, in_steps, load_config
-from .data import SceneBatch, training_batches
-from .evaluate import evaluate_classifier
-from .index import ImageIndex, open_index
-from .initial_weights import load_initial_weights
-from .layout import find_split
-from .loss import SceneLoss
-from .model import SceneClassifier, build_network
-from .pictures import write_pictures
 
 logger = logging.getLogger(__name__)
 

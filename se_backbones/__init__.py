@@ -1,11 +1,11 @@
 """Squeeze-and-Excitation backbones. Needs torch alone."""
 
-from .architectures import ARCHITECTURES, Architecture, find_architecture
-from .fold import FoldReport, fold_constant_gates
-from .insert import insert_se
-from .norm import FrozenBatchNorm2d
-from .resnet import FEATURES, FeatureInfo, ResNet, create_backbone, list_backbones
-from .se import SEConfig, SEGate
+from se_backbones.families.resnet.network import FEATURES, FeatureInfo, ResNet, create_backbone, list_backbones
+from se_backbones.families.resnet.table import ARCHITECTURES, Architecture, find_architecture
+from se_backbones.layers.norm import FrozenBatchNorm2d
+from se_backbones.se import SEConfig, SEGate
+from se_backbones.surgery.fold import FoldReport, fold_constant_gates
+from se_backbones.surgery.insert import insert_se
 
 __all__ = [
     "ARCHITECTURES",

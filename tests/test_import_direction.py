@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("se_backbones", "engine", "detection", "places365", "tools", "tests")
+ROOMS = ("se_backbones", "engine", "synthetic", "classification", "places365", "detection", "tools", "tests")
 
 # What each room may import of ours, besides itself.
 MAY_IMPORT = {
     "se_backbones": set(),
     "engine": {"se_backbones"},
-    "detection": {"se_backbones", "engine"},
-    "places365": {"se_backbones", "engine"},
-    "tools": {"se_backbones", "engine", "detection", "places365"},
+    "synthetic": {"engine"},
+    "classification": {"se_backbones", "engine", "places365"},
+    "places365": {"se_backbones", "engine", "classification", "synthetic"},
+    "detection": {"se_backbones", "engine", "synthetic"},
+    "tools": {"se_backbones", "engine", "synthetic", "classification", "places365", "detection"},
 }
 
 # The networks need torch alone. Finding and reading published weights may need these, inside functions.

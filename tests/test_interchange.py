@@ -6,20 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from classification.config import load_config as load_scene_config
+from classification.initial_weights import load_initial_weights as start_classifier
+from classification.model import build_network, load_classifier
 from detection.config import load_config as load_detection_config
 from detection.initial_weights import load_initial_weights as start_detector
 from detection.model import build_detector, load_detector, with_classes
-from detection.shapes import generate_shapes
 from detection.train import Options as DetectionOptions
 from detection.train import run_detection
-from engine.checkpoint import save_checkpoint
 from engine.errors import UserError
-from engine.experiment import description
-from places365.config import load_config as load_scene_config
-from places365.initial_weights import load_initial_weights as start_classifier
-from places365.model import build_network, load_classifier
+from engine.run.experiment import description
+from engine.train.checkpoint import save_checkpoint
 from places365.train import Options as SceneOptions
 from places365.train import run_places365
+from synthetic.shapes import generate_shapes
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SCENES = [

@@ -16,20 +16,20 @@ import pytest
 import torch
 import yaml
 
+from classification.model import load_classifier
 from detection.config import load_config
 from detection.initial_weights import load_initial_weights
 from detection.model import build_detector, load_detector, with_classes
-from detection.predict import Predictor
-from detection.shapes import generate_shapes
+from detection.predict.predictor import Predictor
 from detection.train import Options, run_detection
 from engine.errors import UserError
-from places365.model import load_classifier
 from places365.train import Options as SceneOptions
 from places365.train import run_places365
 from se_backbones import create_backbone
+from synthetic.shapes import generate_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("se_backbones", "engine", "detection", "places365", "tools")
+ROOMS = ("se_backbones", "engine", "synthetic", "classification", "places365", "detection", "tools")
 
 # --- as the source has it ---
 
@@ -58,7 +58,7 @@ FORBIDDEN_METHODS = {
     "read_pickle",
 }
 # The one class that may go on from pickle's: it finds a short list of stand-ins, and nothing else.
-GUARDED = ("se_backbones/weights/pickle_guard.py", "GuardedUnpickler")
+GUARDED = ("se_backbones/weights/formats/pickle_guard.py", "GuardedUnpickler")
 # What is no file: a benchmark hands an index to a process of its own, as multiprocessing does.
 ALLOWED = {"tools/benchmark_index.py": {"pickle.loads"}}
 

@@ -19,7 +19,7 @@ def main() -> int:
 
     from detection.acceptance import end_to_end, overfit
     from engine.files import write_atomically
-    from engine.run import command
+    from engine.run.folder import command
 
     result = end_to_end(args.overrides) if args.check == "end-to-end" else overfit(args.overrides, args.steps)
     text = json.dumps({"check": args.check, **result, "command": command()}, indent=1)

@@ -23,16 +23,16 @@ from torchvision.datasets import ImageFolder
 from torchvision.io import ImageReadMode, decode_jpeg
 from tqdm import tqdm
 
-from engine.config import load_config as merge_config
+from classification.config import get_cfg
+from classification.images.batches import training_batches
+from classification.images.reading import open_image, read_rgb
+from classification.images.transforms import TestTransform, TrainTransform
+from classification.index.index import make_index
+from classification.model import SceneClassifier
+from engine.config.dialect import load_config as merge_config
 from engine.errors import UserError, main_guard
 from engine.files import write_atomically
-from engine.run import command, hardware, versions
-from places365.config import get_cfg
-from places365.data import training_batches
-from places365.image_reading import open_image, read_rgb
-from places365.index import make_index
-from places365.model import SceneClassifier
-from places365.transforms import TestTransform, TrainTransform
+from engine.run.folder import command, hardware, versions
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 

@@ -23,10 +23,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from classification.index.index import open_index
 from engine.errors import UserError, main_guard
 from engine.json_files import write_json
 from places365.categories import PLACES365
-from places365.index import open_index
 from places365.layout import find_split
 
 PIXEL = bytes.fromhex("ffd8ffd9")  # the images are never read
@@ -99,7 +99,7 @@ def step(root, cache):
 def sampling(images):
     """Takes the last batch of an epoch and the first of the next, in a process of its own, and tells what it took."""
     # Here, as it imports torch, which is not to count for the index.
-    from engine.sampling import TrainingBatches, steps_per_epoch
+    from engine.train.sampling import TrainingBatches, steps_per_epoch
 
     Path("/proc/self/clear_refs").write_text("5")  # the peak is that from here on
     before = memory()["rss"]
@@ -195,7 +195,7 @@ def main():
 
     import torch
 
-    from engine.run import command, hardware, versions  # here: it imports torch, which the workers need not
+    from engine.run.folder import command, hardware, versions  # here: it imports torch, which the workers need not
 
     result |= {"command": command(), "hardware": hardware(torch.device("cpu")), "versions": versions()}
     result["system"] = f"{platform.system()} {platform.release().split('-')[0]}"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine.command_line import keep_work_when_killed
 from engine.errors import EXIT_INTERRUPTED, main_guard
+from engine.run.command_line import keep_work_when_killed
 
 
 def parse(arguments=None):

@@ -15,7 +15,7 @@ def main() -> int:
 
     from tqdm import tqdm
 
-    from engine.cost import cost_of, format_costs
+    from engine.report.cost import cost_of, format_costs
     from se_backbones import list_backbones
 
     try:

@@ -3,8 +3,8 @@
 
 import sys
 
-from engine.command_line import run_demo_command
 from engine.errors import main_guard
+from engine.run.command_line import run_demo_command
 
 
 def main() -> int:

@@ -40,7 +40,7 @@ def parse(arguments=None):
 def main(arguments=None):
     options = parse(arguments)
 
-    from detection.coco_ap import compare_evaluators, evaluate_coco, format_table
+    from detection.coco_ap.average_precision import compare_evaluators, evaluate_coco, format_table
     from engine.json_files import write_json
 
     result = evaluate_coco(options.ground_truth, options.detections, options.iou_types, options.evaluator)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine.command_line import keep_work_when_killed, prediction_parser, print_report
 from engine.errors import main_guard
+from engine.run.command_line import keep_work_when_killed, prediction_parser, print_report
 
 
 def parse(arguments=None):
@@ -19,8 +19,8 @@ def main(arguments=None):
     options = parse(arguments)
     keep_work_when_killed()
 
-    from detection.predict import Predictor  # only now: Detectron2 takes seconds to import
-    from detection.predict_files import predict_files
+    from detection.predict.files import predict_files
+    from detection.predict.predictor import Predictor  # only now: Detectron2 takes seconds to import
 
     predictor = Predictor.from_checkpoint(options.weights, options.config, options.device, options.threshold)
     print(f"detecting {len(predictor.classes)} classes on {predictor.device}", file=sys.stderr)

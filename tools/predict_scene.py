@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine.command_line import keep_work_when_killed, prediction_parser, print_report
 from engine.errors import main_guard
+from engine.run.command_line import keep_work_when_killed, prediction_parser, print_report
 
 
 def parse(arguments=None):
@@ -21,8 +21,8 @@ def main(arguments=None):
     options = parse(arguments)
     keep_work_when_killed()
 
-    from places365.predict import ScenePredictor  # only now: PyTorch takes seconds to import
-    from places365.predict_files import predict_files
+    from classification.predict.files import predict_files
+    from classification.predict.predictor import ScenePredictor  # only now: PyTorch takes seconds to import
 
     predictor = ScenePredictor.from_checkpoint(options.weights, options.config, options.device)
     print(f"telling {len(predictor.classes)} scene classes apart on {predictor.device}", file=sys.stderr)

@@ -3,8 +3,8 @@
 
 import sys
 
-from engine.command_line import parse_training, run_training, training_parser
 from engine.errors import main_guard
+from engine.run.command_line import parse_training, run_training, training_parser
 
 EPILOG = """examples:
   %(prog)s --config configs/places365_se_resnet50.yaml --data datasets/places365

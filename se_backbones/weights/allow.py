@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Sequence
 
-from .errors import WeightsError
+from se_backbones.weights.errors import WeightsError
 
 PREPROCESSING = "preprocessing"
 ARCHITECTURE = "architecture"

@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..architectures import ARCHITECTURES, Architecture
-from ..se import SEConfig
-from .errors import WeightsError
-from .layouts import WRITABLE, convert_state_dict
-from .report import write_whole
-from .safetensors_file import tensors_sha256, write_safetensors
-from .shapes import NetworkShape, guess_architecture, rounded_hidden, same_network
-from .weights_file import WEIGHTS_FORMAT, WeightsFile, read_state_dict
+from se_backbones.families.resnet.table import ARCHITECTURES, Architecture
+from se_backbones.se import SEConfig
+from se_backbones.weights.errors import WeightsError
+from se_backbones.weights.formats.safetensors_file import tensors_sha256, write_safetensors
+from se_backbones.weights.layouts import WRITABLE, convert_state_dict
+from se_backbones.weights.report import write_whole
+from se_backbones.weights.shapes import NetworkShape, guess_architecture, rounded_hidden, same_network
+from se_backbones.weights.weights_file import WEIGHTS_FORMAT, WeightsFile, read_state_dict
 
 SUFFIXES = (".safetensors", ".pth", ".pkl")
 _TORCHVISION = frozenset(

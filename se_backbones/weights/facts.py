@@ -20,8 +20,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .preprocessing import CAFFE_BGR, FAIR_BGR, IMAGENET_RGB, Preprocessing
-from .shapes import NetworkShape
+from se_backbones.weights.preprocessing import CAFFE_BGR, FAIR_BGR, IMAGENET_RGB, Preprocessing
+from se_backbones.weights.shapes import NetworkShape
 
 
 @dataclass(frozen=True)

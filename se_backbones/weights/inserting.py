@@ -14,19 +14,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..insert import find_network, insert_se, make_neutral, neutral_config, residual_units
-from ..resnet import FEATURES, ResNet, create_backbone
-from ..se import SEConfig
-from .convert import convert_file
-from .errors import WeightsError
-from .layouts import split_detector
-from .loader import load_weights
-from .preprocessing import Preprocessing
-from .report import LoadReport, write_whole
-from .safetensors_file import tensors_sha256, write_safetensors
-from .shapes import describe
-from .target import Target
-from .weights_file import WEIGHTS_FORMAT, WeightsFile, read_state_dict
+from se_backbones.families.resnet.network import FEATURES, ResNet, create_backbone
+from se_backbones.se import SEConfig
+from se_backbones.surgery.insert import find_network, insert_se, make_neutral, neutral_config, residual_units
+from se_backbones.weights.convert import convert_file
+from se_backbones.weights.errors import WeightsError
+from se_backbones.weights.formats.safetensors_file import tensors_sha256, write_safetensors
+from se_backbones.weights.layouts import split_detector
+from se_backbones.weights.loader import load_weights
+from se_backbones.weights.preprocessing import Preprocessing
+from se_backbones.weights.report import LoadReport, write_whole
+from se_backbones.weights.shapes import describe
+from se_backbones.weights.target import Target
+from se_backbones.weights.weights_file import WEIGHTS_FORMAT, WeightsFile, read_state_dict
 
 _GATE = re.compile(r"\.se\.fc[12]\.(weight|bias)$")
 

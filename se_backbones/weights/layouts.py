@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor
 
-from .errors import WeightsError
-from .target import RES5_HEAD
+from se_backbones.weights.errors import WeightsError
+from se_backbones.weights.target import RES5_HEAD
 
 DETECTORS = ("ours-detection", "detectron2-model")
 WRITABLE = ("ours", "timm", "torchvision", "timm-legacy", "detectron2")

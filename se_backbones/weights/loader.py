@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from .allow import DETECTOR_PARTS, Allowed
-from .errors import WeightsError
-from .match import Match, match
-from .preprocessing import Preprocessing
-from .report import LoadReport
-from .shapes import NetworkShape, describe, guess_architecture
-from .target import Target
-from .weights_file import WeightsFile, read_state_dict
+from se_backbones.weights.allow import DETECTOR_PARTS, Allowed
+from se_backbones.weights.errors import WeightsError
+from se_backbones.weights.match import Match, match
+from se_backbones.weights.preprocessing import Preprocessing
+from se_backbones.weights.report import LoadReport
+from se_backbones.weights.shapes import NetworkShape, describe, guess_architecture
+from se_backbones.weights.target import Target
+from se_backbones.weights.weights_file import WeightsFile, read_state_dict
 
 
 def load_weights(

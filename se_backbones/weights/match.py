@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .layouts import split_detector, tensor_to_ours
-from .report import WrongShape
-from .target import Target
-from .weights_file import WeightsFile
+from se_backbones.weights.layouts import split_detector, tensor_to_ours
+from se_backbones.weights.report import WrongShape
+from se_backbones.weights.target import Target
+from se_backbones.weights.weights_file import WeightsFile
 
 COUNTER = "num_batches_tracked"
 # Detectron2 kept these in older checkpoints; a model of today takes them from its config.

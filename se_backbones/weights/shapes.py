@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..architectures import ARCHITECTURES, Architecture
-from .errors import WeightsError
+from se_backbones.families.resnet.table import ARCHITECTURES, Architecture
+from se_backbones.weights.errors import WeightsError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .errors import WeightsError
+from se_backbones.weights.errors import WeightsError
 
 # In a C4 detector the last stage belongs to the ROI heads.
 RES5_HEAD = "roi_heads.res5."

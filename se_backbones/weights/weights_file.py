@@ -13,15 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..architectures import ARCHITECTURES
-from .errors import WeightsError
-from .facts import Facts, layout_facts
-from .layouts import DETECTORS, detect_layout, names_to_ours, split_detector, tensor_to_ours
-from .preprocessing import Preprocessing
-from .safe_load import check_name_hash, file_sha256, open_safely
-from .shapes import NetworkShape, describe
-from .sources import Located, locate
-from .wrapped import holds_tensors, unwrap
+from se_backbones.families.resnet.table import ARCHITECTURES
+from se_backbones.weights.errors import WeightsError
+from se_backbones.weights.facts import Facts, layout_facts
+from se_backbones.weights.formats.safe_load import check_name_hash, file_sha256, open_safely
+from se_backbones.weights.formats.wrapped import holds_tensors, unwrap
+from se_backbones.weights.layouts import DETECTORS, detect_layout, names_to_ours, split_detector, tensor_to_ours
+from se_backbones.weights.preprocessing import Preprocessing
+from se_backbones.weights.shapes import NetworkShape, describe
+from se_backbones.weights.sources.named import Located, locate
 
 WEIGHTS_FORMAT = "se-backbones-weights/1"
 CHECKPOINT_FORMAT = "se-backbones-checkpoint/1"

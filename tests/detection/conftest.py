@@ -8,7 +8,7 @@ import pytest
 
 from detection.config import load_config
 from detection.data import make_data
-from detection.shapes import generate_shapes
+from synthetic.shapes import generate_shapes
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # configs/demo.yaml at a size that a step takes a tenth of a second

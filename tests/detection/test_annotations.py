@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from detection import annotation_records
-from detection import annotations as module
-from detection.annotation_report import KINDS
-from detection.annotations import check_annotations, class_list, drop_bad_records
-from detection.image_files import DamagedImage, ImageSize, inspect_image
+from detection.annotations import check as module
+from detection.annotations import records as annotation_records
+from detection.annotations.check import check_annotations, class_list, drop_bad_records
+from detection.annotations.image_files import DamagedImage, ImageSize, inspect_image
+from detection.annotations.report import KINDS
 from engine.errors import UserError
 
 DATA = Path(os.environ.get("SE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))

@@ -8,7 +8,7 @@ import torch
 from detection import build_detector, get_cfg, load_config
 from detection.model import with_classes
 from engine.errors import UserError
-from engine.run import differing_keys
+from engine.run.folder import differing_keys
 from se_backbones import list_backbones
 
 from detectron2.modeling import BACKBONE_REGISTRY, build_backbone

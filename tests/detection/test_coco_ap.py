@@ -14,17 +14,11 @@ from pycocotools import cocoeval
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detection import coco_evaluators
-from detection.coco_ap import FIGURES, compare_evaluators, evaluate_coco, format_table
-from detection.coco_evaluators import (
-    EVALUATORS,
-    TOLERANCE,
-    choose_evaluator,
-    evaluate_with,
-    largest_difference,
-)
-from detection.coco_problems import hard_problem, random_problem
-from detection.coco_records import build_problem
+from detection.coco_ap import evaluators as coco_evaluators
+from detection.coco_ap.average_precision import FIGURES, compare_evaluators, evaluate_coco, format_table
+from detection.coco_ap.evaluators import EVALUATORS, TOLERANCE, choose_evaluator, evaluate_with, largest_difference
+from detection.coco_ap.problems import hard_problem, random_problem
+from detection.coco_ap.records import build_problem
 from engine.errors import UserError
 
 RESULTS = Path(os.environ.get("SE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "coco_results"

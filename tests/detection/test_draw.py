@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from detection.detections import Detections
-from detection.draw import (
+from detection.predict.detections import Detections
+from detection.predict.draw import (
     MASK_OPACITY,
     class_colour,
     draw_comparison,

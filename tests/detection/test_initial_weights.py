@@ -9,10 +9,10 @@ from detection.data import test_batches as batches_for_test
 from detection.initial_weights import load_initial_weights
 from detection.model import build_detector, with_classes
 from detection.train import Options, describe, run_detection
-from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.errors import UserError
-from engine.initial_weights import _published, load_trained_weights
-from engine.optim import build_optimizer
+from engine.run.initial_weights import _published, load_trained_weights
+from engine.train.checkpoint import load_checkpoint, save_checkpoint
+from engine.train.optim import build_optimizer
 from se_backbones import create_backbone
 from se_backbones.weights import IMAGENET_RGB, WeightsError
 

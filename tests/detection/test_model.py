@@ -8,9 +8,9 @@ import torch
 from detection.data import same_size_batches
 from detection.data import test_batches as batches_for_test
 from detection.model import build_detector, load_detector, with_classes
-from engine.checkpoint import save_checkpoint
 from engine.errors import UserError
-from engine.initial_weights import restore_weights
+from engine.run.initial_weights import restore_weights
+from engine.train.checkpoint import save_checkpoint
 
 
 @pytest.fixture

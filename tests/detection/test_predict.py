@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 
 from detection.config import get_cfg
-from detection.detections import Detections
 from detection.model import build_detector
-from detection.predict import Predictor
-from detection.predict_files import predict_files
-from engine.checkpoint import save_checkpoint
+from detection.predict.detections import Detections
+from detection.predict.files import predict_files
+from detection.predict.predictor import Predictor
 from engine.errors import UserError
-from engine.media import Video, video_writer
+from engine.predict.media import Video, video_writer
+from engine.train.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 

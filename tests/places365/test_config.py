@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from classification.config import config_from_checkpoint, get_cfg, in_steps, load_config
 from engine.errors import UserError
-from places365.config import config_from_checkpoint, get_cfg, in_steps, load_config
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*places*.yaml"))
 

@@ -7,7 +7,7 @@ import pytest
 from detection.demo import run_demo as run_detection_demo
 from engine.errors import UserError
 from places365.demo import run_demo
-from places365.scenes import CLASSES
+from synthetic.scenes import CLASSES
 
 
 def test_the_demo_draws_trains_evaluates_and_can_be_repeated(tmp_path):

@@ -5,10 +5,10 @@ import io
 import pytest
 from PIL import Image
 
+from classification.index.class_folders import find_class_folders
+from classification.index.index import open_index
 from engine.errors import UserError
 from places365.categories import PLACES365
-from places365.class_folders import find_class_folders
-from places365.index import open_index
 from places365.layout import SplitNotFound, find_split
 
 TRAIN = {
@@ -297,7 +297,7 @@ def test_class_folders_stand_in_where_the_lists_images_are_not_there(tmp_path):
 
 def test_a_class_folder_is_not_read_through_to_be_found(tmp_path, monkeypatch):
     put(tmp_path, [f"kitchen/{number}.jpg" for number in range(50)])
-    from places365 import class_folders
+    from classification.index import class_folders
 
     looked_at = []
     plain = class_folders.is_image_name

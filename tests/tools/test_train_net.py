@@ -9,8 +9,8 @@ import time
 import pytest
 import torch
 
-from detection.shapes import generate_shapes
-from engine.checkpoint import load_checkpoint
+from engine.train.checkpoint import load_checkpoint
+from synthetic.shapes import generate_shapes
 
 STEPS = 8
 TINY = [

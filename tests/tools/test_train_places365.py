@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from engine.checkpoint import load_checkpoint
+from engine.train.checkpoint import load_checkpoint
 
 CLASSES = ("beach", "bedroom", "street")
 STEPS = 8

@@ -16,7 +16,7 @@ from se_backbones.weights import (
     load_weights,
     read_state_dict,
 )
-from se_backbones.weights.safetensors_file import read_header, tensors_sha256
+from se_backbones.weights.formats.safetensors_file import read_header, tensors_sha256
 
 pytest.importorskip("safetensors")
 

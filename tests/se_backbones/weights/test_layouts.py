@@ -5,8 +5,8 @@ import torch
 
 from se_backbones import ARCHITECTURES, create_backbone
 from se_backbones.weights import WeightsError, convert_state_dict, describe, detect_layout, guess_architecture
+from se_backbones.weights.formats.wrapped import unwrap
 from se_backbones.weights.layouts import names_to_ours
-from se_backbones.weights.wrapped import unwrap
 
 
 def named(name, **arguments):

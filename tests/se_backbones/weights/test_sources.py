@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from se_backbones.weights import CAFFE_BGR, IMAGENET_RGB, WeightsError, load_weights, read_state_dict
-from se_backbones.weights import sources as module
+from se_backbones.weights.sources import named as module
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Images to classes: index, reading, transforms, model, evaluation, training."""

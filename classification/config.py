@@ -1,0 +1,178 @@
+"""The scene-classification config: every key with its default, and the checks between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine import compat
+from engine.config import dialect as engine_config
+from engine.config.defaults import add_engine_defaults, check_engine_settings, refuse
+from engine.config.se import add_se_defaults, check_se
+from engine.train.sampling import steps_per_epoch
+
+from detectron2.config import CfgNode
+from detectron2.config import get_cfg as detectron2_defaults
+
+
+def get_cfg() -> CfgNode:
+    """Every key of a scene-classification config with its default.
+
+    SOLVER has Detectron2's keys, with lengths in epochs in place of steps.
+    """
+    cfg = CfgNode()
+    cfg.MODEL = CfgNode(
+        {
+            "DEVICE": "auto",
+            "WEIGHTS": "",  # a file, a named source, or "pretrained": the published ImageNet weights
+            "HEAD": "new",  # new: MODEL.WEIGHTS' classifier is left aside; keep: it must fit, classes and all
+            "ALLOW": [],  # names (with *) that MODEL.WEIGHTS may lack or have too many of
+            # What ImageNet weights of timm and torchvision were trained on, in 0..255.
+            "PIXEL_MEAN": [123.675, 116.28, 103.53],
+            "PIXEL_STD": [58.395, 57.12, 57.375],
+            "BACKBONE": {
+                "ARCHITECTURE": "se_resnet50",  # any of se_backbones.list_backbones()
+                "NORM": "BN",  # BN, SyncBN, GN or FrozenBN
+                "FREEZE_AT": 0,  # leading stages that are not trained: 1 the stem, 2 res2 too, … 5 all: a linear probe
+                "DROPOUT": 0.0,  # before the classifier
+                "RECOMPUTE": False,  # gradient checkpointing: less memory, more time
+            },
+        }
+    )
+    add_se_defaults(cfg)
+    cfg.DATA = CfgNode(
+        {
+            "ROOT": "",  # looked for here, and then in $PLACES365_DATASETS (./datasets by default)
+            "TRAIN": "train",  # train, train-standard or train-challenge
+            "VAL": "val",  # empty: no evaluation
+            "IMAGES": "auto",  # 256, large, or whichever is there
+            "CACHE": "",  # folder of the index; empty: se-backbones in the user's cache folder
+            "MAX_BROKEN_SHARE": 0.01,  # of the files; with more that cannot be read, a run stops
+        }
+    )
+    cfg.INPUT = CfgNode(
+        {
+            "FORMAT": "RGB",  # or BGR
+            "TRAIN_SIZE": 224,  # random resized crop: its side in pixels,
+            "TRAIN_SIZE_START": 0,  # with it the side grows during the run, from this to TRAIN_SIZE; 0: it does not
+            "SCALE": [0.08, 1.0],  # its share of the image's area,
+            "RATIO": [0.75, 1.3333333333333333],  # and its width over height, before it is resized
+            "FLIP": 0.5,  # probability of the mirror image
+            "COLOR_JITTER": 0.0,  # brightness, contrast and saturation, each by up to this factor
+            "RAND_AUGMENT": {"OPS": 0, "MAGNITUDE": 9},  # arXiv 1909.13719; magnitude 0..30
+            "MIXUP": 0.0,  # alpha of arXiv 1710.09412
+            "CUTMIX": 0.0,  # alpha of arXiv 1905.04899; with both, one of the two is drawn for each batch
+            "MIX_PROBABILITY": 1.0,  # of a batch being mixed at all
+            "TEST_RESIZE": 256,  # shorter side; 0: as it is
+            "TEST_SIZE": 224,  # the crop
+        }
+    )
+    cfg.SOLVER = detectron2_defaults().SOLVER
+    add_engine_defaults(cfg)
+    for in_steps in ("STEPS", "WARMUP_ITERS", "CHECKPOINT_PERIOD", "AMP", "REFERENCE_WORLD_SIZE"):
+        cfg.SOLVER.pop(in_steps, None)
+    cfg.SOLVER.BASE_LR = 0.1
+    cfg.SOLVER.IMS_PER_BATCH = 256
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupCosineLR"
+    cfg.SOLVER.EPOCHS = 30.0
+    cfg.SOLVER.MAX_ITER = 0  # steps in place of EPOCHS; 0: EPOCHS counts
+    cfg.SOLVER.STEP_EPOCHS = []  # where WarmupMultiStepLR multiplies the learning rate by GAMMA
+    cfg.SOLVER.WARMUP_EPOCHS = 0.0
+    cfg.SOLVER.CHECKPOINT_EPOCHS = 1.0
+    cfg.SOLVER.HEAD_LR_FACTOR = 1.0  # the classifier's learning rate over that of the rest
+    cfg.SOLVER.LABEL_SMOOTHING = 0.0
+    cfg.TEST = CfgNode({"EVAL_EPOCHS": 1.0, "IMS_PER_BATCH": 64, "CROPS": 1})  # crops: 1 or 10; epochs 0: at the end
+    cfg.DATALOADER = CfgNode({"NUM_WORKERS": 4})
+    cfg.SEED = 1
+    cfg.OUTPUT_DIR = "output"
+    return cfg
+
+
+def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> CfgNode:
+    """A config file on the defaults, with ``KEY VALUE`` overrides. Raises as ``engine.config.dialect.load_config``."""
+    cfg = engine_config.load_config(get_cfg(), path, overrides, compat.UPSTREAM_ONLY_KEYS)
+    _check(cfg)
+    return cfg
+
+
+def config_from_checkpoint(checkpoint: dict) -> CfgNode:
+    """The config a checkpoint was trained with. Raises UserError where the checkpoint is of another task."""
+    return engine_config.config_from_checkpoint(
+        get_cfg(), checkpoint, "places365", "scene classification", compat.UPSTREAM_ONLY_KEYS
+    )
+
+
+def in_steps(cfg: CfgNode, images: int) -> CfgNode:
+    """The config with what is given in epochs in steps, as the training loop and Detectron2's schedules want it.
+
+    Args:
+        images: in the training set. An epoch is ``steps_per_epoch`` of them and SOLVER.IMS_PER_BATCH.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    epoch = steps_per_epoch(images, cfg.SOLVER.IMS_PER_BATCH)
+
+    def steps(epochs: float) -> int:
+        return max(round(epochs * epoch), 1) if epochs > 0 else 0
+
+    solver = cfg.SOLVER
+    solver.MAX_ITER = solver.MAX_ITER or steps(solver.EPOCHS)
+    solver.STEPS = tuple(step for step in map(steps, solver.STEP_EPOCHS) if step < solver.MAX_ITER)
+    solver.WARMUP_ITERS = min(steps(solver.WARMUP_EPOCHS), solver.MAX_ITER)
+    solver.CHECKPOINT_PERIOD = steps(solver.CHECKPOINT_EPOCHS)
+    cfg.TEST.EVAL_PERIOD = steps(cfg.TEST.EVAL_EPOCHS)
+    cfg.freeze()
+    return cfg
+
+
+def _check(cfg: CfgNode) -> None:
+    """Refuses values that would be ignored, or fail later in a place that says less."""
+    check_se(cfg)
+    check_engine_settings(cfg)
+    data, given, solver = cfg.DATA, cfg.INPUT, cfg.SOLVER
+    wrong = [
+        (cfg.MODEL.HEAD not in ("new", "keep"), f"MODEL.HEAD must be new or keep; got {cfg.MODEL.HEAD!r}"),
+        (given.FORMAT not in ("RGB", "BGR"), f"INPUT.FORMAT must be RGB or BGR; got {given.FORMAT!r}"),
+        (given.TRAIN_SIZE < 32, f"INPUT.TRAIN_SIZE must be at least 32 pixels; got {given.TRAIN_SIZE}"),
+        (
+            given.TRAIN_SIZE_START != 0 and not 32 <= given.TRAIN_SIZE_START <= given.TRAIN_SIZE,
+            f"INPUT.TRAIN_SIZE_START must be 0, or from 32 to INPUT.TRAIN_SIZE; got {given.TRAIN_SIZE_START}",
+        ),
+        (given.TEST_SIZE < 32, f"INPUT.TEST_SIZE must be at least 32 pixels; got {given.TEST_SIZE}"),
+        (
+            0 < given.TEST_RESIZE < given.TEST_SIZE,
+            f"INPUT.TEST_SIZE {given.TEST_SIZE} is larger than the image it is cut from, INPUT.TEST_RESIZE "
+            f"{given.TEST_RESIZE}",
+        ),
+        (cfg.TEST.CROPS not in (1, 10), f"TEST.CROPS must be 1 or 10; got {cfg.TEST.CROPS}"),
+        (not 0 <= data.MAX_BROKEN_SHARE <= 1, f"DATA.MAX_BROKEN_SHARE is a share, 0..1; got {data.MAX_BROKEN_SHARE}"),
+        (
+            len(given.SCALE) != 2 or not 0 < given.SCALE[0] <= given.SCALE[1] <= 1,
+            f"INPUT.SCALE wants two shares of the area, the smaller first, in 0..1; got {list(given.SCALE)}",
+        ),
+        (
+            len(given.RATIO) != 2 or not 0 < given.RATIO[0] <= given.RATIO[1],
+            f"INPUT.RATIO wants two ratios above 0, the smaller first; got {list(given.RATIO)}",
+        ),
+        (given.MIXUP < 0 or given.CUTMIX < 0, "INPUT.MIXUP and INPUT.CUTMIX are alphas, 0 or more"),
+        (
+            not 0 <= given.MIX_PROBABILITY <= 1,
+            f"INPUT.MIX_PROBABILITY is a probability, 0..1; got {given.MIX_PROBABILITY}",
+        ),
+        (
+            not 0 <= solver.HEAD_LR_FACTOR < math.inf,
+            f"SOLVER.HEAD_LR_FACTOR must be 0 or more, and finite; got {solver.HEAD_LR_FACTOR}",
+        ),
+        (solver.MAX_ITER < 0, f"SOLVER.MAX_ITER must be 0, for SOLVER.EPOCHS to count, or more; got {solver.MAX_ITER}"),
+        (solver.EPOCHS <= 0 and solver.MAX_ITER <= 0, "there is nothing to do: SOLVER.EPOCHS and MAX_ITER are 0"),
+        (
+            not 0 <= solver.LABEL_SMOOTHING < 1,
+            f"SOLVER.LABEL_SMOOTHING must be in 0..1, below 1; got {solver.LABEL_SMOOTHING}",
+        ),
+        (
+            solver.STEP_EPOCHS != [] and solver.LR_SCHEDULER_NAME != "WarmupMultiStepLR",
+            f"SOLVER.STEP_EPOCHS are for SOLVER.LR_SCHEDULER_NAME WarmupMultiStepLR, not {solver.LR_SCHEDULER_NAME}",
+        ),
+    ]
+    refuse(wrong)

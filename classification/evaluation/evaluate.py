@@ -1,0 +1,219 @@
+"""A scene classifier's figures on a set: predictions of all processes, brought together and scored once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from classification.evaluation.confusion import plot_confusion
+from classification.evaluation.metrics import ScenePredictions, confusion_counts, scene_figures
+from classification.images.batches import SceneBatch, test_batches
+from classification.images.broken_files import broken_limit
+from classification.index.index import ImageIndex
+from engine import compat  # noqa: F401  (before detectron2)
+from engine.errors import UserError
+from engine.json_files import write_json
+from engine.train.launch import raise_everywhere, raising_everywhere, shows_progress
+from engine.train.sampling import shard
+from places365.categories import indoor_flags
+from places365.published import published_beside
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
+
+PREDICTIONS_FILE = "scene_predictions.json"
+CONFUSION_FILE = Path("plots") / "confusion.png"
+MOST_NAMED = 20  # broken images, in the log
+
+
+def scene_probabilities(model: nn.Module, images: Tensor) -> np.ndarray:
+    """The probabilities of the classes, the softmax of the logits in float64; of several crops of an image, the mean.
+
+    Args:
+        model: in eval mode; ``model((N, 3, H, W) uint8) -> (N, K)`` logits.
+        images: (N, 3, H, W) uint8, or (N, crops, 3, H, W).
+
+    Returns:
+        (N, K) float64, 0..1, a row's sum 1; NaN where logits are not finite.
+    """
+    crops = images.flatten(0, 1) if images.dim() == 5 else images
+    # On the CPU, as not every device computes in double precision; a few hundred numbers an image cost nothing there.
+    probabilities = model(crops).cpu().double().softmax(dim=1)
+    return probabilities.unflatten(0, (len(images), -1)).mean(dim=1).numpy()
+
+
+def predict_scenes(
+    model: nn.Module, index: ImageIndex, cfg: CfgNode
+) -> tuple[ScenePredictions | None, list[tuple[int, str]]]:
+    """The predictions for the whole of a labelled set.
+
+    Each process predicts its share, every image exactly once, and hands on a few numbers an image.
+
+    Returns:
+        in the first process the predictions in the order of the index, and (index, message) for each image that could
+        not be read; (None, []) in the others.
+
+    Raises:
+        UserError: in all processes, where one of them has trouble with its images, or gets probabilities that are
+            not finite numbers.
+    """
+    classes = len(index.classes)
+    flags = indoor_flags(index.classes)
+    mine = shard(len(index), comm.get_rank(), comm.get_world_size())
+    parts = [ScenePredictions.from_probabilities(np.empty((0, classes)), [], [], flags)]  # a share may be empty
+    broken: list[tuple[int, str]] = []
+    bar = tqdm(total=len(mine), desc="evaluating", unit="img", disable=not shows_progress(), leave=False)
+    with raising_everywhere(_device(model)), torch.inference_mode(), bar:
+        for batch in test_batches(index, mine, cfg) if len(mine) else ():
+            probabilities = scene_probabilities(model, batch.images)
+            parts.append(_predictions(probabilities, batch, flags, index))
+            broken += batch.broken
+            bar.update(len(batch))
+    gathered = comm.gather((ScenePredictions.concatenate(parts), broken), dst=0)
+    if not gathered:
+        return None, []
+    return ScenePredictions.concatenate([part for part, _ in gathered]), [item for _, part in gathered for item in part]
+
+
+def evaluate_classifier(model: nn.Module, index: ImageIndex, cfg: CfgNode, run: Path) -> dict:
+    """The figures of a model in eval mode; the predictions and a picture of the confusion are written to the run
+    folder.
+
+    An image that cannot be read is named in a warning and counts as wrong.
+
+    Args:
+        model: ``model((N, 3, H, W) uint8) -> (N, K)`` logits.
+        index: a set whose images all have labels.
+
+    Returns:
+        ``metrics.scene_figures``' dict with ``crops``, ``images_per_second``, and, for the official validation split,
+        ``published`` (``published.published_beside``); an empty dict in all processes but the first.
+
+    Raises:
+        UserError: no images, images without labels, another number of classes than the model's, more broken images
+            than DATA.MAX_BROKEN_SHARE of the set; else as ``predict_scenes``.
+    """
+    unlabelled = int((np.asarray(index.labels) < 0).sum())
+    if unlabelled or not len(index):
+        raise UserError(
+            f"{index.source}: {unlabelled:,} of {len(index):,} images have no label, so there is nothing to compare "
+            "predictions with. Evaluate on a labelled split, such as DATA.VAL val, or predict: tools/predict_scene.py"
+        )
+    begin = time.perf_counter()
+    predictions, broken = predict_scenes(model, index, cfg)
+    seconds = time.perf_counter() - begin
+    limit = broken_limit(len(index), cfg.DATA.MAX_BROKEN_SHARE)
+    raise_everywhere(_too_many(broken, limit, index) if len(broken) > limit else None, _device(model))
+    figures = {}
+    if predictions is not None:
+        if not np.array_equal(predictions.indices, np.arange(len(index))):
+            raise RuntimeError("the evaluation's batches do not hold each image of the set exactly once")
+        _warn_of_broken(broken)
+        figures = scene_figures(predictions, index.classes, indoor_flags(index.classes))
+        figures |= {"crops": cfg.TEST.CROPS, "images_per_second": round(len(index) / seconds, 2)}
+        if published := published_beside(index.classes, index.labels):
+            figures["published"] = published
+        write_predictions(Path(run) / PREDICTIONS_FILE, predictions, index)
+        plot_confusion(confusion_counts(predictions, len(index.classes)), index.classes, Path(run) / CONFUSION_FILE)
+        logger.info("%s: %.1f img/s\n%s", index.source, len(index) / seconds, format_table(figures))
+    comm.synchronize()
+    return figures
+
+
+def write_predictions(path: Path, predictions: ScenePredictions, index: ImageIndex) -> Path:
+    """Writes a JSON list of ``{"file", "label", "top": [[class, probability], …]}``, an image each, classes by name,
+    the five likeliest first; ``top`` is empty and ``"broken": true`` for an image that could not be read.
+
+    Raises:
+        UserError: the place cannot be written to.
+    """
+    records = []
+    for row in range(len(predictions)):
+        position = int(predictions.indices[row])
+        record = {"file": index.name(position), "label": index.classes[predictions.labels[row]]}
+        if predictions.broken[row]:
+            record |= {"broken": True, "top": []}
+        else:
+            guesses = zip(predictions.top5[row], predictions.top5_probabilities[row], strict=True)
+            record["top"] = [[index.classes[guess], round(float(probability), 5)] for guess, probability in guesses]
+        records.append(record)
+    return write_json(path, records, indent=None)
+
+
+def format_table(figures: dict, pairs: int = 5) -> str:
+    """``evaluate_classifier``'s figures as text, percent; the published ones beside, and the most confused pairs."""
+    own = figures["places365"]
+    rows = [("this model", own["top1"], own["top5"], own["top1_error"], own["top5_error"], figures.get("crops"))]
+    for row in figures.get("published", ()):
+        name = f"{row['model']}, trained on {row['trained_on'].removeprefix('Places365-')}"
+        rows.append((name, row["top1"], row["top5"], row["top1_error"], row["top5_error"], row["crops"]))
+    width = max(len(row[0]) for row in rows)
+    heads = ("top-1", "top-5", "top-1 error", "top-5 error", "crops")
+    lines = [" " * width + "".join(f"{head:>13}" for head in heads)]
+    lines += [f"{row[0]:<{width}}" + "".join(f"{_shown(value):>13}" for value in row[1:]) for row in rows]
+    if figures.get("published"):
+        lines.append("(the others' figures as published, on this split)")
+    lines += [
+        "",
+        f"mean of the classes {_shown(own['mean_class_top1'])}, indoor or outdoor {_shown(own['indoor_outdoor'])}, "
+        f"calibration error {_shown(own['ece'])}; {figures['images']:,} images"
+        + (f", {figures['broken']:,} of them unreadable" if figures["broken"] else ""),
+    ]
+    if shown := figures["confused_pairs"][:pairs]:
+        lines.append("most confused: " + "; ".join(f"{p['truth']} as {p['predicted']} {p['count']:,}" for p in shown))
+    return "\n".join(lines)
+
+
+def _predictions(
+    probabilities: np.ndarray, batch: SceneBatch, flags: list[bool | None], index: ImageIndex
+) -> ScenePredictions:
+    """A batch's columns. Raises UserError where the network's output cannot be used."""
+    if probabilities.shape[1] != len(flags):
+        raise UserError(
+            f"the model tells {probabilities.shape[1]} classes apart, and {index.source} has {len(flags)}: evaluate it "
+            "on data with the classes it was trained on"
+        )
+    indices = batch.indices.numpy()
+    broken = np.isin(indices, [position for position, _ in batch.broken])
+    wrong = indices[~np.isfinite(probabilities).all(axis=1) & ~broken]
+    if len(wrong):
+        names = ", ".join(index.name(int(position)) for position in wrong[:3])
+        raise UserError(
+            f"the model's output is not finite for {len(wrong)} images of a batch ({names}{', …' * (len(wrong) > 3)}): "
+            "its weights or its BatchNorm statistics have diverged"
+        )
+    return ScenePredictions.from_probabilities(probabilities, batch.labels.numpy(), indices, flags, broken)
+
+
+def _too_many(broken: list[tuple[int, str]], limit: int, index: ImageIndex) -> UserError:
+    shown = "; ".join(message for _, message in broken[:3])
+    return UserError(
+        f"{len(broken):,} of the {len(index):,} images of {index.source} cannot be read, and DATA.MAX_BROKEN_SHARE "
+        f"allows {limit:,}: {shown}{'; …' * (len(broken) > 3)}. Get them again (tools/check_places365.py --deep lists "
+        "all), or allow more"
+    )
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _warn_of_broken(broken: list[tuple[int, str]]) -> None:
+    for _, message in broken[:MOST_NAMED]:
+        logger.warning("counts as wrong: %s", message)
+    if broken[MOST_NAMED:]:
+        logger.warning("and %d more; all of them are marked in %s", len(broken) - MOST_NAMED, PREDICTIONS_FILE)
+
+
+def _shown(value: float | int | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

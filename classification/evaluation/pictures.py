@@ -1,0 +1,46 @@
+"""Pictures of a run's predictions, beside the truth."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from classification.images.reading import UnreadableImage, read_rgb
+from classification.index.index import ImageIndex
+from classification.model import SceneClassifier
+from classification.predict.draw import draw_comparison
+from classification.predict.predictor import ScenePredictor
+from engine import compat  # noqa: F401  (before detectron2)
+from engine.predict.media import write_image
+
+from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
+
+
+def write_pictures(run: Path, model: SceneClassifier, index: ImageIndex, cfg: CfgNode, count: int = 8) -> list[Path]:
+    """Draws some images with their truth, and beside them with the prediction, into ``predictions/``.
+
+    Args:
+        run: a run folder.
+        model: in eval mode.
+        index: the evaluated set; an image that cannot be read is passed over.
+        count: how many, spread evenly over the set.
+
+    Returns:
+        the files.
+    """
+    predictor, paths = ScenePredictor(model, cfg, index.classes), []
+    for position in np.unique(np.linspace(0, len(index) - 1, min(count, len(index))).round().astype(int)).tolist():
+        try:
+            image = read_rgb(index.path(position))
+        except UnreadableImage as error:
+            logger.warning("no picture of %s", error)
+            continue
+        label = index.label(position)
+        drawn = draw_comparison(image, predictor.predict([image])[0], index.classes, None if label < 0 else label)
+        name = Path(index.name(position)).with_suffix("").as_posix().replace("/", "_")
+        paths.append(write_image(Path(run) / "predictions" / f"{name}.jpg", drawn))
+    return paths

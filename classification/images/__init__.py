@@ -1,0 +1,1 @@
+"""From an image file to the batch that the network sees."""

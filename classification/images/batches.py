@@ -1,0 +1,252 @@
+"""Scene images in batches: bytes, as the network's device gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from classification.images.reading import DecodedImage, JpegImage, UnreadableImage, open_image, read_rgb
+from classification.images.transforms import TestTransform, TrainTransform, View, training_sizes
+from classification.index.index import ImageIndex
+from engine import compat  # noqa: F401  (before detectron2)
+from engine.errors import UserError
+from engine.train.loading import load_batches
+from engine.train.sampling import TrainingBatches, derive_seed, shard, steps_per_epoch
+
+from detectron2.config import CfgNode
+
+_ATTEMPTS = 10  # at finding a readable image in place of a broken one
+_MOST_HELD = 2**25  # bytes of files and pixels, from which on images are finished before others are opened
+
+
+@dataclass
+class SceneBatch:
+    """Images with their labels.
+
+    Attributes:
+        images: (N, 3, S, S) uint8 in the order of INPUT.FORMAT, or (N, 10, 3, S, S) of ten crops; in memory the
+            channels lie last.
+        labels: (N,) int64, -1 where there is none.
+        indices: (N,) int64, the positions in the index that were asked for.
+        chosen: (N,) int64, the positions of the images that are there: others where those asked for were replaced.
+        broken: (position, message) of each image that could not be read; an image for training is replaced by
+            another one, one for testing by zeros.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    chosen: Tensor
+    broken: list[tuple[int, str]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def pin_memory(self) -> SceneBatch:
+        """The same in page-locked memory, from which a GPU copies while it computes."""
+        pinned = (part.pin_memory() for part in (self.images, self.labels, self.indices, self.chosen))
+        return SceneBatch(*pinned, self.broken)
+
+    def split(self, parts: int) -> list[SceneBatch]:
+        """``parts`` batches of about equal size, views of this one; for fewer images than parts, fewer."""
+        shares = (shard(len(self), part, parts) for part in range(parts))
+        cuts = [slice(share.start, share.stop) for share in shares if share]
+        return [
+            SceneBatch(
+                self.images[cut], self.labels[cut], self.indices[cut], self.chosen[cut], [] if number else self.broken
+            )
+            for number, cut in enumerate(cuts)
+        ]
+
+
+@dataclass
+class _Item:
+    pixels: Tensor  # (S, S, 3) or (10, S, S, 3)
+    label: int
+    index: int
+    chosen: int  # as in _Draft
+    broken: list[tuple[int, str]]
+
+
+@dataclass
+class _Draft:
+    """A training item in the making.
+
+    Attributes:
+        index: of the image that was asked for.
+        chosen: the one that is read, another one where that is broken.
+    """
+
+    epoch: int
+    index: int
+    chosen: int
+    broken: list[tuple[int, str]] = field(default_factory=list)
+    rng: np.random.Generator | None = None
+    image: JpegImage | DecodedImage | None = None
+    view: View | None = None
+    pixels: np.ndarray | Tensor | None = None
+
+
+class TrainingSet(Dataset):
+    """Augmented images. An item's position is (epoch, index), and everything that is drawn for it depends on (seed,
+    epoch, index) alone, whichever worker makes it, and after whatever else.
+
+    A broken image is replaced by one whose position is drawn from (seed, epoch, index, attempt).
+    """
+
+    def __init__(self, index: ImageIndex, cfg: CfgNode):
+        self.index, self.seed, self.transform = index, cfg.SEED, TrainTransform(cfg)
+        self.sizes = training_sizes(cfg)
+        self.epochs = max(cfg.SOLVER.MAX_ITER / steps_per_epoch(len(index), cfg.SOLVER.IMS_PER_BATCH), 1)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, position: tuple[int, int]) -> _Item:
+        return self.__getitems__([position])[0]
+
+    def __getitems__(self, positions: Sequence[tuple[int, int]]) -> list[_Item]:
+        """The items of a batch, as PyTorch's loader asks for them.
+
+        Each step is taken for many images before the next step: its code is then in the processor's caches, which
+        every image's pixels sweep.
+        """
+        items, drafts, held = [], [], 0
+        for position in positions:
+            drafts.append(draft := _Draft(*position, chosen=position[1]))
+            self._choose(draft)
+            held += draft.image.nbytes + draft.view.nbytes
+            if held > _MOST_HELD:
+                items += self._finish(drafts)
+                drafts, held = [], 0
+        return items + self._finish(drafts)
+
+    def _finish(self, drafts: list[_Draft]) -> list[_Item]:
+        for draft in drafts:
+            draft.pixels = self._read(draft)
+        for draft in drafts:
+            draft.pixels = torch.from_numpy(self.transform.finish(draft.pixels, draft.view, draft.rng))
+        return [
+            _Item(draft.pixels, self.index.label(draft.chosen), draft.index, draft.chosen, draft.broken)
+            for draft in drafts
+        ]
+
+    def _choose(self, draft: _Draft) -> None:
+        """Opens the image, or the first of its replacements that can be opened, and draws what is seen of it."""
+        size = self.sizes[min(int(draft.epoch / self.epochs * len(self.sizes)), len(self.sizes) - 1)]
+        while True:
+            draft.rng = np.random.Generator(np.random.PCG64(derive_seed(self.seed, draft.epoch, draft.index)))
+            try:
+                draft.image = open_image(self.index.path(draft.chosen))
+            except UnreadableImage as error:
+                self._replace(draft, error)
+                continue
+            draft.view = self.transform.choose(draft.image, draft.rng, size)
+            return
+
+    def _read(self, draft: _Draft) -> np.ndarray:
+        while True:
+            try:
+                return draft.view.read(draft.image)
+            except UnreadableImage as error:
+                self._replace(draft, error)
+                self._choose(draft)
+
+    def _replace(self, draft: _Draft, error: UnreadableImage) -> None:
+        draft.broken.append((draft.chosen, str(error)))
+        attempt = len(draft.broken)
+        if attempt == _ATTEMPTS:
+            raise UserError(
+                f"{self.index.source}: none of {_ATTEMPTS} images could be read ({draft.broken[0][1]}; …). Check the "
+                "data: tools/check_places365.py --deep"
+            )
+        draft.chosen = derive_seed(self.seed, draft.epoch, draft.index, attempt) % len(self.index)
+
+
+class TestSet(Dataset):
+    """Images at test size; one that cannot be read comes as zeros."""
+
+    __test__ = False  # for pytest, which collects by name
+
+    def __init__(self, index: ImageIndex, cfg: CfgNode):
+        self.index, self.transform = index, TestTransform(cfg)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, position: int) -> _Item:
+        label = self.index.label(position)
+        try:
+            # In full size: an evaluation's figures should not depend on how a JPEG can be decoded faster.
+            pixels = torch.from_numpy(self.transform(read_rgb(self.index.path(position))))
+        except UnreadableImage as error:
+            pixels = torch.zeros(self.transform.shape, dtype=torch.uint8)
+            return _Item(pixels, label, position, position, [(position, str(error))])
+        return _Item(pixels, label, position, position, [])
+
+
+def training_batches(
+    index: ImageIndex, cfg: CfgNode, start: int, rank: int, world_size: int, pin_memory: bool | None = None
+) -> Iterator[SceneBatch]:
+    """This process's share of each step's batch, from step ``start`` to SOLVER.MAX_ITER.
+
+    The batches depend on the seed and the step alone, neither on ``start`` nor on the number of workers.
+
+    Args:
+        pin_memory: page-locked memory; None: where MODEL.DEVICE is a GPU.
+
+    Raises:
+        UserError: there are no images, some have no label, or the batch cannot be shared by the processes; while
+            iterating, an image and all of its replacements are broken.
+    """
+    unlabelled = np.flatnonzero(np.asarray(index.labels) < 0)
+    if len(unlabelled):
+        raise UserError(
+            f"{index.source}: {len(unlabelled):,} images have no label and cannot be trained on; the first is "
+            f"{index.name(int(unlabelled[0]))}"
+        )
+    try:
+        positions = TrainingBatches(
+            len(index), cfg.SOLVER.IMS_PER_BATCH, cfg.SEED,
+            start=start, end=cfg.SOLVER.MAX_ITER, rank=rank, world_size=world_size,
+        )  # fmt: skip
+    except ValueError as error:
+        where = "SOLVER.IMS_PER_BATCH" if len(index) else index.source
+        raise UserError(f"{where}: {error}") from error
+    return _batches(TrainingSet(index, cfg), positions, cfg, pin_memory)
+
+
+def test_batches(
+    index: ImageIndex, positions: Sequence[int], cfg: CfgNode, pin_memory: bool | None = None
+) -> Iterator[SceneBatch]:
+    """Batches for evaluation, in the order of ``positions``: TEST.IMS_PER_BATCH images at most, of ten crops a tenth
+    of that.
+
+    Args:
+        positions: in the index.
+        pin_memory: as for ``training_batches``.
+    """
+    dataset = TestSet(index, cfg)
+    size = max(cfg.TEST.IMS_PER_BATCH // cfg.TEST.CROPS, 1)
+    batches = [positions[first : first + size] for first in range(0, len(positions), size)]
+    return _batches(dataset, batches, cfg, pin_memory)
+
+
+def _batches(dataset: Dataset, positions, cfg: CfgNode, pin_memory: bool | None) -> Iterator[SceneBatch]:
+    if pin_memory is None:
+        pin_memory = cfg.MODEL.DEVICE.startswith("cuda")
+    return load_batches(dataset, positions, _collate, cfg.DATALOADER.NUM_WORKERS, pin_memory)
+
+
+def _collate(items: list[_Item]) -> SceneBatch:
+    # In a worker, default_collate puts the images together in shared memory: the one copy there is.
+    images = default_collate([item.pixels for item in items]).movedim(-1, -3)
+    labels = torch.tensor([item.label for item in items])
+    indices = torch.tensor([item.index for item in items])
+    chosen = torch.tensor([item.chosen for item in items])
+    return SceneBatch(images, labels, indices, chosen, [entry for item in items for entry in item.broken])

@@ -1,0 +1,216 @@
+"""Pictures decoded no further than needed: the crop is chosen first, then its pixels are read."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from classification.images.jpeg_header import JpegHeader, read_jpeg_header
+from engine.predict.media import UnreadableMedia, read_image
+
+REDUCTIONS = (8, 4, 2)  # at which a JPEG can be decoded, the strongest first
+UnreadableImage = UnreadableMedia  # what reading raises: a file that is missing, damaged, cut short or no picture
+
+_ORIENTATION = 0x0112  # EXIF
+_UPRIGHT = {  # by EXIF orientation; 1 is upright
+    2: lambda image: cv2.flip(image, 1),
+    3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
+    4: lambda image: cv2.flip(image, 0),
+    5: cv2.transpose,
+    6: lambda image: cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda image: cv2.rotate(cv2.transpose(image), cv2.ROTATE_180),
+    8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+_END_MARKER = b"\xff\xd9"
+_SPARE_ROWS = 4  # the last rows that are decoded lack what their colour is smoothed with: two chroma rows
+_ROWS_OF_BLOCKS = 32  # that are decoded together, at most
+_MOST_KEPT = 2**24  # bytes of pixels that a thread keeps the memory of
+_MOST_PIXELS = 2**27  # more is left to Pillow, which refuses what looks like a decompression bomb
+
+
+class Box(NamedTuple):
+    """A part of an upright image, in whole pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class DecodedImage:
+    """An image whose pixels are there already; see ``JpegImage``, whose interface it has."""
+
+    def __init__(self, pixels: np.ndarray):
+        self.pixels = pixels
+        self.height, self.width = pixels.shape[:2]
+        self.nbytes = pixels.nbytes
+
+    def crop(self, box: Box, reduction: int = 1) -> np.ndarray:
+        """The box's pixels, (h, w, 3) uint8 in one piece, in full size whatever the reduction."""
+        return np.ascontiguousarray(self.pixels[box.top : box.top + box.height, box.left : box.left + box.width])
+
+    def aligned(self, box: Box, reduction: int) -> Box:
+        """The box."""
+        return box
+
+
+class JpegImage:
+    """A JPEG file in memory, not decoded yet.
+
+    Attributes:
+        height, width: of the upright image.
+        nbytes: of memory that it holds.
+    """
+
+    def __init__(self, path: str | os.PathLike, data: bytearray, header: JpegHeader):
+        self._path, self._data, self._header, self.nbytes = path, data, header, len(data)
+        self._orientation = _orientation(data) if header.has_metadata else 1
+        self.height, self.width = header.height, header.width
+        if self._orientation >= 5:
+            self.height, self.width = self.width, self.height
+
+    def crop(self, box: Box, reduction: int = 1) -> np.ndarray:
+        """The pixels of a box of the upright image, RGB uint8.
+
+        Args:
+            box: within the image.
+            reduction: decode at 1/2, 1/4 or 1/8 of the size, for 2, 4 or 8: a JPEG can be decoded to these sizes
+                directly, by smaller inverse cosine transforms.
+
+        Returns:
+            (h, w, 3), the box's own size, or that over 2, 4 or 8, rounded up.
+
+        Raises:
+            UnreadableImage: the data cannot be decoded; the message names the file.
+        """
+        upright = self._orientation == 1
+        pixels = self._stored_pixels(reduction, box.top + box.height if upright else self._header.height)
+        if pixels is None:  # a kind that only other decoders know
+            return DecodedImage(read_image(self._path)).crop(box)
+        if not upright:
+            pixels = _UPRIGHT[self._orientation](pixels)
+        box = _reduced(box, reduction)
+        return pixels[box.top : box.top + box.height, box.left : box.left + box.width].copy()
+
+    def aligned(self, box: Box, reduction: int) -> Box:
+        """The box, moved by less than ``reduction`` pixels to the borders of the reduced image's pixels.
+
+        Cut from between them, it would be off by up to half a pixel after the reduction.
+        """
+        height, width = box.height // reduction * reduction, box.width // reduction * reduction
+        top = min(round(box.top / reduction), (self.height - height) // reduction) * reduction
+        left = min(round(box.left / reduction), (self.width - width) // reduction) * reduction
+        return Box(top, left, height, width)
+
+    def _stored_pixels(self, reduction: int, rows: int) -> np.ndarray | None:
+        """RGB pixels as stored, of the whole image, or of its first ``rows`` rows at least; see ``_decode``."""
+        header, rows = self._header, rows + _SPARE_ROWS * reduction
+        if not header.row_by_row or rows > header.height - _ROWS_OF_BLOCKS:
+            return _decode(self._data, header.height, header.width, reduction)
+        # A decoder stops at the height that the header states.
+        stated = slice(header.height_at, header.height_at + 2)
+        self._data[stated] = rows.to_bytes(2, "big")
+        pixels = _decode(self._data, rows, header.width, reduction)
+        self._data[stated] = header.height.to_bytes(2, "big")
+        return pixels
+
+
+def open_image(path: str | os.PathLike) -> JpegImage | DecodedImage:
+    """A picture file with its size, decoded when a part of it is asked for.
+
+    What it is, its content says, not its suffix. Colour and grey JPEG files come as ``JpegImage``; all others
+    (PNG, WebP, CMYK, …) are decoded at once, as ``engine.predict.media.read_image`` does.
+
+    Raises:
+        UnreadableImage: missing, damaged, cut short or no picture; the message names the file.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            data = bytearray(os.fstat(file.fileno()).st_size)
+            del data[file.readinto(data) :]
+    except OSError as error:
+        raise UnreadableImage(f"{path}: cannot be read as a picture ({error.strerror or error})") from error
+    header = read_jpeg_header(data)
+    if header is None or not header.supported or header.channels not in (1, 3):
+        return DecodedImage(read_image(path))
+    if not 0 < header.height * header.width <= _MOST_PIXELS:
+        return DecodedImage(read_image(path))
+    # Within the pixels' data the marker cannot occur. In metadata it can, and other pictures may follow the first.
+    at_the_end = data.endswith(_END_MARKER) and not header.has_metadata
+    if not at_the_end and data.find(_END_MARKER, header.scan_at) < 0:
+        # The decoder would make what is missing grey, without a word. Pillow finds it out too, unless a copy that broke
+        # off left zeros.
+        raise UnreadableImage(f"{path}: cannot be read as a picture (the JPEG data are cut short)")
+    return JpegImage(path, data, header)
+
+
+def read_rgb(path: str | os.PathLike, shorter_side_at_least: int | None = None) -> np.ndarray:
+    """A whole picture, (H, W, 3) RGB uint8, upright; grey, CMYK, palette and 16-bit files are converted.
+
+    Args:
+        shorter_side_at_least: a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size as long as its shorter side
+            keeps this many pixels; None: full size, and then equal to ``engine.predict.media.read_image``.
+
+    Raises:
+        UnreadableImage: as ``open_image``.
+    """
+    image = open_image(path)
+    least = shorter_side_at_least or max(image.height, image.width)
+    reduction = next((r for r in REDUCTIONS if min(image.height, image.width) >= r * least), 1)
+    return image.crop(Box(0, 0, image.height, image.width), reduction)
+
+
+def _orientation(data: bytearray) -> int:
+    """The EXIF orientation, 1..8; 1 where there is none, or none that makes sense."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # metadata may be damaged in any way, and the pixels whole
+        return 1
+    return orientation if orientation in _UPRIGHT else 1
+
+
+class _Scratch(threading.local):
+    """Memory to decode into: new memory for each image would take time, as the system clears it first."""
+
+    memory = bytearray()
+
+    def of(self, size: int) -> bytearray:
+        if size > _MOST_KEPT:
+            return bytearray(size)
+        if len(self.memory) < size:
+            self.memory = bytearray(size)
+        return self.memory
+
+
+_scratch = _Scratch()
+
+
+def _decode(data: bytearray, height: int, width: int, reduction: int) -> np.ndarray | None:
+    """RGB pixels, (H, W, 3), of JPEG data that state this height and width; None where they cannot be decoded.
+
+    They lie in memory that the thread's next call writes to.
+    """
+    sides = -(-height // reduction), -(-width // reduction)
+    memory = _scratch.of(sides[0] * sides[1] * 3)
+    try:
+        pixels = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=sides[0], min_width=sides[1], buffer=memory, strict=False
+        )
+    except ValueError:
+        return None
+    return pixels if pixels.shape[:2] == sides else None
+
+
+def _reduced(box: Box, reduction: int) -> Box:
+    """What covers a box in an image that was made smaller."""
+    top, left = box.top // reduction, box.left // reduction
+    bottom, right = -(-(box.top + box.height) // reduction), -(-(box.left + box.width) // reduction)
+    return Box(top, left, bottom - top, right - left)

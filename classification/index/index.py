@@ -1,0 +1,243 @@
+"""The images of a split and their labels: read once, kept on disk, mapped into memory by every process."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import operator
+import os
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from classification.index.file import Columns, DamagedIndex, read_index_file, write_columns, write_index_file
+from classification.index.source import key_of, read_split
+from engine.errors import UserError
+from engine.files import atomic_path
+from places365.layout import Split
+
+logger = logging.getLogger(__name__)
+
+_MOST_CLASSES = 2**15  # labels are int16
+# A file changed twice within the step of the file system's clock keeps its time (2 s on FAT, the coarsest in use).
+_CLOCK_STEP_NS = 2 * 10**9
+_LEFT_OVER_SECONDS = 24 * 3600
+
+
+class ImageIndex:
+    """Which images a split has: names, folders and labels of any number of them.
+
+    One made by ``open_index`` is a file mapped into memory: a process that gets it by fork or pickle maps the same
+    file, and no memory is copied. Made by ``make_index`` it lives in memory and is pickled as a whole.
+
+    Attributes:
+        classes: class names, by label.
+        root: the names are relative to it.
+        source: the list or folder that it was read from, for messages.
+        labels: (N,) int16, -1 where an image has no label; read-only.
+        folders, folder_numbers: ``folders[folder_numbers[i]]`` is the folder of image i relative to ``root``, ""
+            for ``root`` itself.
+    """
+
+    def __init__(
+        self,
+        columns: Columns,
+        folders: Sequence[str],
+        classes: Sequence[str],
+        root: Path,
+        source: str,
+        file: tuple[Path, str] | None = None,
+    ):
+        self.classes, self.root, self.source = list(classes), Path(root), source
+        self.labels, self.folder_numbers, self.folders = columns.labels, columns.folder_numbers, list(folders)
+        self.labels.flags.writeable = False
+        self._offsets, self._names = columns.offsets, columns.names
+        self._file = file  # and its identity
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"ImageIndex({len(self):,} images of {len(self.classes)} classes from {self.source})"
+
+    def name(self, index: int) -> str:
+        """An image's path relative to ``root``, with "/". Raises IndexError outside 0..N-1."""
+        folder = self.folders[self.folder_numbers[self._checked(index)]]
+        file = os.fsdecode(self._names[self._offsets[index] : self._offsets[index + 1]].tobytes())
+        return f"{folder}/{file}" if folder else file
+
+    def path(self, index: int) -> Path:
+        """An image's path. Raises IndexError outside 0..N-1."""
+        return self.root / self.name(index)
+
+    def label(self, index: int) -> int:
+        """An image's class index, -1 where it has none. Raises IndexError outside 0..N-1."""
+        return int(self.labels[self._checked(index)])
+
+    def _checked(self, index: int) -> int:
+        if not 0 <= operator.index(index) < len(self):
+            raise IndexError(f"there is no image {index} among the {len(self)} of {self.source}")
+        return index
+
+    def __reduce__(self):
+        if self._file is None:
+            columns = Columns(self.labels, self.folder_numbers, self._offsets, self._names)
+            return ImageIndex, (columns, self.folders, self.classes, self.root, self.source)
+        return _map_again, (*self._file, self.root, self.source)
+
+
+def open_index(split: Split, cache: str | os.PathLike | None = None) -> ImageIndex:
+    """The index of a split: from the cache where it is still true, else read from the list or the folders.
+
+    The cache is a file for each list (or folder) and image folder. It is used when it is whole (checksums of all of
+    it) and its key is that of the list: size, modification time, and a hash of the first and last 64 KiB; or, for
+    class folders, the modification times of all folders, which change with each file that comes or goes. It is
+    written atomically: processes that build it at once do the work twice and do no harm. Where the cache folder
+    cannot be written to, the index lies in a temporary folder until this process ends.
+
+    Args:
+        split: from ``layout.find_split``.
+        cache: the folder for cached indices; by default ``se-backbones`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+
+    Raises:
+        UserError: the list has a wrong line (file and line are named), a folder cannot be read, there are no images
+            or too many classes, or neither the cache nor the temporary folder can be written to.
+    """
+    if len(split.classes) > _MOST_CLASSES:
+        raise UserError(f"{split.source} has {len(split.classes):,} classes; at most {_MOST_CLASSES:,} are supported")
+    identity = json.dumps([os.path.abspath(split.source), os.path.abspath(split.image_root), split.name]).encode()
+    name = f"{split.name}-{hashlib.sha256(identity).hexdigest()[:16]}.index"
+    try:
+        path = Path(os.path.expanduser(cache or _default_cache())).absolute() / name
+        cached = _from_cache(split, path)
+        return _build(split, path) if cached is None else cached
+    except OSError as error:
+        logger.warning("the index of %s cannot be kept in the cache folder: %s", split.source, str(error))
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix="se-backbones-"))
+        index = None
+        try:
+            index = _build(split, temporary / name)
+        finally:
+            if index is None:
+                shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"the index of {split.source} can be written neither to the cache nor to {tempfile.gettempdir()} "
+            f"({error.strerror or error}): make room, or name a cache folder that can be written to (DATA.CACHE)"
+        ) from None
+    logger.warning("it lies in %s until this process ends", temporary)
+    weakref.finalize(index, _remove, temporary, os.getpid())
+    return index
+
+
+def make_index(
+    paths: Sequence[str | os.PathLike], labels: Sequence[int], classes: Sequence[str], root: str | os.PathLike
+) -> ImageIndex:
+    """An index in memory of the files that are named.
+
+    Args:
+        paths: relative to ``root``, or absolute.
+        labels: class indices, -1 for none.
+
+    Raises:
+        ValueError: not a label for each path, or a label that is no class.
+    """
+    if len(paths) != len(labels):
+        raise ValueError(f"{len(paths)} paths and {len(labels)} labels")
+    wrong = [label for label in labels if not -1 <= label < len(classes)]
+    if wrong:
+        raise ValueError(f"label {wrong[0]} is not in -1..{len(classes) - 1}")
+    folders: dict[str, int] = {}
+    numbers, names = [], []
+    for path in map(Path, paths):
+        path = path.relative_to(root) if path.is_relative_to(root) else path
+        folder = "" if path.parent == Path() else path.parent.as_posix()
+        numbers.append(folders.setdefault(folder, len(folders)))
+        names.append(os.fsencode(path.name))
+    text = io.BytesIO()
+    columns = write_columns([(numbers, list(map(int, labels)), names)], text)
+    columns = Columns(columns.labels, columns.folder_numbers, columns.offsets, np.frombuffer(text.getvalue(), np.uint8))
+    return ImageIndex(columns, list(folders), classes, Path(root), str(root))
+
+
+def _map_again(file: Path, identity: str, root: Path, source: str) -> ImageIndex:
+    """Unpickles an index in another process."""
+    try:
+        description, columns = read_index_file(file, identity)
+    except (DamagedIndex, OSError) as error:
+        raise UserError(f"the index {file} of {source} was changed while it was in use: {error}") from None
+    return ImageIndex(columns, description["folders"], description["classes"], root, source, (file, identity))
+
+
+def _open(split: Split, path: Path) -> tuple[ImageIndex, dict]:
+    description, columns = read_index_file(path)
+    file = path, description["identity"]
+    folders, classes = description["folders"], description["classes"]
+    return ImageIndex(columns, folders, classes, split.image_root, split.source, file), description
+
+
+def _from_cache(split: Split, path: Path) -> ImageIndex | None:
+    """The cached index, if it is there, whole, and still true."""
+    try:
+        index, description = _open(split, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (DamagedIndex, OSError) as error:
+        logger.warning("the cached index %s is not used: %s; it is made anew", path, str(error))
+        return None
+    if description["key"] != key_of(split, [folder for folder, _ in description["key"].get("folders", [])]):
+        logger.info("%s has changed since it was read: its index is made anew", split.source)
+        return None
+    if not description["settled"]:
+        logger.info("%s was being changed when it was read: its index is made anew", split.source)
+        return None
+    return index
+
+
+def _build(split: Split, path: Path) -> ImageIndex:
+    """Reads the list or the folders into an index file. OSError: the file cannot be written."""
+    began = time.time_ns()
+    folders: dict[str, int] = {}
+    times: dict[str, int] = {}
+    key = key_of(split, [])
+
+    def describe() -> tuple[dict, dict]:
+        if split.list_path is None:
+            key["folders"] = list(map(list, times.items()))
+        changes = times.values() if split.list_path is None else [key["modified"]]
+        settled = all(abs(began - change) > _CLOCK_STEP_NS for change in changes)
+        return {"folders": list(folders), "classes": split.classes}, {"key": key, "settled": settled}
+
+    _remove_left_overs(path.parent)
+    logger.info("reading %s; its index is kept in %s", split.source, path)
+    with atomic_path(path) as temporary:
+        write_index_file(temporary, read_split(split, folders, times), describe)
+    return _open(split, path)[0]
+
+
+def _default_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "se-backbones"
+
+
+def _remove_left_overs(folder: Path) -> None:
+    """Removes what a process left that was killed while it wrote."""
+    for path in folder.glob(".*.part.index"):
+        try:
+            if time.time() - path.stat().st_mtime > _LEFT_OVER_SECONDS:
+                path.unlink()
+        except OSError:
+            continue
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # a forked worker that ends must not take it away from the others
+        shutil.rmtree(folder, ignore_errors=True)

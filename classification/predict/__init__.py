@@ -1,0 +1,1 @@
+"""A trained classifier applied to pictures, and what it says drawn."""

@@ -1,0 +1,163 @@
+"""A trained scene classifier applied to pictures in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from classification.evaluation.metrics import GUESSES, indoor_probability
+from classification.images.transforms import TestTransform
+from classification.model import SceneClassifier, load_classifier
+from classification.predict.cam import class_activation_maps
+from engine import compat  # noqa: F401  (before detectron2)
+from engine.errors import UserError
+from places365.categories import indoor_flags
+
+from detectron2.config import CfgNode
+
+CENTRE = 4  # of ten crops, the one that a single crop would be
+
+
+@dataclass(frozen=True)
+class ScenePrediction:
+    """What a classifier says of one picture.
+
+    Attributes:
+        classes: (min(5, K),) int, class indices, the likeliest first.
+        probabilities: their probabilities, 0..1.
+        indoor_probability: 0..1, see ``metrics.indoor_probability``; None where the classes do not tell.
+        cam: (h, w) float32, the class activation map of the first class, see ``cam.class_activation_maps``.
+        crop: (x0, y0, x1, y1), the part of the picture that the network saw, in the picture's pixels.
+        cell: width of one cell of `cam` in the picture's pixels.
+    """
+
+    classes: np.ndarray
+    probabilities: np.ndarray
+    indoor_probability: float | None
+    cam: np.ndarray
+    crop: tuple[float, float, float, float]
+    cell: float
+
+    @property
+    def indoor(self) -> bool | None:
+        """Whether it is an indoor scene; None where the classes do not tell."""
+        return None if self.indoor_probability is None else self.indoor_probability >= 0.5
+
+    def activation(self, height: int, width: int, scale: float = 1.0) -> np.ndarray:
+        """The class activation map laid over the picture: (height, width) float32, NaN outside of the crop.
+
+        Cell (i, j) is centred on the pixel of the crop that is i cells down and j across, not half a cell further: a
+        ResNet's convolutions and poolings of stride 2 are padded so that output i is centred on input 2i. (Stretching
+        the map over the crop, as is often done, shows everything half a cell too far down and right.)
+
+        Args:
+            height, width: of the picture, as it is shown.
+            scale: how much larger it is shown than it was predicted on.
+        """
+        x0, y0, x1, y1 = (value * scale for value in self.crop)
+        cells = self.cam.shape
+        down = _interpolation(height, y0, y1, self.cell * scale, cells[0])
+        across = _interpolation(width, x0, x1, self.cell * scale, cells[1])
+        return down @ self.cam @ across.T
+
+
+class ScenePredictor:
+    """Names the scene of pictures of any size.
+
+    A picture is prepared as in an evaluation with the same config: shorter side to INPUT.TEST_RESIZE, a crop of
+    INPUT.TEST_SIZE from the middle (or ten, with TEST.CROPS): a file gets the answer that it gets there. The class
+    activation map is of the crop in the middle; what lies outside of it has no part in the map.
+
+    Attributes:
+        classes: the class names; device: where the network is.
+    """
+
+    def __init__(self, model: SceneClassifier, cfg: CfgNode, classes: Sequence[str]):
+        self.model, self.cfg, self.classes = model.eval(), cfg, list(classes)
+        self.device = next(model.parameters()).device
+        self._transform = TestTransform(cfg)
+        self._flags = indoor_flags(self.classes)
+        self._stride = model.network.feature_info["res5"].stride
+
+    @classmethod
+    def from_checkpoint(cls, weights: str | Path, config: str | Path | None = None, device: str = "auto"):
+        """Loads a classifier from a run's checkpoint, which holds its config too; `config` names a YAML file to use
+        instead. device: auto, cpu or cuda. Raises UserError if the file or the device cannot be used."""
+        return cls(*load_classifier(weights, config, device))
+
+    @torch.inference_mode()
+    def predict(self, images: Sequence[np.ndarray]) -> list[ScenePrediction]:
+        """The scene of each picture of a list; (H, W, 3) RGB uint8, H and W may differ.
+
+        Raises:
+            ValueError: something else than such a picture.
+            UserError: the network's answer is not finite.
+        """
+        if not images:
+            return []
+        crops = np.stack([self._prepare(image) for image in images])  # (N, T, S, S, 3), T crops of each
+        count, each = crops.shape[:2]
+        pixels = torch.from_numpy(crops).flatten(0, 1).permute(0, 3, 1, 2)
+        found = class_activation_maps(self.model.network, self.model.normalise(pixels))
+        probabilities = found.logits.double().softmax(1).unflatten(0, (count, each)).mean(1).cpu().numpy()
+        if not np.isfinite(probabilities).all():
+            raise UserError("the network's answer is not finite: its weights or BatchNorm statistics have diverged")
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :GUESSES]
+        maps = found.maps[:, 0]
+        if each > 1:  # the centre crop alone may have another first class than all ten together
+            centres = self.model.normalise(pixels.unflatten(0, (count, each))[:, CENTRE])
+            first = torch.from_numpy(np.ascontiguousarray(order[:, :1]))
+            maps = class_activation_maps(self.model.network, centres, first).maps[:, 0]
+        indoor = indoor_probability(probabilities, self._flags)
+        return [
+            ScenePrediction(
+                classes=best,
+                probabilities=row[best],
+                indoor_probability=None if np.isnan(inside) else float(inside),
+                cam=cam,
+                crop=crop_box(image.shape[0], image.shape[1], self.cfg),
+                cell=self._stride * _reduction(image.shape[0], image.shape[1], self.cfg),
+            )
+            for image, best, row, inside, cam in zip(
+                images, order, probabilities, indoor, maps.cpu().numpy(), strict=True
+            )
+        ]
+
+    def _prepare(self, image: np.ndarray) -> np.ndarray:
+        """(T, S, S, 3) uint8 in the channel order of the config."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"expected a picture (H, W, 3) of uint8, got {image.shape} of {image.dtype}")
+        crops = self._transform(image)
+        return crops if crops.ndim == 4 else crops[None]
+
+
+def crop_box(height: int, width: int, cfg: CfgNode) -> tuple[float, float, float, float]:
+    """Which part of a picture of this size the evaluation's centre crop shows: x0, y0, x1, y1 in its pixels."""
+    side = min(cfg.INPUT.TEST_SIZE * _reduction(height, width, cfg), height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
+
+
+def _reduction(height: int, width: int, cfg: CfgNode) -> float:
+    """How many pixels of the picture one of the crop stands for."""
+    shorter = min(height, width)
+    return shorter / (cfg.INPUT.TEST_RESIZE or max(cfg.INPUT.TEST_SIZE, shorter))
+
+
+def _interpolation(length: int, start: float, end: float, cell: float, cells: int) -> np.ndarray:
+    """(length, cells) float32: what each cell, centred on `start` + its number times `cell`, contributes to each
+    pixel; NaN for pixels outside of start..end. Cubic convolution (Keys 1981, a = -1/2), the border cells repeated."""
+    pixels = np.arange(length) + 0.5
+    place = (pixels - start) / cell
+    first = np.floor(place).astype(int)
+    weights = np.zeros((length, cells), np.float32)
+    for tap in range(-1, 3):
+        distance = np.abs(place - (first + tap))
+        near, far = 1.5 * distance**3 - 2.5 * distance**2 + 1, -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+        np.add.at(weights, (np.arange(length), np.clip(first + tap, 0, cells - 1)), np.where(distance < 1, near, far))
+    weights[(pixels < start) | (pixels > end)] = np.nan
+    return weights

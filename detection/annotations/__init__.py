@@ -1,0 +1,1 @@
+"""A COCO-format set checked before anything is trained on it."""

@@ -1,0 +1,222 @@
+"""Checks a COCO-format set, its records and its image files, before anything is trained on it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from detection.annotations.image_files import DamagedImage, inspect_image
+from detection.annotations.records import as_text, check_annotation_records, is_id, is_size, wrong_keys
+from detection.annotations.report import KINDS, AnnotationReport, DropSummary, Problem, drop_bad_records
+from engine.errors import UserError
+from engine.json_files import read_json
+
+__all__ = [
+    "AnnotationReport",
+    "DropSummary",
+    "Problem",
+    "check_annotations",
+    "class_list",
+    "drop_bad_records",
+]
+
+CHUNK = 64
+
+
+def check_annotations(
+    source: str | os.PathLike | dict,
+    image_root: str | os.PathLike,
+    *,
+    class_names: Sequence[str] | None = None,
+    check_pixels: str = "header",
+    need_masks: bool = False,
+    num_workers: int | None = None,
+    name: str = "",
+) -> AnnotationReport:
+    """Checks everything that would stop or quietly spoil a training run, and lists all of it.
+
+    Args:
+        source: a COCO instances file or its dictionary (which is not changed).
+        image_root: the folder that `file_name`s are relative to.
+        class_names: the classes that a model has, in order, to compare the categories with.
+        check_pixels: "header" reads each image's header and end (finds missing, foreign and cut-off files and
+            wrong sizes, 0.1 ms an image), "full" decodes each, "none" opens no file.
+        need_masks: every annotation needs a usable segmentation.
+        num_workers: threads for the image files; default: four a core, at most 32, for file systems that are
+            slow to answer.
+
+        name: the file of a dictionary, for messages.
+
+    Returns:
+        the report; `report.ok` is whether training may start. annotation_report.KINDS lists the kinds of
+        problems. A box may reach BOX_TOLERANCE (annotation_records) outside its image. An image's size is
+        that with its EXIF orientation applied.
+
+    Raises:
+        UserError: the json cannot be read, lacks one of its three lists, or the folder does not exist.
+    """
+    if check_pixels not in ("header", "full", "none"):
+        raise ValueError(f"check_pixels is {check_pixels!r}, not header, full or none")
+    coco = source if isinstance(source, dict) else read_json(source, "annotations")
+    where = name or ("annotations" if isinstance(source, dict) else str(source))
+    _check_shape(coco, where)
+    root = Path(image_root)
+    if check_pixels != "none" and not root.is_dir():
+        raise UserError(f"{where}: the image folder {root} does not exist")
+    problems: list[Problem] = []
+    category_ids = _check_categories(coco["categories"], class_names, problems)
+    images = _check_image_records(coco["images"], problems)
+    if check_pixels != "none":
+        _check_image_files(coco["images"], root, check_pixels == "full", num_workers, problems)
+    check_annotation_records(coco["annotations"], images, category_ids, need_masks, problems)
+    order = {kind: position for position, kind in enumerate(KINDS)}
+    problems.sort(key=lambda problem: (order[problem.kind], problem.index))
+    counts = (len(coco[key]) for key in ("images", "annotations", "categories"))
+    return AnnotationReport(where, str(root), *counts, problems)
+
+
+def class_list(coco: dict) -> tuple[list[str], dict[int, int]]:
+    """The class names in ascending order of category ids, and {category id: index in that list}.
+
+    COCO's 80 ids run from 1 to 90 with gaps; a model's class indices have none.
+    """
+    categories = sorted(coco["categories"], key=lambda category: category["id"])
+    return [category["name"] for category in categories], {
+        category["id"]: index for index, category in enumerate(categories)
+    }
+
+
+def _check_shape(coco: Any, where: str) -> None:
+    if not isinstance(coco, dict):
+        raise UserError(f"{where} holds a {type(coco).__name__}, not the object of a COCO instances file")
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(coco.get(key), list):
+            hint = "; a file of test images has none and cannot be trained on" if key == "annotations" else ""
+            raise UserError(f"{where}: the list `{key}` is missing (its keys: {', '.join(map(str, coco))}){hint}")
+
+
+def _check_categories(categories: list, class_names: Sequence[str] | None, problems: list[Problem]) -> set:
+    """The ids of the sound categories."""
+    ids: set = set()
+    names: set[str] = set()
+
+    def add(kind, index, message):
+        problems.append(Problem(kind, "categories", index, message))
+
+    for index, record in enumerate(categories):
+        wrong = wrong_keys(record, {"id": is_id, "name": lambda value: isinstance(value, str) and bool(value.strip())})
+        if wrong:
+            add("category_record", index, wrong)
+        elif record["id"] in ids:
+            add(
+                "duplicate_category_id",
+                index,
+                f"id {record['id']} ({record['name']!r}) is taken by an earlier one",
+            )
+        elif record["name"] in names:
+            add(
+                "duplicate_category_name",
+                index,
+                f"{record['name']!r} (id {record['id']}) is an earlier one's name",
+            )
+        else:
+            ids.add(record["id"])
+            names.add(record["name"])
+    if class_names is not None and not problems:
+        found, _ = class_list({"categories": categories})
+        if found != list(class_names):
+            pairs = enumerate(zip(found, class_names, strict=False))
+            place = next((i for i, (own, expected) in pairs if own != expected), None)
+            message = f"the json has {len(found)} categories, the model {len(class_names)} classes"
+            if place is not None:
+                message += f"; number {place} is {found[place]!r} in the json, {class_names[place]!r} in the model"
+            add("class_names", 0 if place is None else place, message)
+    return ids
+
+
+def _check_image_records(images: list, problems: list[Problem]) -> dict:
+    """{id: record} of the images whose record is sound (the first of those with one id)."""
+    by_id: dict = {}
+    files: dict[str, Any] = {}
+    keys = {
+        "id": is_id,
+        "file_name": lambda value: isinstance(value, str) and bool(value),
+        "width": is_size,
+        "height": is_size,
+    }
+    for index, record in enumerate(images):
+        wrong = wrong_keys(record, keys)
+        if wrong:
+            name, identity = (record.get(key) if isinstance(record, dict) else None for key in ("file_name", "id"))
+            problems.append(Problem("image_record", "images", index, wrong, as_text(name), as_text(identity)))
+            continue
+        name, identity = record["file_name"], record["id"]
+        if identity in by_id:
+            message = f"its id {identity} is taken by {by_id[identity]['file_name']}"
+            problems.append(Problem("duplicate_image_id", "images", index, message, name, identity))
+            continue
+        if name in files:
+            message = f"is image {files[name]} as well"
+            problems.append(Problem("duplicate_file_name", "images", index, message, name, identity))
+        by_id[identity] = record
+        files.setdefault(name, identity)
+    return by_id
+
+
+def _check_image_files(
+    images: list, root: Path, decode: bool, num_workers: int | None, problems: list[Problem]
+) -> None:
+    named = [
+        (index, record)
+        for index, record in enumerate(images)
+        if isinstance(record, dict) and isinstance(record.get("file_name"), str) and record["file_name"]
+    ]
+
+    def check(chunk: list) -> list[Problem]:
+        return [problem for index, record in chunk for problem in _check_image_file(index, record, root, decode)]
+
+    chunks = [named[start : start + CHUNK] for start in range(0, len(named), CHUNK)]
+    workers = num_workers or min(32, 4 * (os.cpu_count() or 1))
+    # Warnings of the image library concern odd but harmless metadata. Filters are global, hence here
+    # and not in the threads.
+    with (
+        warnings.catch_warnings(),
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(named), desc="checking images", unit=" images", disable=None, delay=1) as bar,
+    ):
+        warnings.simplefilter("ignore")
+        try:
+            for chunk, found in zip(chunks, pool.map(check, chunks), strict=True):
+                problems += found
+                bar.update(len(chunk))
+        except BaseException:  # Ctrl-C: do not read the rest first
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _check_image_file(index: int, record: dict, root: Path, decode: bool) -> Iterator[Problem]:
+    name, identity = record["file_name"], as_text(record.get("id"))
+    path = root / name
+    try:
+        size = inspect_image(path, decode)
+    except FileNotFoundError:
+        yield Problem("missing_image", "images", index, f"there is no file {path}", name, identity)
+        return
+    except DamagedImage as error:
+        yield Problem("unreadable_image", "images", index, str(error), name, identity)
+        return
+    width, height = record.get("width"), record.get("height")
+    if not (is_size(width) and is_size(height)) or (width, height) == (size.width, size.height):
+        return
+    message = f"the json says {width} x {height}, the file is {size.width} x {size.height}"
+    if size.turned:
+        message += " after the quarter turn that its EXIF orientation asks for"
+        if (width, height) == (size.height, size.width):
+            message += " (remove that tag if the boxes were drawn on the unturned image)"
+    yield Problem("image_size", "images", index, message, name, identity)

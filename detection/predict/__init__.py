@@ -1,0 +1,1 @@
+"""A trained detector applied to pictures, and what it found drawn."""

@@ -1,0 +1,1 @@
+"""The dialect of the config files, and the keys that every task has."""

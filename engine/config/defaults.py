@@ -1,0 +1,78 @@
+"""The keys of a config that are the same whatever the task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from fvcore.common.config import CfgNode
+
+from engine.errors import UserError
+
+_LR_SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR")  # what every release of Detectron2 has
+
+
+def add_engine_defaults(cfg: CfgNode) -> CfgNode:
+    """Adds the training loop's keys to a config that has Detectron2's SOLVER keys, and returns it."""
+    solver = cfg.SOLVER
+    solver.OPTIMIZER = "SGD"  # or AdamW
+    solver.PRECISION = "auto"  # auto, fp32, bf16 or fp16; see engine.device.choose_precision
+    solver.ACCUMULATE = 1  # a step's batch is computed in this many parts
+    solver.EMA = CfgNode({"ENABLED": False, "DECAY": 0.9998})
+    solver.KEEP_CHECKPOINTS = 2  # the newest periodic ones; the final one is kept besides
+    cfg.LOG_PERIOD = 20  # steps between two lines on the console and in metrics.jsonl
+    cfg.CHANNELS_LAST = True  # memory format: faster with tensor cores, and on CPUs
+    cfg.COMPILE = False  # torch.compile of the backbone; needs a C++ compiler on a CPU
+    return cfg
+
+
+def check_engine_settings(cfg: CfgNode) -> None:
+    """Refuses values of keys that every task has which would be ignored, or fail later in a place that says less.
+
+    Raises:
+        UserError: a number outside of its range, an unknown learning-rate schedule, COMPILE together with
+            MODEL.BACKBONE.RECOMPUTE, or an empty OUTPUT_DIR.
+    """
+    solver, mean, std, workers = cfg.SOLVER, cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, cfg.DATALOADER.NUM_WORKERS
+    wrong = [
+        (cfg.SEED < 0, f"SEED must be 0 or more (runs are always seeded); got {cfg.SEED}"),
+        (workers < 0, f"DATALOADER.NUM_WORKERS must be 0, to load in the process itself, or more; got {workers}"),
+        (solver.IMS_PER_BATCH < 1, f"SOLVER.IMS_PER_BATCH must be at least 1 image; got {solver.IMS_PER_BATCH}"),
+        (
+            solver.ACCUMULATE < 1,
+            f"SOLVER.ACCUMULATE must be 1, for batches in one part, or more; got {solver.ACCUMULATE}",
+        ),
+        (cfg.TEST.IMS_PER_BATCH < 1, f"TEST.IMS_PER_BATCH must be at least 1 image; got {cfg.TEST.IMS_PER_BATCH}"),
+        (
+            solver.LR_SCHEDULER_NAME not in _LR_SCHEDULERS,
+            f"SOLVER.LR_SCHEDULER_NAME must be {' or '.join(_LR_SCHEDULERS)}; got {solver.LR_SCHEDULER_NAME!r}",
+        ),
+        (not 0 <= solver.BASE_LR < math.inf, f"SOLVER.BASE_LR must be 0 or more, and finite; got {solver.BASE_LR}"),
+        (
+            not 0 <= solver.MOMENTUM < 1 or (solver.NESTEROV and not solver.MOMENTUM),
+            f"SOLVER.MOMENTUM must be in 0..1, below 1, and above 0 with SOLVER.NESTEROV; got {solver.MOMENTUM}",
+        ),
+        *(
+            (not 0 <= solver[key] < math.inf, f"SOLVER.{key} must be 0 or more, and finite; got {solver[key]}")
+            for key in ("WEIGHT_DECAY", "WEIGHT_DECAY_NORM")
+        ),
+        (not 0 <= solver.EMA.DECAY <= 1, f"SOLVER.EMA.DECAY is a share, 0..1; got {solver.EMA.DECAY}"),
+        (len(mean) != 3, f"MODEL.PIXEL_MEAN wants three numbers, one for each channel; got {list(mean)}"),
+        (
+            len(std) != 3 or not all(value > 0 for value in std),
+            f"MODEL.PIXEL_STD wants three numbers above 0, one for each channel; got {list(std)}",
+        ),
+        (
+            cfg.COMPILE and cfg.MODEL.BACKBONE.RECOMPUTE,
+            "COMPILE and MODEL.BACKBONE.RECOMPUTE do not go together: torch.compile cannot trace it",
+        ),
+        (not cfg.OUTPUT_DIR, "OUTPUT_DIR is empty: name the run's folder"),
+    ]
+    refuse(wrong)
+
+
+def refuse(wrong: Iterable[tuple[bool, str]]) -> None:
+    """Raises UserError with the first message, of (whether it is wrong, message), whose setting is wrong."""
+    for is_wrong, message in wrong:
+        if is_wrong:
+            raise UserError(message)

@@ -1,0 +1,75 @@
+"""The part of a config that describes a backbone's SE, the same for every task."""
+
+from __future__ import annotations
+
+from fvcore.common.config import CfgNode
+
+from engine.errors import UserError
+from se_backbones import SEConfig, find_architecture
+from se_backbones.surgery.insert import neutral_config, twin_name
+
+
+def add_se_defaults(cfg: CfgNode) -> None:
+    """Adds MODEL.SE: the fields of SEConfig in capitals, and INSERT."""
+    standard = SEConfig()
+    cfg.MODEL.SE = CfgNode(
+        {
+            "REDUCTION": [standard.reduction],  # one, or four for res2..res5
+            "PLACEMENT": standard.placement,
+            "STAGES": list(standard.stages),
+            "SQUEEZE": standard.squeeze,
+            "GATE": standard.gate,
+            "BIAS": standard.bias,
+            "INIT": standard.init,
+            "WITHOUT": [],  # units of those stages that have no SE after all: layer4.2, say
+            # MODEL.WEIGHTS are a plain network's (or a whole plain detector's): SE is put into them so that the model
+            # starts by computing what they computed. Counts where a training begins, and nowhere else.
+            "INSERT": False,
+        }
+    )
+
+
+def se_config(cfg: CfgNode) -> SEConfig | None:
+    """MODEL.SE as a value; None for a plain architecture.
+
+    Raises:
+        UserError: an unknown architecture, a value that SEConfig refuses, SE settings on a plain architecture, or
+            with MODEL.SE.INSERT settings with which SE cannot leave a trained network's function as it is.
+    """
+    name = cfg.MODEL.BACKBONE.ARCHITECTURE
+    settings = {key.lower(): value for key, value in cfg.MODEL.SE.items()}
+    insert = settings.pop("insert")
+    try:
+        row = find_architecture(name)
+        se = neutral_config(SEConfig(**settings)) if insert else SEConfig(**settings)
+        se.check_units(row.depths)
+    except ValueError as error:
+        raise UserError(f"MODEL.BACKBONE.ARCHITECTURE, MODEL.SE: {error}") from error
+    if row.se is not None:
+        return se
+    if insert:
+        if twin := twin_name(row, se=True):
+            raise UserError(
+                f"MODEL.SE.INSERT: name the network that comes of it, MODEL.BACKBONE.ARCHITECTURE {twin}; {name} is "
+                f"the one that MODEL.WEIGHTS are of"
+            )
+        return se  # a plain network that has no SE row of its own: MSRA's
+    if se != SEConfig():
+        raise UserError(
+            f"MODEL.SE is set, but MODEL.BACKBONE.ARCHITECTURE {name} is a plain network and would ignore it: "
+            f"use se_{name} or remove MODEL.SE"
+        )
+    return None
+
+
+def check_se(cfg: CfgNode) -> None:
+    """Raises UserError where ``se_config`` would, and where weight decay would undo an insertion."""
+    se = se_config(cfg)
+    if not cfg.MODEL.SE.INSERT or se is None or se.gate != "relu":
+        return
+    decay = cfg.SOLVER.WEIGHT_DECAY if cfg.SOLVER.WEIGHT_DECAY_BIAS is None else cfg.SOLVER.WEIGHT_DECAY_BIAS
+    if decay:
+        raise UserError(
+            f"MODEL.SE.INSERT with MODEL.SE.GATE relu starts each gate's bias at 1, and weight decay ({decay:g}) would "
+            f"pull it off: set SOLVER.WEIGHT_DECAY_BIAS 0.0, or use the sigmoid gate, which decay leaves alone"
+        )

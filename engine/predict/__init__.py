@@ -1,0 +1,1 @@
+"""Pictures and videos in, annotated copies and one JSON out."""

@@ -1,0 +1,202 @@
+"""A trained network applied to picture and video files: annotated copies, and one JSON of what was found.
+
+What it finds and how that is drawn is the task's: two functions.
+"""
+
+import contextlib
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from engine.errors import UserError
+from engine.files import write_atomically
+from engine.predict.media import UnreadableMedia, Video, find_media, read_image, video_writer, write_image
+
+SAVE_SECONDS = 60
+
+
+@dataclass
+class PredictionReport:
+    """What `predict_files` did: where its JSON lies, how many pictures (or frames) are in it, what was wrong
+    with which input, and whether Ctrl-C ended it."""
+
+    records_path: Path
+    pictures: int = 0
+    problems: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def exit_code(self):
+        """0 all well, 1 an input was skipped or incomplete, 130 interrupted."""
+        return 130 if self.interrupted else int(bool(self.problems))
+
+
+def predict_files(
+    inputs,
+    output,
+    records_name: str,
+    predict: Callable,
+    present: Callable,
+    batch_size: int,
+    max_images: int | None = None,
+) -> PredictionReport:
+    """Predict on pictures, folders of them and videos; write what was found into the folder `output`.
+
+    For each picture an annotated copy, for each video an annotated mp4, under the name and below the folders
+    it came from; and a JSON file, a list of {"file", "picture" (the annotated copy, relative to `output`),
+    "width", "height" (pixels), "frame" (videos, from 0), and the task's own fields}.
+
+    Args:
+        records_name: of the JSON file in `output`. It marks the folder as one that we may write to again.
+        predict: a list of pictures, each (H, W, 3) RGB uint8 → a list with a result for each.
+        present: a picture and its result → the annotated copy, (H', W', 3) RGB uint8, and the task's fields
+            of the record, a dict that JSON can hold.
+        batch_size: pictures computed together, at least 1; `default_batch_size` gives one.
+        max_images: stop after so many pictures and frames.
+
+    An unreadable input is named on stderr, noted in the report and passed over. Ctrl-C ends the work with all
+    files whole. Raises UserError for inputs that do not exist and for an output folder that holds files of
+    the same names which no earlier prediction wrote.
+    """
+    if batch_size < 1 or (max_images is not None and max_images < 1):
+        raise UserError("batch size and number of images must be at least 1")
+    media, output = find_media(inputs, output), Path(output).expanduser()
+    records_path = output / records_name
+    for path in [records_path] if records_path.exists() else [output / medium.result for medium in media]:
+        if path.exists() and not (path == records_path and _is_record_file(path)):
+            raise UserError(
+                f"{path} is already there, and nothing shows that an earlier prediction wrote it; "
+                "choose another output folder"
+            )
+    report = PredictionReport(records_path)
+    work = _Work(predict, present, output, batch_size, max_images or sys.maxsize, report)
+    try:
+        work.save()  # at once: it marks the folder as ours, and fails early where that is read-only
+        for is_video, group in itertools.groupby(media, key=lambda medium: medium.is_video):
+            if is_video:
+                for medium in group:
+                    work.predict_video(medium)
+            else:
+                work.predict_images(list(group))
+        work.save()
+    except KeyboardInterrupt:
+        report.interrupted = True
+        work.save()
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            work.save()
+        if isinstance(error, OSError):
+            raise UserError(f"cannot write to {error.filename or output}: {error.strerror or error}") from error
+        raise
+    return report
+
+
+def default_batch_size(device) -> int:
+    """Pictures computed together where nobody says how many: 8 on a GPU, 1 on a CPU, which gains nothing from
+    more."""
+    return 8 if device.type == "cuda" else 1
+
+
+@dataclass
+class _Work:
+    """The records so far, and the steps that add to them."""
+
+    predict: Callable
+    present: Callable
+    output: Path
+    batch_size: int
+    left: int  # pictures and frames still allowed
+    report: PredictionReport
+    records: list[str] = field(default_factory=list)  # JSON texts
+    saved: float = 0.0  # time.monotonic() of the last save
+
+    def predict_images(self, media):
+        with tqdm(total=min(len(media), self.left), unit="image", desc="predict", disable=None) as bar:
+            for start in range(0, len(media), self.batch_size):
+                batch = []
+                for medium in media[start : start + self.batch_size]:
+                    if len(batch) == self.left:
+                        break
+                    try:
+                        batch.append((medium, read_image(medium.path)))
+                    except UnreadableMedia as error:
+                        self.note(f"skipped {error}")
+                        bar.update()
+                results = self.predict([image for _, image in batch]) if batch else []
+                for (medium, image), result in zip(batch, results, strict=True):
+                    picture, fields = self.present(image, result)
+                    write_image(self.output / medium.result, picture)
+                    self.add(medium, image, fields)
+                    bar.update()
+                if self.left == 0:
+                    return
+
+    def predict_video(self, medium):
+        if self.left == 0:
+            return
+        read = 0
+        try:
+            video = Video(medium.path)
+            frames = iter(video)
+            total = min(video.frame_count or self.left, self.left)
+            with (
+                video_writer(self.output / medium.result, video.frames_per_second) as append,
+                tqdm(
+                    total=total if total < sys.maxsize else None,
+                    unit="frame",
+                    desc=medium.path.name,
+                    disable=None,
+                ) as bar,
+            ):
+                while batch := list(itertools.islice(frames, min(self.batch_size, self.left))):
+                    for image, result in zip(batch, self.predict(batch), strict=True):
+                        picture, fields = self.present(image, result)
+                        append(picture)
+                        self.add(medium, image, fields, read)
+                        read += 1
+                        bar.update()
+        except UnreadableMedia as error:
+            self.note(f"skipped {error}")
+        else:
+            # The count in a video's header is an estimate; far fewer frames mean that the file is cut short.
+            if self.left and read < 0.9 * video.frame_count:
+                self.note(f"{medium.path}: ends after {read} of {video.frame_count} frames; it may be damaged")
+
+    def add(self, medium, image, fields, frame=None):
+        record = {
+            "file": str(medium.path),
+            "picture": medium.result.as_posix(),
+            "width": image.shape[1],
+            "height": image.shape[0],
+        }
+        if frame is not None:
+            record["frame"] = frame
+        self.records.append(json.dumps({**record, **fields}))
+        self.left -= 1
+        self.report.pictures += 1
+        if time.monotonic() - self.saved > SAVE_SECONDS:
+            self.save()
+
+    def note(self, problem):
+        self.report.problems.append(problem)
+        tqdm.write(problem, file=sys.stderr)
+
+    def save(self):
+        body = ",\n".join(self.records)
+        write_atomically(self.report.records_path, f"[\n{body}\n]\n" if body else "[]\n")
+        self.saved = time.monotonic()
+
+
+def _is_record_file(path):
+    """Whether `path` is a list of records as we write it: the mark of a folder that we may write to again."""
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(records, list) and all(isinstance(record, dict) and "picture" in record for record in records[:1])

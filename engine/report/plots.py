@@ -1,0 +1,267 @@
+"""Curves of a training run, comparisons between runs, and excitations, drawn as PNG files without a
+display."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from engine.files import atomic_path
+from engine.report.metrics import EVALUATION_FIGURES, loss_names, read_metrics, series
+
+__all__ = [
+    "read_metrics",
+    "write_training_plots",
+    "plot_losses",
+    "plot_learning_rate",
+    "plot_evaluation",
+    "plot_throughput",
+    "plot_comparison",
+    "plot_excitations",
+]
+
+INK, MUTED, GRID = "#22262b", "#6b737c", "#e3e6ea"
+COLOURS = ("#2b6cb0", "#d97a1f", "#2f9469", "#c2413a", "#7a58a8", "#1f97a6", "#8a6a4c", "#c65b97")
+DPI = 160
+
+
+def write_training_plots(run_dir):
+    """Draw the curves of `run_dir`/metrics.jsonl into `run_dir`/plots; returns the paths of those with data,
+    in reading order: losses, evaluation, learning rate, throughput; none where there is no log."""
+    log, folder = Path(run_dir) / "metrics.jsonl", Path(run_dir) / "plots"
+    rows = read_metrics(log) if log.exists() else []
+    paths = (
+        plot_losses(rows, folder / "losses.png"),
+        plot_evaluation(rows, folder / "evaluation.png"),
+        plot_learning_rate(rows, folder / "learning_rate.png"),
+        plot_throughput(rows, folder / "throughput.png"),
+    )
+    return [path for path in paths if path]
+
+
+def plot_losses(rows, path):
+    """Every loss over the iterations, as logged (faint) and smoothed; iterations whose total was not finite
+    are marked on the axis. Returns the path, or None if `rows` (see `read_metrics`) hold no loss."""
+    names = [name for name in loss_names(rows) if series(rows, name)[0]]
+    if not names:
+        return None
+    figure, axes = _axes("Losses", "loss")
+    tops = []
+    for index, name in enumerate(names):
+        colour, width = (INK, 2.2) if name == "total_loss" else (COLOURS[(index - 1) % len(COLOURS)], 1.5)
+        tops.append(_curve(axes, *series(rows, name), colour, name.replace("_", " "), width))
+    # One spike would flatten all the rest: the axis ends where the smoothed curves do.
+    low, high = min(low for low, _ in tops), max(high for _, high in tops)
+    span = high - min(low, 0.0) or 1.0
+    axes.set_ylim(min(low, 0.0) - (0.05 * span if low < 0 else 0), high + 0.08 * span)
+    broken = [
+        row["iteration"]
+        for row in rows
+        if isinstance(row.get("total_loss"), float) and not math.isfinite(row["total_loss"])
+    ]
+    if broken:
+        axes.plot(
+            broken,
+            [0.0] * len(broken),
+            "x",
+            color=COLOURS[3],
+            markersize=6,
+            clip_on=False,
+            zorder=5,
+            transform=axes.get_xaxis_transform(),
+            label="not finite",
+        )
+    return _save(figure, axes, path)
+
+
+def plot_learning_rate(rows, path):
+    """The learning rate over the iterations. Returns the path, or None if it was never logged."""
+    x, y = series(rows, "lr")
+    if not x:
+        return None
+    figure, axes = _axes("Learning rate", "learning rate")
+    axes.plot(x, y, color=COLOURS[0], linewidth=1.8, marker="o" if len(x) == 1 else None)
+    axes.set_ylim(bottom=0 if min(y) >= 0 else None)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True)
+    return _save(figure, axes, path)
+
+
+def plot_evaluation(rows, path):
+    """The main figures of every evaluation (AP, AP50, AP75; top1, top5) in percent over the iterations, the
+    last value in the legend. Returns the path, or None if no evaluation was logged."""
+    keys = [
+        (task, name)
+        for task, names in EVALUATION_FIGURES.items()
+        for name in names
+        if series(rows, f"{task}/{name}")[0]
+    ]
+    if not keys:
+        return None
+    tasks = dict.fromkeys(task for task, _ in keys)
+    figure, axes = _axes("Evaluation", "percent")
+    for index, (task, name) in enumerate(keys):
+        x, y = series(rows, f"{task}/{name}")
+        label = name if len(tasks) == 1 else f"{task} {name}"
+        axes.plot(
+            x,
+            y,
+            color=COLOURS[index % len(COLOURS)],
+            linewidth=1.8,
+            marker="o",
+            markersize=4,
+            label=f"{label}  {y[-1]:.1f}",
+        )
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(0, 1.02 * max(rows[-1]["iteration"], 1))  # a first evaluation alone has no span of its own
+    return _save(figure, axes, path)
+
+
+def plot_throughput(rows, path):
+    """Training speed in images a second over the iterations. Returns the path, or None if it was never
+    logged."""
+    x, y = series(rows, "images_per_second")
+    if not x:
+        return None
+    figure, axes = _axes("Throughput", "images / s")
+    axes.plot(x, y, color=COLOURS[5], linewidth=1.2, marker="o" if len(x) == 1 else None)
+    median = float(np.median(y))
+    axes.axhline(median, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=f"median  {median:.3g}")
+    axes.set_ylim(0, 1.15 * max(np.percentile(y, 98), median) or 1)
+    return _save(figure, axes, path)
+
+
+def plot_comparison(results, metric, path):
+    """One metric of several runs over the iterations.
+
+    results: run's name -> its rows (`read_metrics`); metric: a key such as "bbox/AP" or "total_loss". Losses
+    are smoothed, evaluation figures drawn point by point, and the last value stands in the legend. Returns
+    the path. Raises ValueError, naming the run, if one of them never logged the metric.
+    """
+    figure, axes = _axes(metric.replace("/", " ").replace("_", " "), metric.rsplit("/", 1)[-1].replace("_", " "))
+    highest = 0.0
+    for index, (name, rows) in enumerate(results.items()):
+        x, y = series(rows, metric)
+        if not x:
+            raise ValueError(f"cannot compare runs: {name!r} has no finite value of {metric!r} in its metrics")
+        colour = COLOURS[index % len(COLOURS)]
+        if metric in loss_names(rows):
+            highest = max(highest, _curve(axes, x, y, colour, f"{name}  {smooth(y)[-1]:.3g}", width=1.8)[1])
+        else:
+            axes.plot(x, y, color=colour, linewidth=1.8, marker="o", markersize=4, label=f"{name}  {y[-1]:.1f}")
+    if metric.split("/")[0] in EVALUATION_FIGURES or highest > 0:
+        axes.set_ylim(0, 1.08 * highest or None)
+    return _save(figure, axes, path)
+
+
+def plot_excitations(gates, path, labels=None):
+    """What each SE block's gate does, channel by channel, as in figure 6 of the paper (arXiv:1709.01507).
+
+    gates: block's name -> mean gate, an array (channels,), or (curves, channels) to lay several sets of
+    images (classes, say) over each other, named by `labels`. One panel a block, in the order of the dict.
+    Returns the path. Raises ValueError if there is no block or an array has another shape.
+    """
+    arrays = {name: np.atleast_2d(np.asarray(value, dtype=float)) for name, value in gates.items()}
+    wrong = [name for name, value in arrays.items() if value.ndim != 2 or value.shape[1] == 0]
+    if wrong or not arrays:
+        raise ValueError(f"gates must be arrays (channels,) or (curves, channels); wrong: {wrong or 'no block given'}")
+    columns = min(len(arrays), 4)
+    lines = math.ceil(len(arrays) / columns)
+    figure = Figure(figsize=(max(2.7 * columns, 4), 1.9 * lines + 0.7), dpi=DPI, layout="constrained")
+    finite = np.concatenate([value[np.isfinite(value)] for value in arrays.values()] + [np.array([0.0, 1.0])])
+    margin = 0.04 * (finite.max() - finite.min())
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for panel, (name, curves) in zip(panels, arrays.items(), strict=False):
+        _style(panel)
+        for index, curve in enumerate(curves):
+            # Dots: neighbouring channels are unrelated, and lines between a thousand of them are one solid
+            # block.
+            panel.plot(
+                curve,
+                ".",
+                color=COLOURS[index % len(COLOURS)],
+                markeredgewidth=0,
+                alpha=0.75,
+                markersize=float(np.clip(1200 / curves.shape[1], 2.2, 5)),
+                label=labels[index] if labels else None,
+            )
+        panel.set_title(name, loc="left", fontsize=9, color=INK, fontweight="bold")
+        flat = curves[np.isfinite(curves)]
+        if flat.size:
+            panel.set_title(f"{flat.mean():.2f} ± {flat.std():.2f}", loc="right", fontsize=8, color=MUTED)
+        panel.set_ylim(finite.min() - margin, finite.max() + margin)
+        panel.set_xlim(0, max(curves.shape[1] - 1, 1))
+        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    for panel in panels[len(arrays) :]:
+        panel.set_axis_off()
+    figure.supxlabel("channel", fontsize=9, color=MUTED)
+    figure.supylabel("mean gate", fontsize=9, color=MUTED)
+    if labels:
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(
+            handles,
+            names,
+            loc="outside upper left",
+            ncols=min(len(labels), 5),
+            frameon=False,
+            fontsize=8,
+            markerscale=2.5,
+        )
+    return write_figure(figure, path)
+
+
+def smooth(values):
+    """Centred moving average over about a twentieth of the values, shorter at the ends: unlike a running
+    average it does not lag behind the curve. A median of three goes first, so that a single spike does not
+    become a plateau. values: (N,) finite; returns an array (N,); N below 10 comes back unchanged."""
+    values = np.asarray(values, dtype=float)
+    if len(values) < 10:
+        return values
+    triples = np.lib.stride_tricks.sliding_window_view(values, 3)
+    values = np.median(triples, axis=1)[[0, *range(len(triples)), -1]]
+    kernel = np.ones(2 * max(len(values) // 40, 1) + 1)
+    return np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
+
+
+def _curve(axes, x, y, colour, label, width):
+    """Draw one noisy curve, raw and smoothed; returns the (lowest, highest) value worth showing."""
+    smoothed = smooth(y)
+    if len(x) >= 10:
+        axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.28)
+    axes.plot(x, smoothed, color=colour, linewidth=width, label=label, marker="o" if len(x) == 1 else None)
+    return float(smoothed.min()), float(max(smoothed.max(), np.percentile(y, 95)))
+
+
+def _axes(title, ylabel):
+    figure = Figure(figsize=(6.4, 3.5), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    _style(axes)
+    axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold", pad=10)
+    axes.set_xlabel("iteration", color=MUTED, fontsize=9)
+    axes.set_ylabel(ylabel, color=MUTED, fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    return figure, axes
+
+
+def _style(axes):
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(GRID)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=MUTED, labelsize=8, length=0)
+
+
+def _save(figure, axes, path):
+    axes.margins(x=0.02)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, labelcolor=INK)
+    return write_figure(figure, path)
+
+
+def write_figure(figure, path):
+    """Write a matplotlib figure as PNG, atomically; returns its Path."""
+    with atomic_path(path) as temporary:
+        FigureCanvasAgg(figure).print_png(temporary)
+    return Path(path)

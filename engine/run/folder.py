@@ -1,0 +1,230 @@
+"""A run's folder: whether it may be used, what it began with, and what it came to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from engine.device import describe_device
+from engine.errors import UserError
+from engine.files import write_atomically
+from engine.train.checkpoint import newest_checkpoint, numbered_checkpoints
+
+logger = logging.getLogger(__name__)
+
+_OURS = (
+    "checkpoint_*.pth",
+    "model_final.pth",
+    "metrics.jsonl",
+    "result.json",
+    "events.out.tfevents*",
+    "summary.html",
+    "coco_instances_results.json",
+    "scene_predictions.json",
+    "broken_files.jsonl",
+    "annotation_problems_*.json",
+    "weights_report.json",
+    "log.txt*",
+)
+_ASIDE = ".overwritten"  # folder in the run's for what a new run overwrites, until that has all it needs
+
+
+def check_demo_folder(run: Path, marker: str) -> None:
+    """Raises UserError where a folder holds a run, and not ``marker``, what only a demonstration leaves there."""
+    old = results(run)
+    if old and not (Path(run) / marker).exists():
+        raise UserError(
+            f"{run} already holds a run that is no demonstration's ({old[0].name}), and is left alone; name another "
+            f"folder: OUTPUT_DIR …"
+        )
+
+
+def check_is_folder(run: Path) -> None:
+    """Raises UserError where a run's folder is a file."""
+    if run.exists() and not run.is_dir():
+        raise UserError(f"OUTPUT_DIR {run} is a file; name a folder")
+
+
+def open_run(run: Path, resume: bool, overwrite: bool) -> Path | None:
+    """Readies a run folder for training; the first process alone may call it. A run that is overwritten is kept aside
+    until ``forget_overwritten``.
+
+    Returns:
+        the newest whole checkpoint when resuming; None to start anew.
+
+    Raises:
+        UserError: the folder holds a run and neither ``resume`` nor ``overwrite`` was asked for, its checkpoints are
+            all damaged, or it cannot be written to.
+    """
+    run = Path(run)
+    check_is_folder(run)
+    restore_overwritten(run)  # from a start that was killed
+    for torn in run.glob(".*.part*"):  # what a kill in the middle of a write left behind
+        torn.unlink()
+    old = results(run)
+    if resume:
+        checkpoint = newest_checkpoint(run)
+        if checkpoint is None and numbered_checkpoints(run):
+            raise UserError(f"every checkpoint in {run} is damaged: start anew with --overwrite, or another OUTPUT_DIR")
+        if checkpoint is not None or not old:
+            return checkpoint
+        if not overwrite and any((run / name).exists() for name in ("model_final.pth", "result.json")):
+            raise UserError(
+                f"{run} holds a finished run, but no checkpoint to go on from. Start in another folder "
+                f"(with MODEL.WEIGHTS {run / 'model_final.pth'}), or begin again with --overwrite"
+            )
+    if old and not overwrite and not resume:
+        raise UserError(
+            f"{run} already holds a run ({old[0].name}). Go on from it with --resume, begin again with --overwrite, "
+            f"or give another folder: OUTPUT_DIR …"
+        )
+    try:
+        _set_aside(run)
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR {run} cannot be written to: {error.strerror or error}") from error
+    return None
+
+
+def results(run: Path) -> list[Path]:
+    """A run's files in its folder."""
+    return [path for pattern in _OURS for path in Path(run).glob(pattern)]
+
+
+def _set_aside(run: Path) -> None:
+    """Moves an old run out of a new one's way."""
+    aside = run / _ASIDE
+    run.mkdir(parents=True, exist_ok=True)
+    for path in [*results(run), *map(run.joinpath, ("config.yaml", "predictions", "plots", "evaluation"))]:
+        if path.exists():
+            aside.mkdir(exist_ok=True)
+            path.rename(aside / path.name)
+
+
+def forget_overwritten(run: Path) -> None:
+    """Deletes the run that a new one overwrites: called when the new one has all it needs to start."""
+    shutil.rmtree(Path(run) / _ASIDE, ignore_errors=True)
+
+
+def restore_overwritten(run: Path) -> None:
+    """Puts back the run that a new one was to overwrite, which did not come to start."""
+    aside = Path(run) / _ASIDE
+    if not aside.is_dir():
+        return
+    for path in aside.iterdir():
+        there = Path(run) / path.name
+        if there.is_dir():
+            shutil.rmtree(there)
+        path.replace(there)
+    aside.rmdir()
+
+
+def write_config(run: Path, cfg: CfgNode) -> None:
+    """``config.yaml``: every key with the value it has in this run; it can be given as --config."""
+    write_atomically(Path(run) / "config.yaml", cfg.dump())
+
+
+def differing_keys(then: CfgNode, now: CfgNode, prefix: str = "") -> list[str]:
+    """Lines ``KEY: old -> new`` for the keys whose values differ, for a run that is resumed."""
+    lines = []
+    for key, value in now.items():
+        if isinstance(value, CfgNode):
+            lines += differing_keys(then[key], value, f"{prefix}{key}.")
+        elif _lists(value) != _lists(then[key]):
+            lines.append(f"{prefix}{key}: {then[key]} -> {value}")
+    return lines
+
+
+def _lists(value):
+    """Tuples as lists, which is what they are in a file."""
+    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def announce(cfg: CfgNode, device: torch.device) -> None:
+    """Logs what every run begins with: the command, the device, the backbone."""
+    logger.info("%s", command())
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    logger.info("device %s%s", describe_device(device), f", {processes} processes" if processes > 1 else "")
+    logger.info("backbone %s", cfg.MODEL.BACKBONE.ARCHITECTURE)
+
+
+def announce_changes(then: CfgNode, now: CfgNode) -> None:
+    """Logs the keys that differ from those a resumed run began with."""
+    if changes := differing_keys(then, now):
+        logger.warning("the config differs from the one this run began with:\n  %s", "\n  ".join(changes))
+
+
+def circumstances(
+    cfg: CfgNode, model: nn.Module, device: torch.device, iteration: int | None, seconds: float | None
+) -> dict:
+    """What ``result.json`` says besides the figures: how they came about."""
+    return {
+        "backbone": cfg.MODEL.BACKBONE.ARCHITECTURE,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "iteration": iteration,
+        "training_seconds": None if seconds is None else round(seconds, 1),
+        "command": command(),
+        "versions": versions(),
+        "hardware": hardware(device),
+    }
+
+
+def class_difference(first: Sequence[str], second: Sequence[str]) -> str:
+    """How two lists of class names differ, in lines; empty where they do not."""
+    if list(first) == list(second):
+        return ""
+    only = [
+        f"only in the {place}: {', '.join(names)}"
+        for place, names in (
+            ("first", [name for name in first if name not in set(second)]),
+            ("second", [name for name in second if name not in set(first)]),
+        )
+        if names
+    ]
+    return "\n  ".join(only) or "the same names in another order"
+
+
+def command() -> str:
+    """The command that started this process, as it could be typed again."""
+    script = os.path.relpath(sys.argv[0]) if os.path.isfile(sys.argv[0]) else os.path.basename(sys.argv[0])
+    text = shlex.join(["python", script, *sys.argv[1:]])
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return text if processes == 1 else f"torchrun --nproc-per-node {processes} {text.removeprefix('python ')}"
+
+
+def versions() -> dict[str, str]:
+    """The versions a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in ("se-backbones", "torch", "torchvision", "detectron2", "pb1-detectron2", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware(device: torch.device) -> str:
+    """One line: the GPUs, or the processor and how many cores this process may use."""
+    if device.type == "cuda":
+        return f"{int(os.environ.get('WORLD_SIZE', '1'))} x {torch.cuda.get_device_name(device)}"
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{model}, {_usable_cores()} cores"
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,1 @@
+"""What a training run does step by step: batches, loop, checkpoints, processes, logs."""

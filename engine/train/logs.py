@@ -1,0 +1,82 @@
+"""What a run says while it trains: a line on the console, metrics.jsonl, TensorBoard."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import resource
+from pathlib import Path
+
+import torch
+
+from engine import compat  # noqa: F401  (before detectron2)
+from engine.files import write_atomically
+from engine.report.metrics import read_metrics
+
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter, get_event_storage
+from detectron2.utils.logger import setup_logger
+
+METRICS_FILE = "metrics.jsonl"
+logger = logging.getLogger("engine.run")
+
+
+def setup_logging(run: Path | None) -> None:
+    """Logs to the console, and to ``log.txt`` in the run folder; other processes than the first log to files alone."""
+    rank = comm.get_rank()
+    for name in ("engine", "detection", "places365", "se_backbones", "detectron2", "fvcore"):
+        setup_logger(str(run) if run else None, distributed_rank=rank, name=name, abbrev_name=name.split(".")[0])
+
+
+def make_writers(run: Path, max_iterations: int, start: int) -> list[EventWriter]:
+    """The writers of the first process; none in the others.
+
+    A resumed run repeats the steps since its checkpoint: their old figures are taken out of metrics.jsonl first.
+    """
+    if not comm.is_main_process():
+        return []
+    metrics = Path(run) / METRICS_FILE
+    if metrics.exists():
+        kept = [json.dumps(row) for row in read_metrics(metrics) if row["iteration"] <= start]
+        write_atomically(metrics, "".join(f"{line}\n" for line in kept))
+    return [
+        _Console(max_iterations),
+        JSONWriter(str(metrics)),
+        TensorboardXWriter(str(run), purge_step=start + 1),
+    ]
+
+
+class _Console(EventWriter):
+    """One line: step, losses, learning rate, images/s, the share of time spent waiting for data, memory, time left."""
+
+    def __init__(self, max_iterations: int):
+        self.max_iterations = max_iterations
+
+    def write(self) -> None:
+        storage = get_event_storage()
+        histories = storage.histories()
+        if "time" not in histories:  # an evaluation before the first step of a resumed run
+            return
+        step_seconds = histories["time"].median(50)
+        eta = step_seconds * (self.max_iterations - storage.iter)
+        storage.put_scalar("eta_seconds", eta, smoothing_hint=False)
+        parts = "  ".join(
+            f"{name.removeprefix('loss_')} {history.median(20):.3f}"
+            for name, history in histories.items()
+            if name.startswith("loss_")
+        )
+        waiting = histories["data_time"].avg(50) / max(histories["time"].avg(50), 1e-9)
+        logger.info(
+            f"step {storage.iter}/{self.max_iterations}  loss {histories['total_loss'].median(20):.3f}"
+            f"{f' ({parts})' if parts else ''}  lr {histories['lr'].latest():.4g}  "
+            f"{histories['images_per_second'].median(50):.1f} img/s (data {waiting:.0%})  {_memory()}  "
+            f"eta {datetime.timedelta(seconds=int(eta))}"
+        )
+
+
+def _memory() -> str:
+    """Peak memory: the GPU's where there is one in use, else the process's."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on the GPU"
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"

@@ -1,0 +1,306 @@
+"""The training loop, whatever the task: mixed precision, accumulation, checkpoints, resume, evaluation, logs."""
+
+from __future__ import annotations
+
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from engine import compat  # noqa: F401  (before detectron2)
+from engine.device import autocast, choose_precision
+from engine.errors import UserError
+from engine.train.checkpoint import checkpoint_path, remove_old_checkpoints, save_checkpoint
+from engine.train.launch import any_process, raise_everywhere
+from engine.train.optim import build_ema, build_optimizer, clip_gradients
+from engine.train.sampling import derive_seed
+from engine.train.stopping import Stopped, StopRequest
+
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage, EventWriter
+
+
+class NonFiniteLoss(UserError):
+    """A loss became infinite or not a number."""
+
+
+@dataclass
+class Task:
+    """What the loop needs to know of a task.
+
+    Attributes:
+        batches: yields this process's share of each step's batch, from the first step to make on.
+        name_images: batch → the images in it, for error messages.
+        advice: what besides the engine's own settings may help where a loss is not finite, for that error message.
+        split: (batch, n) → n parts of about equal size, for accumulation.
+        evaluate: model in eval mode → figures as ``{"bbox": {"AP": …}}`` (empty in all processes but the first).
+        describe: what else a checkpoint holds: task, classes, preprocessing, config, versions.
+        losses: (model, batch) → ``{loss name: scalar}``; the model is the one to call, wrapped for several processes.
+    """
+
+    batches: Iterator[Any]
+    name_images: Callable[[Any], str]
+    advice: str
+    split: Callable[[Any, int], list]
+    evaluate: Callable[[nn.Module], dict] | None
+    describe: dict
+    losses: Callable[[nn.Module, Any], dict[str, Tensor]] = lambda model, batch: model(batch)
+
+
+class Trainer:
+    """Trains a model on a task by a config's SOLVER.
+
+    The state after a step depends on (seed, step) alone and not on how the run came there: a resumed run equals an
+    uninterrupted one, bit for bit where the kernels are deterministic (on CPUs; RoIAlign's backward on GPUs is not).
+
+    Args:
+        model: on its device.
+        cfg: with ``add_engine_defaults``' keys.
+        scheduler: (optimizer) → a learning-rate scheduler that is stepped once a step.
+        run: the run folder.
+        resume_from: the content of a checkpoint to go on from.
+        lr_factors: by what the learning rate is multiplied in parts of the model; see ``build_optimizer``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        cfg: CfgNode,
+        scheduler: Callable[[torch.optim.Optimizer], Any],
+        run: Path,
+        resume_from: dict | None = None,
+        lr_factors: Mapping[str, float] = MappingProxyType({}),
+    ):
+        self.cfg, self.run = cfg, Path(run)
+        self.device = next(model.parameters()).device
+        self.precision = choose_precision(cfg.SOLVER.PRECISION, self.device)
+        self.model = model
+        self.optimizer = build_optimizer(model, cfg.SOLVER, lr_factors)
+        self.scheduler = scheduler(self.optimizer)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
+        self.ema = build_ema(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
+        self.iteration = 0
+        self.seconds = 0.0  # of training and evaluating, over all of the run's starts
+        self.max_iterations = cfg.SOLVER.MAX_ITER
+        if resume_from is not None:
+            self._restore(resume_from)
+        self.parallel = model
+        if comm.get_world_size() > 1:
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            with warnings.catch_warnings():  # older releases of PyTorch do not know the option's new name
+                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+                self.parallel = DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The weights that count: the average where EMA is on, else the model's own."""
+        return self.ema.module if self.ema is not None else self.model
+
+    def train(self, task: Task, writers: list[EventWriter]) -> dict | None:
+        """Runs to SOLVER.MAX_ITER, and returns the last evaluation's figures.
+
+        None where there was none: the task has no evaluation, or the run was resumed behind MAX_ITER.
+
+        Raises:
+            Stopped: by SIGTERM or Ctrl-C; a checkpoint has been written.
+            NonFiniteLoss: with the step, the losses and the images.
+        """
+        cfg, figures = self.cfg, None
+        with EventStorage(self.iteration) as storage, StopRequest() as stop:
+            try:
+                begin = time.perf_counter() - self.seconds
+                if self.iteration and task.evaluate and self._evaluation_due():
+                    figures = self._evaluate_and_log(task, storage, stop)  # a kill may have cut it off
+                    for writer in writers:
+                        writer.write()
+                while self.iteration < self.max_iterations:
+                    storage.iter = self.iteration + 1  # figures are numbered by the steps that are done
+                    self._step(task, storage)
+                    self.iteration += 1
+                    self.seconds = time.perf_counter() - begin
+                    done = self.iteration == self.max_iterations
+                    evaluation_due = task.evaluate and self._evaluation_due()
+                    stop_now = any_process(stop.requested, self.device)
+                    if stop_now or evaluation_due or done or _due(self.iteration, cfg.SOLVER.CHECKPOINT_PERIOD):
+                        self._save(task)  # before an evaluation, which may be long, and may be interrupted
+                    if stop_now:
+                        raise Stopped(stop.signal_name, self.iteration, self.run)
+                    if evaluation_due:
+                        figures = self._evaluate_and_log(task, storage, stop)
+                    if evaluation_due or done or _due(self.iteration, cfg.LOG_PERIOD):
+                        for writer in writers:
+                            writer.write()
+                self.seconds = time.perf_counter() - begin
+            finally:
+                for writer in writers:
+                    writer.close()
+        return figures
+
+    def evaluate(self, task: Task) -> dict:
+        """The task's figures for ``evaluated_model``."""
+        model = self.evaluated_model
+        if comm.get_world_size() > 1:
+            # Each process has BatchNorm statistics of its own; the first one's are those that are saved.
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.inference_mode():  # in float32, so that the figures do not depend on how it was trained
+                return task.evaluate(model)
+        finally:
+            model.train(was_training)
+
+    def _evaluation_due(self) -> bool:
+        return self.iteration == self.max_iterations or _due(self.iteration, self.cfg.TEST.EVAL_PERIOD)
+
+    def _evaluate_and_log(self, task: Task, storage: EventStorage, stop: StopRequest) -> dict:
+        with stop.interrupting(lambda name: Stopped(name, self.iteration, self.run)):
+            figures = self.evaluate(task)
+        storage.put_scalars(**flatten(figures), smoothing_hint=False)
+        return figures
+
+    def save_final(self, task: Task) -> Path:
+        """Writes ``model_final.pth``: the weights that were evaluated, without what only training needs."""
+        path = self.run / "model_final.pth"
+        if comm.is_main_process():
+            weights = self.evaluated_model.state_dict()
+            save_checkpoint(path, {**task.describe, "iteration": self.iteration, "model": weights})
+        return path
+
+    def _step(self, task: Task, storage: EventStorage) -> None:
+        cfg = self.cfg
+        begin = time.perf_counter()
+        batch, trouble = None, None
+        try:
+            batch = next(task.batches)
+        except UserError as error:  # an image that cannot be read, in one process perhaps
+            trouble = error
+        raise_everywhere(trouble, self.device)
+        data_seconds = time.perf_counter() - begin
+        self._seed()
+        self.parallel.train()
+        parts = task.split(batch, cfg.SOLVER.ACCUMULATE) if cfg.SOLVER.ACCUMULATE > 1 else [batch]
+        self.optimizer.zero_grad(set_to_none=True)
+        total: dict[str, float] = {}
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1
+            with nullcontext() if last or self.parallel is self.model else self.parallel.no_sync():
+                losses = self._losses(task, part)
+                self.scaler.scale(sum(losses.values()) / len(parts)).backward()
+            for name, value in _to_floats(losses).items():
+                total[name] = total.get(name, 0.0) + value / len(parts)
+        if cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
+            self.scaler.unscale_(self.optimizer)
+            clip_gradients(self.model.parameters(), cfg.SOLVER.CLIP_GRADIENTS)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        storage.put_scalar("lr", self.optimizer.param_groups[0]["lr"], smoothing_hint=False)
+        self.scheduler.step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+        seconds = time.perf_counter() - begin
+        storage.put_scalars(total_loss=sum(total.values()), **(total if len(total) > 1 else {}))
+        storage.put_scalars(time=seconds, data_time=data_seconds)
+        storage.put_scalar("images_per_second", cfg.SOLVER.IMS_PER_BATCH / seconds)
+
+    def _seed(self) -> None:
+        seed = derive_seed(self.cfg.SEED, self.iteration, comm.get_rank())
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+
+    def _losses(self, task: Task, part: Any) -> dict[str, Tensor]:
+        """A forward pass. Raises NonFiniteLoss, in all processes, where any of them has a loss that is not finite."""
+        losses, trouble = {}, ""
+        try:
+            with autocast(self.device, self.precision):
+                losses = task.losses(self.parallel, part)
+            if not torch.stack([loss.detach().float() for loss in losses.values()]).isfinite().all():
+                trouble = ", ".join(f"{name} {loss.item():.4g}" for name, loss in losses.items())
+        except FloatingPointError as error:  # Detectron2 looks at its proposals before there is a loss
+            trouble = str(error)
+        if not any_process(bool(trouble), self.device):
+            return losses
+        found = comm.all_gather(f"({trouble}) on images {task.name_images(part)}" if trouble else "")
+        raise NonFiniteLoss(
+            f"step {self.iteration + 1}: the loss is not finite {'; '.join(filter(None, found))}. "
+            f"Nothing of this step was applied. Try a lower SOLVER.BASE_LR, SOLVER.CLIP_GRADIENTS.ENABLED True or "
+            f"{task.advice}, and go on from the last checkpoint with --resume"
+        )
+
+    def _save(self, task: Task) -> None:
+        if not comm.is_main_process():
+            return
+        content = {
+            **task.describe,
+            "iteration": self.iteration,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict() if self.ema is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+        save_checkpoint(checkpoint_path(self.run, self.iteration), content)
+        remove_old_checkpoints(self.run, self.cfg.SOLVER.KEEP_CHECKPOINTS)
+
+    def _restore(self, content: dict) -> None:
+        """Takes over a checkpoint's state. Learning rates and decays are the config's, which may have been changed."""
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        base_lrs = list(self.scheduler.base_lrs)
+        try:
+            self.model.load_state_dict(content["model"])
+            if settings[0].keys() != content["optimizer"]["param_groups"][0].keys() - {"params"}:
+                raise ValueError("the optimizer is another one (SOLVER.OPTIMIZER)")
+            self.optimizer.load_state_dict(content["optimizer"])
+            for group, wanted in zip(self.optimizer.param_groups, settings, strict=True):
+                group.update(wanted)
+            self.scheduler.load_state_dict(content["scheduler"])
+            if content["scaler"] and self.scaler.is_enabled():
+                self.scaler.load_state_dict(content["scaler"])
+            if self.ema is not None and content["ema"] is not None:
+                self.ema.load_state_dict(content["ema"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise UserError(
+                f"the checkpoint in {self.run} does not fit the config, so the run cannot be resumed with it: {error}"
+            ) from error
+        if (self.ema is None) != (content["ema"] is None):
+            raise UserError("SOLVER.EMA.ENABLED differs from the run's: resume with it as it was")
+        self.scheduler.base_lrs = base_lrs
+        for group, lr in zip(self.optimizer.param_groups, self.scheduler.get_lr(), strict=True):
+            group["lr"] = lr
+        self.iteration, self.seconds = content["iteration"], content["seconds"]
+
+
+def flatten(figures: dict) -> dict[str, float]:
+    """``{"bbox": {"AP": 1.0}}`` → ``{"bbox/AP": 1.0}``; what is no number is left out."""
+    return {
+        f"{task}/{name}": value
+        for task, values in figures.items()
+        if isinstance(values, dict)
+        for name, value in values.items()
+        if isinstance(value, int | float)
+    }
+
+
+def _due(iteration: int, period: int) -> bool:
+    return period > 0 and iteration % period == 0
+
+
+def _to_floats(losses: dict[str, Tensor]) -> dict[str, float]:
+    """The losses as numbers, averaged over the processes (in the first one)."""
+    reduced = comm.reduce_dict({name: loss.detach().float() for name, loss in losses.items()})
+    values = torch.stack(list(reduced.values())).tolist()  # one wait for the GPU, not one a loss
+    return dict(zip(reduced, values, strict=True))

@@ -1,0 +1,1 @@
+"""The layers that every family is built from."""

@@ -1,0 +1,256 @@
+"""``fold_constant_gates``: SE out of a trained network where its gates hardly move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from se_backbones.families.resnet.network import ResNet
+from se_backbones.families.resnet.units import ResidualUnit
+from se_backbones.surgery.insert import find_network, residual_units, twin_name
+
+
+@dataclass
+class GateRange:
+    """What a unit's gate did over the images, each channel by itself and then over all channels.
+
+    Attributes:
+        name: of the unit, ``layer4.2``.
+        minimum, maximum, mean: the smallest and largest value of any channel, and the mean over channels and images.
+        deviation: the largest distance of a value from its channel's mean over the images.
+        folded: whether the gate is gone.
+        reason: why it is not; empty where it is.
+    """
+
+    name: str
+    minimum: float
+    maximum: float
+    mean: float
+    deviation: float
+    folded: bool = False
+    reason: str = ""
+
+
+@dataclass
+class OutputChange:
+    """How far an output moved: differences over all its numbers, and the largest number itself, for scale."""
+
+    largest_difference: float = 0.0
+    mean_difference: float = 0.0
+    largest_value: float = 0.0
+
+
+@dataclass
+class FoldReport:
+    """What fold_constant_gates did.
+
+    Attributes:
+        tolerance, images: as given.
+        gates: one entry a gate, first unit to last.
+        outputs: ``logits``, or the stages' names where the network has no classifier -> its change.
+    """
+
+    tolerance: float
+    images: int
+    gates: list[GateRange] = field(default_factory=list)
+    outputs: dict[str, OutputChange] = field(default_factory=dict)
+
+    @property
+    def folded(self) -> list[str]:
+        """The names of the units whose gate is gone."""
+        return [gate.name for gate in self.gates if gate.folded]
+
+    def as_dict(self) -> dict:
+        """Everything, as plain values."""
+        return {"folded": self.folded, **asdict(self)}
+
+    def format(self) -> str:
+        """The report as lines of text."""
+        lines = [f"{len(self.folded)} of {len(self.gates)} gates folded, at most {self.tolerance:g} from their mean"
+                 f" over {self.images} images",
+                 f"  {'unit':10} {'minimum':>8} {'maximum':>8} {'mean':>8} {'deviation':>10}"]  # fmt: skip
+        lines += [
+            f"  {gate.name:10} {gate.minimum:8.4f} {gate.maximum:8.4f} {gate.mean:8.4f} {gate.deviation:10.2e}  "
+            + ("folded" if gate.folded else f"kept: {gate.reason}")
+            for gate in self.gates
+        ]
+        lines += [
+            f"  {name}: changed by at most {change.largest_difference:.3g}, by {change.mean_difference:.3g} in the "
+            f"mean; the largest number is {change.largest_value:.3g}"
+            for name, change in self.outputs.items()
+        ]
+        return "\n".join(lines)
+
+
+class _Range:
+    """The running minimum, maximum and sum of a gate, each (C,)."""
+
+    def __init__(self):
+        self.images = 0
+        self.minimum = self.maximum = self.sum = None
+
+    def add(self, _module, _inputs, gate: Tensor) -> None:
+        values = gate.detach().flatten(1).double()  # (N, C); sums of float32 values are exact here
+        low, high, total = values.amin(0), values.amax(0), values.sum(0)
+        if self.sum is None:
+            self.minimum, self.maximum, self.sum = low, high, total
+        else:
+            self.minimum, self.maximum = self.minimum.minimum(low), self.maximum.maximum(high)
+            self.sum += total
+        self.images += len(values)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.sum / self.images
+
+    def summary(self, name: str) -> GateRange:
+        deviation = torch.maximum(self.maximum - self.mean, self.mean - self.minimum).max()
+        numbers = (self.minimum.min(), self.maximum.max(), self.mean.mean(), deviation)
+        return GateRange(name, *(number.item() for number in numbers))
+
+
+def fold_constant_gates(model: nn.Module, data: Iterable[Tensor], tolerance: float) -> FoldReport:
+    """Takes the gates that are nearly constant out of a trained network; their means go into the weights.
+
+    In the last stage gates come close to saturating and tell images apart least (section 7.2 and figure 6 of the
+    paper), so that they cost parameters and time for little. A gate of which no channel strays from its mean over
+    the images by more than ``tolerance`` is replaced by that mean, which is multiplied into
+
+    - ``standard``: the weight and bias of the branch's last normalisation, that is, into the convolution before it;
+    - ``pre``: the input channels of the branch's first convolution;
+    - ``identity``: the weight and bias of the shortcut's normalisation, where the shortcut has a projection;
+    - nothing, at any placement, where the mean is exactly 1 in every channel.
+
+    The rest is left as it is, and the report says why: a bare shortcut and a unit's output (``post``) have no weight
+    that could take up the mean; a tanh's negative mean cannot pass a ReLU that stands before the gate.
+
+    Args:
+        model: a ResNet, or a model that contains one. It is changed in place, also the network's ``config``:
+            ``config.se.without`` names the units without SE, so that create_backbone builds the network anew from it
+            and its weights load; with the last gate gone ``config.se`` is None, and it is the plain row. Optimizers
+            and averaged copies are to be made anew. A C4 detector's last stage, which sees regions and not images,
+            is left.
+        data: batches of images (N, 3, H, W), normalised as the weights want them; walked through twice, so a list or
+            a DataLoader. A few hundred images of the kind that the network will see; the gates are known for these
+            alone.
+        tolerance: in units of the gate, from 0 up. 0: exactly constant gates alone; outputs are then equal to
+            rounding.
+
+    Returns:
+        the report: every gate's range, folded or why not, and how much the outputs changed on the same images.
+
+    Raises:
+        ValueError: tolerance is negative, the data are empty or an iterator that can be walked through once only, or
+            the model holds no ResNet, or several, or one without SE. Nothing has been changed then.
+    """
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance must be 0 or more; got {tolerance!r}")
+    if iter(data) is data:
+        raise ValueError("the data are walked through twice: give a list or a DataLoader, not an iterator")
+    network = find_network(model)
+    gated = {name: unit for name, unit in network.named_units() if hasattr(unit, "se")}
+    if not gated:
+        raise ValueError("the network has no squeeze-and-excitation to fold")
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        ranges, images = _watch(network, gated, data)
+        before = deepcopy(network)
+        report = FoldReport(float(tolerance), images)
+        for name, unit in gated.items():
+            gate, mean = ranges[name].summary(name), ranges[name].mean
+            gate.reason = _obstacle(unit, mean, gate.deviation, tolerance)
+            if not gate.reason:
+                _fold(unit, mean)
+                gate.folded = True
+            report.gates.append(gate)
+        _update_config(model, network, report.folded)
+        report.outputs = _compare(before, network, data)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return report
+
+
+@torch.no_grad()
+def _watch(network: ResNet, gated: dict[str, ResidualUnit], data: Iterable[Tensor]) -> tuple[dict[str, _Range], int]:
+    ranges = {name: _Range() for name in gated}
+    hooks = [unit.se.register_forward_hook(ranges[name].add) for name, unit in gated.items()]
+    images = 0
+    try:
+        for batch in data:
+            network.forward_features(_on_device(network, batch))
+            images += len(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not images:
+        raise ValueError("the data hold no image")
+    return ranges, images
+
+
+def _obstacle(unit: ResidualUnit, mean: Tensor, deviation: float, tolerance: float) -> str:
+    """Why a gate stays; empty where it can go."""
+    if not deviation <= tolerance:  # also a NaN
+        return f"strays from its mean by {deviation:.3g}"
+    if (mean == 1).all():
+        return ""
+    if unit.placement == "post":
+        return "scales the unit's output, behind the addition: no weight before it could take up the mean"
+    if unit.placement == "identity" and unit.downsample is None:
+        return "scales a bare shortcut, which has no weight that could take up the mean"
+    if unit.placement == "standard" and getattr(unit, "relu_before_se", False) and (mean < 0).any():
+        return "has a negative mean behind a ReLU, which no weight before the ReLU could take up"
+    return ""
+
+
+@torch.no_grad()
+def _fold(unit: ResidualUnit, mean: Tensor) -> None:
+    if unit.placement == "pre":
+        unit.conv1.weight.mul_(mean.view(1, -1, 1, 1).to(unit.conv1.weight.dtype))
+    elif not (mean == 1).all():
+        norm = unit.last_norm if unit.placement == "standard" else unit.downsample[1]
+        for tensor in (norm.weight, norm.bias):
+            tensor.mul_(mean.to(tensor.dtype))
+    unit.remove_se()
+
+
+def _update_config(model: nn.Module, network: ResNet, folded: list[str]) -> None:
+    config = network.config
+    if any(hasattr(unit, "se") for _, unit in residual_units(model)):
+        se = replace(config.se, without=(*config.se.without, *folded))
+        network.config = replace(config, se=se)
+    else:
+        network.config = replace(config, name=twin_name(config, se=False) or config.name, se=None)
+
+
+@torch.no_grad()
+def _compare(before: ResNet, after: ResNet, data: Iterable[Tensor]) -> dict[str, OutputChange]:
+    changes: dict[str, OutputChange] = {}
+    numbers: dict[str, int] = {}
+    for batch in data:
+        batch = _on_device(after, batch)
+        theirs = _outputs(before, batch)
+        for name, ours in _outputs(after, batch).items():
+            change = changes.setdefault(name, OutputChange())
+            difference = (ours.double() - theirs[name].double()).abs()
+            change.largest_difference = max(change.largest_difference, difference.max().item())
+            change.largest_value = max(change.largest_value, theirs[name].abs().max().item())
+            change.mean_difference += difference.sum().item()
+            numbers[name] = numbers.get(name, 0) + difference.numel()
+    for name, change in changes.items():
+        change.mean_difference /= numbers[name]
+    return changes
+
+
+def _outputs(network: ResNet, batch: Tensor) -> dict[str, Tensor]:
+    features = network.forward_features(batch)
+    return {"logits": network.classify(features["res5"])} if network.num_classes > 0 else features
+
+
+def _on_device(network: ResNet, batch: Tensor) -> Tensor:
+    return batch.to(next(network.parameters()).device)

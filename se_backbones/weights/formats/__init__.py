@@ -1,0 +1,1 @@
+"""How a file is opened safely, whatever it says it is."""

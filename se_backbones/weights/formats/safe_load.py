@@ -1,0 +1,121 @@
+"""One way to open a weights file. What the file is, its bytes say, not its name; and no file runs code."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from se_backbones.weights.errors import WeightsError
+from se_backbones.weights.formats.numpy_pickle import read_numpy_pickle
+from se_backbones.weights.formats.safetensors_file import read_safetensors
+from se_backbones.weights.formats.torch_file import LEGACY_MAGIC, read_torch_file
+
+# The convention of torch.hub and of most released files: resnet50-0676ba61.pth. Digits alone may be a date. With
+# another count than torch.hub's eight they may be something else (timm's seresnext26_32x4d-65ebdb501, senet.pytorch's
+# seresnet50-60a8950a85b2b).
+_NAME_HASH = re.compile(r"-((?=[0-9]*[a-f])[0-9a-f]{8,64})\.[A-Za-z0-9.]+$")
+
+
+@dataclass
+class SafeFile:
+    """A file's content and where it came from.
+
+    Attributes:
+        content: dictionaries, lists, numbers, text, and tensors on the CPU.
+        metadata: the text fields of a safetensors header; empty for other forms.
+        form: ``safetensors``, ``torch`` or ``pickle``.
+    """
+
+    path: Path
+    content: object
+    form: str
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def load_safely(path: str | Path):
+    """The content of a .safetensors, .pth or .pkl file, as torch.load would give it; none of it is run.
+
+    Args:
+        path: a file. Which form it has is told from its bytes, whatever its suffix (.pth, .pth.tar, .pt,
+            .bin, …).
+
+    Returns:
+        plain dictionaries, lists, tuples, numbers and text, and tensors on the CPU.
+
+    Raises:
+        WeightsError: no such file; it is cut or damaged; it asks for anything but tensors, arrays and plain
+            values; or it is of a form that holds programs (TorchScript) or that nobody should use any more
+            (tar).
+    """
+    return open_safely(path).content
+
+
+def open_safely(path: str | Path) -> SafeFile:
+    """As load_safely, with the form and the metadata."""
+    path = Path(path)
+    if path.is_dir():
+        inside = sorted(p.name for p in path.iterdir() if p.suffix in (".pth", ".safetensors", ".pkl"))
+        raise WeightsError(f"{path} is a folder; name a file in it" + (f": {', '.join(inside[:6])}" if inside else ""))
+    try:
+        with open(path, "rb") as file:
+            head = file.read(256)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file") from None
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
+    if not head:
+        raise WeightsError(f"{path}: the file is empty")
+    if head.startswith(b"PK\x03\x04"):
+        return SafeFile(path, read_torch_file(path), "torch")
+    if head.startswith(LEGACY_MAGIC) and not tarfile.is_tarfile(path):
+        return SafeFile(path, read_torch_file(path), "torch")
+    if head[4:9] == b"\0\0\0\0{" or path.suffix == ".safetensors":  # the header's length, then JSON
+        tensors, metadata = read_safetensors(path)
+        return SafeFile(path, tensors, "safetensors", metadata)
+    if tarfile.is_tarfile(path):
+        raise WeightsError(f"{path}: a tar archive (torch's form of 2016), which is not read; save it anew with torch")
+    if head.startswith(b"\x80") or path.suffix in (".pkl", ".pickle"):
+        return SafeFile(path, read_numpy_pickle(path), "pickle")
+    raise WeightsError(f"{path}: not a weights file. {_what_it_is(head)}")
+
+
+def _what_it_is(head: bytes) -> str:
+    text = head.lstrip().lower()
+    if text.startswith(b"version https://git-lfs"):
+        return "It is a Git LFS pointer: the weights themselves were not fetched (`git lfs pull`)."
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "It is a web page, saved in the place of the file: fetch it again."
+    return "A .safetensors, a .pth of torch.save or a .pkl of arrays is expected."
+
+
+def file_sha256(path: str | Path) -> str:
+    """The file's checksum, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_name_hash(path: str | Path, sha256: str) -> str:
+    """Compares the first digits of the checksum that a released file's name carries with the file's own.
+
+    Returns:
+        what is to be said of digits that differ and need not be a checksum; else empty.
+
+    Raises:
+        WeightsError: they differ: the file is damaged, or is not what its name says.
+    """
+    found = _NAME_HASH.search(Path(path).name)
+    if not found or sha256.startswith(found[1]):
+        return ""
+    if 8 < len(found[1]) < 16:
+        return f"the {found[1]} in its name is not how its sha256 begins ({sha256[:16]}…); it may mean something else"
+    raise WeightsError(
+        f"{path}: its name promises a sha256 that begins with {found[1]}, and it is {sha256[:16]}…: "
+        "the file is damaged or not the one released. Fetch it again, or rename it if the name means "
+        "something else"
+    )

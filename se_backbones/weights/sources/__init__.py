@@ -1,0 +1,1 @@
+"""Where a weights file comes from."""

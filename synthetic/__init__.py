@@ -1,0 +1,1 @@
+"""The drawn data sets of the demos and tests."""

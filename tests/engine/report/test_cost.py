@@ -1,0 +1,26 @@
+"""Costs beside the paper's."""
+
+import pytest
+from torch import nn
+
+from engine.report.cost import PAPER_GFLOPS, Cost, cost_of, count_multiply_adds, format_costs
+
+
+def test_a_multiply_add_counts_once():
+    assert count_multiply_adds(nn.Conv2d(3, 8, 3, padding=1, bias=False), size=10) == 3 * 3 * 3 * 8 * 10 * 10
+
+
+@pytest.mark.parametrize("name", ["resnet50_msra", "se_resnet50_caffe", "resnext50_32x4d", "se_resnext50_32x4d_caffe"])
+def test_the_papers_figures_come_out(name):
+    # Half a percent: the paper does not say which of the small operations it counts.
+    assert cost_of(name).multiply_adds / 1e9 == pytest.approx(PAPER_GFLOPS[name], rel=0.005)
+
+
+def test_se_adds_a_third_of_a_percent():
+    plain, se = cost_of("resnet50_msra").multiply_adds, cost_of("se_resnet50_caffe").multiply_adds
+    assert 0 < se / plain - 1 < 0.0035
+
+
+def test_the_table_shows_the_paper_where_it_has_a_figure():
+    text = format_costs([Cost("resnet50_msra", 25_557_032, 3_858_000_000, 3.86), Cost("senet154", 1, 2, None)])
+    assert "25.557" in text and "3.858" in text and "3.86\n" in text

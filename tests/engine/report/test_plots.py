@@ -1,0 +1,84 @@
+"""Curves: what is drawn from which log."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine.report import plots
+
+
+def rows(iterations, **columns):
+    return [
+        {"iteration": i, **{key.replace("__", "/"): values[index] for key, values in columns.items()}}
+        for index, i in enumerate(iterations)
+    ]
+
+
+def is_picture(path):
+    with Image.open(path) as image:
+        image.load()
+        assert image.format == "PNG" and min(image.size) > 200
+        return np.asarray(image.convert("RGB")).std() > 5
+
+
+def test_a_log_gives_the_curves_that_it_has_data_for(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"iteration": 1, "total_loss": 2.0, "loss_cls": NaN, "lr": 0.1}\n'
+        '{"iteration": 2, "total_loss": NaN, "bbox/AP": 3.0}\n{"iter'
+    )
+    paths = plots.write_training_plots(tmp_path)
+    assert [path.name for path in paths] == ["losses.png", "evaluation.png", "learning_rate.png"]
+    assert all(is_picture(path) for path in paths)
+    assert sorted(tmp_path.glob("plots/*")) == sorted(paths)  # and no temporary file
+
+
+def test_no_log_and_an_empty_log_give_no_plots(tmp_path):
+    assert plots.write_training_plots(tmp_path) == []
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert plots.write_training_plots(tmp_path) == []
+    assert not (tmp_path / "plots").exists()
+
+
+@pytest.mark.parametrize("count", [1, 9, 50])
+def test_any_number_of_points_draws(tmp_path, count):
+    values = list(np.random.default_rng(0).normal(1, 0.1, count))
+    data = rows(range(count), total_loss=values, lr=[0.0] * count, images_per_second=values, places365__top1=values)
+    for plot in (plots.plot_losses, plots.plot_learning_rate, plots.plot_throughput, plots.plot_evaluation):
+        assert is_picture(plot(data, tmp_path / "plot.png"))
+
+
+def test_negative_and_constant_losses_draw(tmp_path):
+    assert is_picture(plots.plot_losses(rows(range(20), total_loss=[-1.0] * 20), tmp_path / "a.png"))
+    assert is_picture(plots.plot_losses(rows(range(20), total_loss=[0.0] * 20), tmp_path / "b.png"))
+
+
+def test_smoothing_keeps_a_line_a_line_and_a_spike_out():
+    constant = np.full(50, 3.0)
+    np.testing.assert_allclose(plots.smooth(constant), constant)
+    spiked = constant.copy()
+    spiked[20] = 1000.0
+    np.testing.assert_allclose(plots.smooth(spiked), constant)
+    line = np.arange(100.0)
+    np.testing.assert_allclose(plots.smooth(line)[5:-5], line[5:-5])
+    assert len(plots.smooth([1.0, 5.0])) == 2
+
+
+def test_comparison_draws_every_run_and_names_the_one_without_the_metric(tmp_path):
+    runs = {"SE": rows([1, 2], bbox__AP=[1.0, 2.0]), "plain": rows([1, 2], bbox__AP=[1.0, 1.5])}
+    assert is_picture(plots.plot_comparison(runs, "bbox/AP", tmp_path / "ap.png"))
+    runs["other"] = rows([1], total_loss=[1.0])
+    with pytest.raises(ValueError, match="'other' has no finite value of 'bbox/AP'"):
+        plots.plot_comparison(runs, "bbox/AP", tmp_path / "ap.png")
+    losses = {name: rows(range(30), total_loss=list(np.linspace(2, 1, 30))) for name in ("SE", "plain")}
+    assert is_picture(plots.plot_comparison(losses, "total_loss", tmp_path / "loss.png"))
+
+
+def test_excitations_take_one_curve_or_several_and_refuse_other_shapes(tmp_path):
+    gates = {f"res{stage}.0": np.linspace(0, 1, 16 * stage) for stage in (2, 3, 4, 5)}
+    gates["res5.1"] = np.full(80, np.nan)
+    assert is_picture(plots.plot_excitations(gates, tmp_path / "one.png"))
+    two = {"res2.0": np.zeros((2, 8)), "res3.0": np.ones((2, 16))}
+    assert is_picture(plots.plot_excitations(two, tmp_path / "two.png", labels=["cat", "dog"]))
+    for wrong in ({}, {"res2.0": np.zeros((2, 3, 4))}, {"res2.0": np.zeros(0)}):
+        with pytest.raises(ValueError, match="gates must be arrays"):
+            plots.plot_excitations(wrong, tmp_path / "wrong.png")

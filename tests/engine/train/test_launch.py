@@ -1,0 +1,69 @@
+"""What several processes do together."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from engine import compat  # noqa: F401  (before detectron2)
+from engine.errors import UserError
+from engine.train.launch import leave_processes, once
+
+from detectron2.utils import comm
+
+
+def test_one_process_gets_what_the_function_gives_and_raises():
+    def wrong():
+        raise UserError("a wrong path")
+
+    assert once(lambda: [1, "two"]) == [1, "two"]
+    with pytest.raises(UserError, match="a wrong path"):
+        once(wrong)
+
+
+def _process(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+
+    def called():
+        (folder / f"called_{rank}").touch()
+        return {"by": rank}
+
+    def wrong():
+        (folder / f"wrong_{rank}").touch()
+        raise UserError(f"a wrong path, found by {rank}")
+
+    results = [once(called)]
+    try:
+        once(wrong)
+    except UserError as error:
+        results.append(str(error))
+    results.append(once(lambda: None))  # the processes are still in step
+    (folder / f"results_{rank}").write_text(repr(results))
+    leave_processes()
+
+
+def test_a_mistake_in_the_first_process_is_raised_in_all(tmp_path):
+    mp.spawn(_process, (tmp_path,), nprocs=2)
+    expected = repr([{"by": 0}, "a wrong path, found by 0", None])
+    assert [(tmp_path / f"results_{rank}").read_text() for rank in range(2)] == [expected] * 2
+    assert sorted(path.name for path in tmp_path.glob("*_[01]") if "results" not in path.name) == [
+        "called_0",
+        "wrong_0",
+    ]
+
+
+def _threads():
+    return [Path(f"/proc/self/task/{task}/comm").read_text().strip() for task in os.listdir("/proc/self/task")]
+
+
+def _gather_and_leave(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    assert comm.all_gather(rank) == [0, 1] and any("gloo" in name for name in _threads())
+    leave_processes()
+    assert not any("gloo" in name for name in _threads())
+
+
+def test_no_thread_of_the_processes_outlives_them(tmp_path):
+    mp.spawn(_gather_and_leave, (tmp_path,), nprocs=2)  # raises what a process does
