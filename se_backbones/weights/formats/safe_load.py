@@ -68,6 +68,8 @@ def open_safely(path: str | Path) -> SafeFile:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
     if not head:
         raise WeightsError(f"{path}: the file is empty")
+    if instead := _what_came_instead(head):
+        raise WeightsError(f"{path}: not a weights file. {instead}")
     if head.startswith(b"PK\x03\x04"):
         return SafeFile(path, read_torch_file(path), "torch")
     if head.startswith(LEGACY_MAGIC) and not tarfile.is_tarfile(path):
@@ -79,16 +81,18 @@ def open_safely(path: str | Path) -> SafeFile:
         raise WeightsError(f"{path}: a tar archive (torch's form of 2016), which is not read; save it anew with torch")
     if head.startswith(b"\x80") or path.suffix in (".pkl", ".pickle"):
         return SafeFile(path, read_numpy_pickle(path), "pickle")
-    raise WeightsError(f"{path}: not a weights file. {_what_it_is(head)}")
+    raise WeightsError(
+        f"{path}: not a weights file. A .safetensors, a .pth of torch.save or a .pkl of arrays is expected."
+    )
 
 
-def _what_it_is(head: bytes) -> str:
+def _what_came_instead(head: bytes) -> str:
     text = head.lstrip().lower()
     if text.startswith(b"version https://git-lfs"):
         return "It is a Git LFS pointer: the weights themselves were not fetched (`git lfs pull`)."
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "It is a web page, saved in the place of the file: fetch it again."
-    return "A .safetensors, a .pth of torch.save or a .pkl of arrays is expected."
+    return ""
 
 
 def file_sha256(path: str | Path) -> str:

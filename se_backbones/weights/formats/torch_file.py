@@ -1,4 +1,10 @@
-"""Files of torch.save, zip form and older one: checked whole, then read by torch.load(weights_only=True)."""
+"""Files of torch.save, zip form and older one: checked whole, then read by torch.load(weights_only=True).
+
+torch.load alone is not enough: 2.14 unfolds packed entries to any size, makes a view of 10¹² numbers of a storage of
+four, and a key of 300,000 nested tuples ends the process. Nor is torch.serialization.get_unsafe_globals_in_checkpoint
+for the names of what is refused: it reads neither the older form nor pickles of protocol 4, and torch's own list of
+what it allows is longer than weights need.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from se_backbones.weights import (
     load_weights,
     read_state_dict,
 )
-from se_backbones.weights.formats.safetensors_file import read_header, tensors_sha256
+from se_backbones.weights.formats.safetensors_file import read_safetensors, tensors_sha256
 
 pytest.importorskip("safetensors")
 
@@ -138,7 +138,7 @@ def test_metadata(saved, tmp_path):
     }
     source, _ = saved("se_resnet18", beside, se=SEConfig(reduction=8))
     done = convert_file(source, tmp_path / "w.safetensors")
-    _, metadata = read_header(tmp_path / "w.safetensors")
+    _, metadata = read_safetensors(tmp_path / "w.safetensors")
     assert metadata["architecture"] == "se_resnet18" and metadata["source"] == "ours.pth"
     assert len(metadata["source_sha256"]) == len(metadata["tensors_sha256"]) == 64
     assert json.loads(metadata["classes"]) == ["bär", "cat", "dog", "eel"]

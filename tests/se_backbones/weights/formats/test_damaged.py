@@ -164,6 +164,14 @@ def test_what_is_no_weights_file(head, message, tmp_path):
         load_safely(tmp_path / "w.pth")
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "pkl", "bin"])
+def test_a_pointer_or_a_web_page_is_no_damage_whatever_its_name(suffix, tmp_path):
+    for head, message in ((b"version https://git-lfs.github.com/spec/v1\n", "LFS pointer"), (b"\n<html>", "web page")):
+        (tmp_path / f"w.{suffix}").write_bytes(head)
+        with pytest.raises(WeightsError, match=message):
+            load_safely(tmp_path / f"w.{suffix}")
+
+
 def test_tar_and_folders(tmp_path):
     import tarfile
 
