@@ -9,10 +9,11 @@ from detection.config import load_config
 from detection.data import locate
 from detection.evaluate import RESULTS_FILE
 from detection.train import Options, run_detection
+from engine.config.shipped import shipped_config
 from engine.json_files import read_json, write_json
 from engine.report.metrics import read_metrics, series
 
-CONFIG = Path(__file__).resolve().parent.parent / "configs" / "coco_mini_se_r18.yaml"
+CONFIG = shipped_config("coco_mini_se_r18.yaml")
 
 
 def end_to_end(overrides: Sequence[str] = ()) -> dict:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from detection.config import load_config
 from detection.train import Options, run_detection
+from engine.config.shipped import shipped_config
 from engine.run.folder import check_demo_folder
 from synthetic.shapes import MARKER, generate_shapes
 
-CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"
+CONFIG = shipped_config("demo.yaml")
 
 
 def run_demo(train_images: int, val_images: int, overrides: Sequence[str] = ()) -> Path:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from classification.config import load_config
+from engine.config.shipped import shipped_config
 from engine.run.folder import check_demo_folder
 from places365.train import Options, run_places365
 from synthetic.scenes import MARKER, generate_scenes
 
-CONFIG = Path(__file__).resolve().parent.parent / "configs" / "places365_demo.yaml"
+CONFIG = shipped_config("places365_demo.yaml")
 
 
 def run_demo(train_images: int, val_images: int, overrides: Sequence[str] = ()) -> Path:

@@ -26,7 +26,13 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / ".setup-complete"
 LOG = VENV / "setup.log"
-MADE_FROM = ("tools/setup_environment.py", "tools/install_detectron2.py", "constraints.txt", "setup.py")
+MADE_FROM = (
+    "tools/setup_environment.py",
+    "tools/install_detectron2.py",
+    "constraints.txt",
+    "pyproject.toml",
+    "setup.py",
+)
 EXTRAS = "detection,weights,dev"
 SPACE_NEEDED_GB = 8.0  # PyTorch's CUDA build takes 5.5 of them
 

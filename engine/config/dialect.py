@@ -11,6 +11,7 @@ from types import MappingProxyType
 import yaml
 from fvcore.common.config import BASE_KEY, CfgNode
 
+from engine.config.shipped import find_config
 from engine.errors import UserError
 
 
@@ -93,10 +94,12 @@ def config_from_checkpoint(
 def read_yaml(path: str | Path, _seen: tuple[Path, ...] = ()) -> dict:
     """A YAML file with its ``_BASE_`` merged in, as nested dicts. Runs no tags.
 
+    ``configs/NAME`` that is not below the current folder is the config of that name that comes with this project.
+
     Raises:
         UserError: no such file, not YAML, a tag in it, not a mapping, or bases in a circle.
     """
-    path = Path(path).expanduser()
+    path = find_config(path)
     resolved = path.resolve()
     if resolved in _seen:
         raise UserError(f"{path}: its {BASE_KEY} leads back to itself ({' -> '.join(map(str, _seen))})")
