@@ -10,11 +10,11 @@ from fvcore.common.config import CfgNode
 from engine.errors import UserError
 from engine.run import initial_weights
 from engine.run.folder import class_difference
-from se_backbones import ResNet
+from se_backbones import Backbone
 from se_backbones.weights import DETECTOR_PARTS
 
 
-def load_initial_weights(network: ResNet, cfg: CfgNode, run: Path, classes: Sequence[str]) -> None:
+def load_initial_weights(network: Backbone, cfg: CfgNode, run: Path, classes: Sequence[str]) -> None:
     """Loads MODEL.WEIGHTS, a classifier's or a detector's, for a training to start from.
 
     With MODEL.HEAD new, the classifier in it is left aside, and the network's own stays as it was initialised; with
@@ -35,11 +35,11 @@ def load_initial_weights(network: ResNet, cfg: CfgNode, run: Path, classes: Sequ
                 f"(first: the weights, second: the data):\n  {difference}\nUse MODEL.HEAD new to start a new classifier"
             )
         return
-    head = network.fc
-    del network.fc  # so that a classifier in the file, whatever its size, has no place to go to
+    head = network.head
+    network.set_head(None)  # so that a classifier in the file, whatever its size, has no place to go to
     try:
         initial_weights.load_initial_weights(
-            network, cfg, run, allow=[f"unexpected:{part}" for part in ("fc.*", *DETECTOR_PARTS)]
+            network, cfg, run, allow=[f"unexpected:{part}" for part in (f"{network.head_path}.*", *DETECTOR_PARTS)]
         )
     finally:
-        network.fc = head
+        network.set_head(head)

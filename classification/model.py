@@ -16,12 +16,12 @@ from engine.device import choose_device
 from engine.errors import UserError
 from engine.run.initial_weights import restore_weights
 from engine.train.checkpoint import load_checkpoint
-from se_backbones import ResNet, create_backbone
+from se_backbones import Backbone, create_backbone
 
 from detectron2.config import CfgNode
 
 
-def build_network(cfg: CfgNode, num_classes: int) -> ResNet:
+def build_network(cfg: CfgNode, num_classes: int) -> Backbone:
     """The network a config describes, with random weights (He initialisation), on ``cfg.MODEL.DEVICE``.
 
     Raises:
@@ -37,7 +37,7 @@ def build_network(cfg: CfgNode, num_classes: int) -> ResNet:
             norm=backbone.NORM,
             freeze_at=backbone.FREEZE_AT,
             dropout=backbone.DROPOUT,
-            recompute_stages=backbone.RECOMPUTE,
+            recompute=backbone.RECOMPUTE,
         )
     except ValueError as error:
         raise UserError(f"MODEL.BACKBONE: {error}") from error
@@ -52,7 +52,7 @@ class SceneClassifier(nn.Module):
         network: takes normalised images.
     """
 
-    def __init__(self, network: ResNet, cfg: CfgNode):
+    def __init__(self, network: Backbone, cfg: CfgNode):
         super().__init__()
         self.network = network
         self.register_buffer("mean", torch.tensor(cfg.MODEL.PIXEL_MEAN), persistent=False)

@@ -1,17 +1,19 @@
-"""SE backbones in Detectron2's registry.
+"""SE backbones of every family in Detectron2's registry.
 
-======================================= ==================================================================
-MODEL.BACKBONE.NAME                     what it is
-======================================= ==================================================================
-build_se_resnet_backbone                the stages named in MODEL.RESNETS.OUT_FEATURES: for C4 (``res4``, with
-                                        MODEL.ROI_HEADS.NAME SERes5ROIHeads) and DC5 (``res5``, with
-                                        MODEL.RESNETS.RES5_DILATION 2)
-build_se_resnet_fpn_backbone            with a feature pyramid, p2 to p6 (Faster and Mask R-CNN)
-build_retinanet_se_resnet_fpn_backbone  with a feature pyramid, p3 to p7 (RetinaNet)
-======================================= ==================================================================
+================================== =====================================================================
+MODEL.BACKBONE.NAME                what it is
+================================== =====================================================================
+build_se_backbone                  the stages named in MODEL.RESNETS.OUT_FEATURES: for C4 (the last but one,
+                                   with MODEL.ROI_HEADS.NAME SERes5ROIHeads) and DC5 (the last, with
+                                   MODEL.RESNETS.RES5_DILATION 2)
+build_se_fpn_backbone              with a feature pyramid, p2 to p6 (Faster and Mask R-CNN)
+build_retinanet_se_fpn_backbone    with a feature pyramid, p3 to p7 (RetinaNet)
+================================== =====================================================================
 
 Every one builds MODEL.BACKBONE.ARCHITECTURE, plain or SE, with MODEL.SE, MODEL.RESNETS.NORM and
-MODEL.BACKBONE.FREEZE_AT.
+MODEL.BACKBONE.FREEZE_AT (Detectron2's keys keep their names whatever the family). MODEL.FPN.IN_FEATURES names stages;
+left empty, they are the last stage of each stride, 4 to 32, or from 8 on for RetinaNet. The names with ``se_resnet`` in
+place of ``se`` that earlier configs have mean the same.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from torch import Tensor, nn
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.config.se import se_config
 from engine.errors import UserError
-from se_backbones import ResNet, create_backbone
+from se_backbones import Backbone as Network
+from se_backbones import create_backbone, find_spec
+from se_backbones.registry import skeleton
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -37,7 +41,7 @@ class SEBackbone(Backbone):
         net: the network; its weights lie at ``backbone.net`` or ``backbone.bottom_up.net`` of a detector.
     """
 
-    def __init__(self, net: ResNet):
+    def __init__(self, net: Network):
         super().__init__()
         self.net = net
 
@@ -51,7 +55,7 @@ class SEBackbone(Backbone):
         }
 
 
-def _create(cfg: CfgNode, out_features: list[str]) -> ResNet:
+def _create(cfg: CfgNode, out_features: list[str]) -> Network:
     try:
         return create_backbone(
             cfg.MODEL.BACKBONE.ARCHITECTURE,
@@ -60,49 +64,72 @@ def _create(cfg: CfgNode, out_features: list[str]) -> ResNet:
             norm=cfg.MODEL.RESNETS.NORM,
             freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
             out_features=out_features,
-            res5_dilation=cfg.MODEL.RESNETS.RES5_DILATION,
-            recompute_stages=cfg.MODEL.BACKBONE.RECOMPUTE,
+            last_dilation=cfg.MODEL.RESNETS.RES5_DILATION,
+            recompute=cfg.MODEL.BACKBONE.RECOMPUTE,
         )
     except ValueError as error:
         raise UserError(f"MODEL.BACKBONE, MODEL.RESNETS: {error}") from error
 
 
-@BACKBONE_REGISTRY.register()
-def build_se_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SEBackbone:
+def pyramid_stages(architecture: str, first_stride: int = 4) -> list[str]:
+    """The last stage of each stride from ``first_stride`` on: what a feature pyramid stands on.
+
+    Raises:
+        UserError: an unknown architecture.
+    """
+    try:
+        infos = skeleton(find_spec(architecture)).feature_info
+    except ValueError as error:
+        raise UserError(f"MODEL.BACKBONE.ARCHITECTURE: {error}") from error
+    by_stride = {info.stride: name for name, info in infos.items() if info.stride >= first_stride}
+    return list(by_stride.values())
+
+
+def build_se_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SEBackbone:
     """The plain stage outputs."""
     return SEBackbone(_create(cfg, cfg.MODEL.RESNETS.OUT_FEATURES))
 
 
-@BACKBONE_REGISTRY.register()
-def build_se_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+def build_se_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """With a feature pyramid, p2 to p6 (Lin et al., arXiv 1612.03144)."""
-    return _with_fpn(cfg, SEBackbone(_create(cfg, cfg.MODEL.FPN.IN_FEATURES)), LastLevelMaxPool())
+    return _with_fpn(cfg, 4, lambda bottom_up, stages: LastLevelMaxPool())
 
 
-@BACKBONE_REGISTRY.register()
-def build_retinanet_se_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """With a feature pyramid, p3 to p7 (Lin et al., arXiv 1708.02002): p6 and p7 are computed from res5."""
-    bottom_up = SEBackbone(_create(cfg, cfg.MODEL.FPN.IN_FEATURES))
-    p6p7 = LastLevelP6P7(bottom_up.output_shape()["res5"].channels, cfg.MODEL.FPN.OUT_CHANNELS)
-    return _with_fpn(cfg, bottom_up, p6p7)
+def build_retinanet_se_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """With a feature pyramid, p3 to p7 (Lin et al., arXiv 1708.02002): p6 and p7 are computed from the last stage."""
+
+    def top_block(bottom_up: SEBackbone, stages: list[str]) -> nn.Module:
+        channels = bottom_up.output_shape()[stages[-1]].channels
+        return LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS, in_feature=stages[-1])
+
+    return _with_fpn(cfg, 8, top_block)
 
 
-def _with_fpn(cfg: CfgNode, bottom_up: SEBackbone, top_block: nn.Module) -> FPN:
+def _with_fpn(cfg: CfgNode, first_stride: int, top_block) -> FPN:
+    stages = list(cfg.MODEL.FPN.IN_FEATURES) or pyramid_stages(cfg.MODEL.BACKBONE.ARCHITECTURE, first_stride)
+    bottom_up = SEBackbone(_create(cfg, stages))
     return FPN(
         bottom_up=bottom_up,
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        in_features=stages,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         norm=cfg.MODEL.FPN.NORM,
-        top_block=top_block,
+        top_block=top_block(bottom_up, stages),
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
 
 
+for _build in (build_se_backbone, build_se_fpn_backbone, build_retinanet_se_fpn_backbone):
+    BACKBONE_REGISTRY.register(_build)
+    # What earlier configs call it.
+    BACKBONE_REGISTRY._do_register(_build.__name__.replace("_se_", "_se_resnet_"), _build)
+
+
 @ROI_HEADS_REGISTRY.register()
 class SERes5ROIHeads(Res5ROIHeads):
-    """Detectron2's C4 head with res5 of the configured architecture as the head's own stage."""
+    """Detectron2's C4 head with the last stage of the configured architecture as the head's own."""
 
     @classmethod
     def _build_res5_block(cls, cfg: CfgNode):
-        net = _create(cfg, ["res5"])
-        return net.stage("res5"), net.feature_info["res5"].channels
+        last = skeleton(find_spec(cfg.MODEL.BACKBONE.ARCHITECTURE)).stages[-1]
+        net = _create(cfg, [last])
+        return net.take_stage(last), net.feature_info[last].channels

@@ -68,7 +68,7 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
         logger.info("no MODEL.WEIGHTS: training starts from random weights")
     if cfg.COMPILE:
         network.compile()  # in place; a copy of it, for averaged weights, computes eagerly
-    factors = {"fc": cfg.SOLVER.HEAD_LR_FACTOR}
+    factors = {network.head_path: cfg.SOLVER.HEAD_LR_FACTOR}
     trainer = Trainer(network, here, lambda optimizer: build_lr_scheduler(here, optimizer), run, checkpoint, factors)
     figures = experiment.train(
         trainer, _make_task(trainer, train_index, val_index, here, run, describe(cfg, train_index))

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-PLACEMENTS = ("standard", "pre", "post", "identity")
-SQUEEZES = ("avg", "max")
+PLACEMENTS = ("standard", "pre", "post", "identity", "inside")
+SQUEEZES = ("avg", "max", "none")
 GATES = ("sigmoid", "tanh", "relu")
 INITS = ("default", "neutral")
-STAGES = (2, 3, 4, 5)
-_UNIT = re.compile(r"layer[1-4]\.(0|[1-9]\d*)")
+REDUCTION = 16  # section 6.1 of the paper
 
 
-def unit_key(name: str) -> tuple[int, int]:
-    """A unit's place, for sorting: ``layer4.10`` comes behind ``layer4.2``."""
-    layer, _, index = name.removeprefix("layer").partition(".")
-    return int(layer), int(index)
+def natural_key(path: str) -> list:
+    """For sorting paths: ``layer4.10`` comes behind ``layer4.2``."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", path)]
 
 
 @dataclass(frozen=True)
@@ -27,29 +26,36 @@ class SEConfig:
     """How SE is put into a network. A value, not a class of network: ``None`` in its place is the plain network.
 
     Attributes:
-        reduction: r, the bottleneck has C / r channels; one integer, or four, for res2, res3, res4, res5.
-            The paper's choice is 16 (section 6.1, table 10 compares 2, 4, 8, 16, 32).
-        placement: where the gate acts in a residual unit (section 6.5, figure 5): ``standard`` on the residual
+        reduction: r, the bottleneck has C / r channels. One integer; or one for each stage that can carry gates, in
+            their order (``(8, 16, 16, 16)`` for a ResNet's four); or a mapping from a stage, by name or number, to
+            its own, with 16 where a stage is not named. A mapping is kept as a tuple of pairs. The paper's choice is
+            16 (section 6.1, table 10 compares 2, 4, 8, 16, 32).
+        placement: where the gate acts. In a residual unit (section 6.5, figure 5): ``standard`` on the residual
             branch before the addition, ``pre`` on the branch's input, ``post`` on the unit's output after the
-            ReLU, ``identity`` on the shortcut.
-        stages: the stages that carry SE, any of 2, 3, 4, 5 (section 6.4, table 13).
-        squeeze: ``avg`` or ``max``, the global pooling (section 6.2, table 11).
+            ReLU, ``identity`` on the shortcut, ``inside`` behind the normalisation and ReLU of the 3×3 convolution
+            (SE_3x3 of the paper's table 15; the first 3×3 of a unit of two). Other networks know ``standard`` alone,
+            the place that their family's module describes.
+        stages: the stages that carry SE, by name (``res4``) or by the number that their name ends in (4); None for
+            all (section 6.4, table 13).
+        squeeze: ``avg`` or ``max``, the global pooling (section 6.2, table 11); ``none``, no squeeze: the two layers
+            are 1×1 convolutions over the whole map, and each place has its own gate (NoSqueeze, table 16).
         gate: ``sigmoid``, ``tanh`` or ``relu``, the gate's non-linearity (section 6.3, table 12).
         bias: whether the two fully-connected layers have biases. Published weights of timm and of the original
             release have them; section 3.2 of the paper writes the gate without.
         init: ``default``, He initialisation of both layers; ``neutral``, the second layer starts at zero weights,
             so that every gate is one constant at first: 0.5 for sigmoid, 1 for relu, 0 for tanh. (A relu gate's
             bias starts at 1; without a bias relu gives 0 and is refused.)
-        without: units of those stages that carry no SE after all, by name: ``("layer4.2",)`` (see
+        without: sites of those stages that carry no SE after all, by path: ``("layer4.2",)`` (see
             fold_constant_gates). Kept sorted.
 
     Raises:
-        ValueError: a value outside the ones named above; the message says which and what is allowed.
+        ValueError: a value outside the ones named above; the message says which and what is allowed. Stages and
+            sites are known only together with a network: ``resolved`` checks them.
     """
 
-    reduction: int | tuple[int, int, int, int] = 16
+    reduction: int | tuple = REDUCTION
     placement: str = "standard"
-    stages: tuple[int, ...] = STAGES
+    stages: tuple[str | int, ...] | None = None
     squeeze: str = "avg"
     gate: str = "sigmoid"
     bias: bool = True
@@ -65,50 +71,101 @@ class SEConfig:
         ):
             if getattr(self, field) not in allowed:
                 raise ValueError(f"SE {field} must be one of {', '.join(allowed)}; got {getattr(self, field)!r}")
-        if isinstance(self.reduction, list):
-            object.__setattr__(self, "reduction", tuple(self.reduction))
-        ratios = self.reduction if isinstance(self.reduction, tuple) else (self.reduction,)
-        if len(ratios) not in (1, 4) or any(type(r) is not int or r < 1 for r in ratios):
-            raise ValueError(
-                f"SE reduction must be one integer of at least 1, or four (res2..res5); got {self.reduction!r}"
-            )
-        if len(ratios) == 1:
-            object.__setattr__(self, "reduction", ratios[0])
-        object.__setattr__(self, "stages", tuple(self.stages))
-        if not set(self.stages) <= set(STAGES):
-            raise ValueError(f"SE stages must be among {STAGES}; got {self.stages!r}")
-        names = (self.without,) if isinstance(self.without, str) else tuple(self.without)
-        if wrong := [name for name in names if not (isinstance(name, str) and _UNIT.fullmatch(name))]:
-            raise ValueError(f"SE without must name residual units, as in 'layer4.2'; got {wrong[0]!r}")
-        object.__setattr__(self, "without", tuple(sorted(set(names), key=unit_key)))
+        object.__setattr__(self, "reduction", _checked_reduction(self.reduction))
+        if self.stages is not None:
+            stages = (self.stages,) if isinstance(self.stages, str | int) else tuple(self.stages)
+            if wrong := [stage for stage in stages if type(stage) not in (str, int)]:
+                raise ValueError(f"SE stages must be names or numbers of stages; got {wrong[0]!r}")
+            object.__setattr__(self, "stages", stages)
+        paths = (self.without,) if isinstance(self.without, str) else tuple(self.without)
+        if wrong := [path for path in paths if not (isinstance(path, str) and path)]:
+            raise ValueError(f"SE without must name sites by their paths, as in 'layer4.2'; got {wrong[0]!r}")
+        object.__setattr__(self, "without", tuple(sorted(set(paths), key=natural_key)))
         if self.init == "neutral" and self.gate == "relu" and not self.bias:
             raise ValueError("a relu gate without bias cannot start neutral: it would close the branch for good")
 
-    def reduction_of(self, stage: int) -> int:
-        """The reduction ratio of stage 2, 3, 4 or 5."""
-        return self.reduction[stage - 2] if isinstance(self.reduction, tuple) else self.reduction
+    def resolved(self, sites: Sequence[tuple[str, str]]) -> SEConfig:
+        """The same settings in the one form that they have for a network: stages by name, None for all of them;
+        reduction as one integer where all are equal, else as a pair for each stage.
 
-    def check_units(self, depths: tuple[int, ...]) -> None:
-        """Raises ValueError where ``without`` names a unit that a network of these depths (res2 … res5) lacks: a slip
-        of the pen must not pass unseen."""
-        for name in self.without:
-            layer, index = unit_key(name)
-            if index >= depths[layer - 1]:
+        Args:
+            sites: (path, stage) of every place of the network that can carry a gate, first to last.
+
+        Raises:
+            ValueError: a stage or a path in ``without`` that the network does not have, or a number of reductions
+                that is not the number of its stages.
+        """
+        known = tuple(dict.fromkeys(stage for _, stage in sites))
+        stages = self.stages
+        if stages is not None:
+            named = {_named(stage, known) for stage in stages}
+            stages = None if named == set(known) else tuple(name for name in known if name in named)
+        ratios = self.reduction
+        if isinstance(ratios, tuple):
+            if isinstance(ratios[0], tuple):
+                by_name = {_named(stage, known): ratio for stage, ratio in ratios}
+                ratios = tuple(by_name.get(name, REDUCTION) for name in known)
+            elif len(ratios) != len(known):
                 raise ValueError(
-                    f"SE without: there is no unit {name}; layer{layer} has {depths[layer - 1]}, from 0 on"
+                    f"SE reduction must be one integer of at least 1, or {len(known)}, one for each of "
+                    f"{', '.join(known)}; got {ratios!r}"
                 )
+            ratios = ratios[0] if len(set(ratios)) == 1 else tuple(zip(known, ratios, strict=True))
+        paths = [path for path, _ in sites]
+        for path in self.without:
+            if path not in paths:
+                raise ValueError(f"SE without: there is no unit {path}; {_nearest(path, paths)}")
+        return replace(self, reduction=ratios, stages=stages, without=self.without)
 
-    def at(self, stage: int, index: int) -> bool:
-        """Whether unit ``index``, counted from 0, of stage 2, 3, 4 or 5 carries SE."""
-        return stage in self.stages and f"layer{stage - 1}.{index}" not in self.without
+    def reduction_of(self, stage: str) -> int:
+        """The reduction ratio of a stage, by name. The settings must be ``resolved`` where there are several."""
+        return self.reduction if isinstance(self.reduction, int) else dict(self.reduction)[stage]
+
+    def at(self, path: str, stage: str) -> bool:
+        """Whether the site carries a gate. The settings must be ``resolved``."""
+        return (self.stages is None or stage in self.stages) and path not in self.without
+
+
+def _checked_reduction(value) -> int | tuple:
+    """One integer, a tuple of integers, or a tuple of (stage, integer)."""
+    if isinstance(value, Mapping):
+        value = tuple(value.items())
+    many = tuple(value) if isinstance(value, list | tuple) else (value,)
+    pairs = [tuple(item) for item in many if isinstance(item, list | tuple)]
+    ratios = [pair[-1] for pair in pairs] if pairs else many
+    right_form = all(len(pair) == 2 and type(pair[0]) in (str, int) for pair in pairs) and len(pairs) in (0, len(many))
+    if not many or not right_form or any(type(ratio) is not int or ratio < 1 for ratio in ratios):
+        raise ValueError(
+            f"SE reduction must be one integer of at least 1, or one for each stage, in order or by name; got {value!r}"
+        )
+    if pairs:
+        return tuple(pairs)
+    return many[0] if len(many) == 1 else many
+
+
+def _named(stage: str | int, known: Sequence[str]) -> str:
+    """The name of a stage given by name or by the number that its name ends in."""
+    for name in known:
+        number = re.search(r"\d+$", name)
+        if stage == name or (number and str(stage) == number[0]):
+            return name
+    raise ValueError(f"SE: there is no stage {stage!r} that could carry gates; there are {', '.join(known)}")
+
+
+def _nearest(path: str, paths: Sequence[str]) -> str:
+    parent = path.rpartition(".")[0]
+    beside = [other for other in paths if other.rpartition(".")[0] == parent]
+    if beside:
+        return f"{parent} has {beside[0]}" + (f" to {beside[-1]}" if len(beside) > 1 else "")
+    return f"they are {', '.join(paths[:3])}, …, {paths[-1]}"
 
 
 class SEGate(nn.Module):
     """Squeeze and excitation: computes the gate, and leaves the scaling to the caller, who can fuse it.
 
-    ``gate(W2 · relu(W1 · z + b1) + b2)`` with ``z`` the global pooling of the input (equations 2 and 3). The two
-    fully-connected layers are kept as 1×1 convolutions, ``fc1: (C/r, C, 1, 1)`` and ``fc2: (C, C/r, 1, 1)``, the
-    form in which most published weights come.
+    ``gate(W2 · relu(W1 · z + b1) + b2)`` with ``z`` the global pooling of the input (equations 2 and 3), or the input
+    itself without a squeeze. The two fully-connected layers are kept as 1×1 convolutions, ``fc1: (C/r, C, 1, 1)`` and
+    ``fc2: (C, C/r, 1, 1)``, the form in which most published weights come.
 
     Args:
         channels: C, the channels of the map that is squeezed and of the gate.
@@ -134,19 +191,27 @@ class SEGate(nn.Module):
             if fc.bias is not None:
                 nn.init.zeros_(fc.bias)
         if self.init == "neutral":
-            nn.init.zeros_(self.fc2.weight)
-            if self.gate == "relu":
-                nn.init.ones_(self.fc2.bias)
+            self.make_constant()
+
+    @torch.no_grad()
+    def make_constant(self) -> float:
+        """Zeroes ``fc2``, so that the gate is one constant whatever the input, and returns it: 0.5 for sigmoid, 1 for
+        relu (by its bias), 0 for tanh."""
+        self.fc2.weight.zero_()
+        if self.fc2.bias is not None:
+            self.fc2.bias.fill_(1.0 if self.gate == "relu" else 0.0)
+        return {"sigmoid": 0.5, "relu": 1.0, "tanh": 0.0}[self.gate]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) → the gate, (N, C, 1, 1): in (0, 1) for sigmoid, (-1, 1) for tanh, from 0 up for relu."""
+        """(N, C, H, W) → the gate, (N, C, 1, 1), or (N, C, H, W) without a squeeze: in (0, 1) for sigmoid, (-1, 1)
+        for tanh, from 0 up for relu."""
         if self.squeeze == "avg":
             # A sum and then the division: its gradient stays a broadcast view, where mean() would write out a whole
             # map, in another memory format than x's. fp16 alone would overflow.
             total = x.sum((2, 3), keepdim=True, dtype=torch.float32 if x.dtype == torch.float16 else None)
             z = (total / (x.shape[2] * x.shape[3])).to(x.dtype)
         else:
-            z = x.amax((2, 3), keepdim=True)
+            z = x.amax((2, 3), keepdim=True) if self.squeeze == "max" else x
         s = self.fc2(torch.relu(self.fc1(z)))
         if self.gate == "sigmoid":
             return torch.sigmoid(s)

@@ -22,8 +22,7 @@ from engine.report.metrics import read_metrics
 from engine.report.plots import plot_comparison
 from engine.run.folder import command, hardware, versions
 from engine.train.checkpoint import load_checkpoint
-from se_backbones import find_architecture
-from se_backbones.surgery.insert import twin_name
+from se_backbones import find_spec, twin_name
 
 EPILOG = """example, from the detector that configs/bccd_r50.yaml trained:
   DETECTRON2_DATASETS=FOLDER_WITH_bccd %(prog)s --weights output/bccd_r50/model_final.pth \\
@@ -85,7 +84,7 @@ def main():
     checkpoint = load_checkpoint(Path(args.weights))
     cfg = config_from_checkpoint(checkpoint)
     plain = cfg.MODEL.BACKBONE.ARCHITECTURE
-    twin = twin_name(find_architecture(plain), se=True)
+    twin = twin_name(find_spec(plain), se=True)
     if checkpoint.get("se") or twin is None:
         raise UserError(f"{args.weights}: {plain} is no plain network with an SE twin in list_backbones()")
     output = Path(args.output)

@@ -10,7 +10,7 @@ from engine.errors import UserError, main_guard
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="backbones; all of them by default")
-    parser.add_argument("--size", type=int, default=224, metavar="PIXELS", help="side of the image (default 224)")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the image (that of each row's data set)")
     args = parser.parse_args()
 
     from tqdm import tqdm
@@ -20,7 +20,7 @@ def main() -> int:
 
     try:
         names = tqdm(args.names or list_backbones(), desc="counting", leave=False, disable=None)
-        print(format_costs([cost_of(name, args.size) for name in names], args.size))
+        print(format_costs([cost_of(name, args.size) for name in names]))
     except ValueError as error:
         raise UserError(str(error)) from error
     return 0

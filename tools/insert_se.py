@@ -24,11 +24,15 @@ def parse(arguments=None):
     )
     parser.add_argument("source", metavar="IN", help="file in any layout, or timm://NAME, torchvision://NAME, …")
     parser.add_argument("out", metavar="OUT", help=".safetensors or .pth, in this package's layout")
-    parser.add_argument("--reduction", type=int, nargs="+", default=[16], help="one, or four for res2 … res5 (16)")
-    parser.add_argument("--placement", default="standard", help="standard or pre; identity or post with --gate relu")
-    parser.add_argument("--stages", type=int, nargs="+", default=[2, 3, 4, 5], help="stages to get SE (2 3 4 5)")
+    parser.add_argument(
+        "--reduction", type=int, nargs="+", default=[16], help="one, or one a stage that has gates (16)"
+    )
+    parser.add_argument(
+        "--placement", default="standard", help="standard, pre, inside; identity, post with --gate relu"
+    )
+    parser.add_argument("--stages", nargs="+", help="stages to get SE, by name or number (all)")
     parser.add_argument("--gate", default="sigmoid", help="sigmoid, the paper's, or relu")
-    parser.add_argument("--squeeze", default="avg", help="avg or max")
+    parser.add_argument("--squeeze", default="avg", help="avg, max or none")
     parser.add_argument("--arch", metavar="NAME", help="the plain network, where IN does not tell it")
     parser.add_argument("--seed", type=int, default=1, help="of the gates' first layers (1)")
     parser.add_argument("--force", action="store_true", help="overwrite OUT (never IN)")
@@ -45,7 +49,7 @@ def main(arguments=None):
 
     torch.manual_seed(options.seed)
     try:
-        se = SEConfig(tuple(options.reduction), options.placement, tuple(options.stages), options.squeeze, options.gate)
+        se = SEConfig(tuple(options.reduction), options.placement, options.stages, options.squeeze, options.gate)
         done = insert_se_into_file(options.source, options.out, se, architecture=options.arch, force=options.force)
     except (WeightsError, ValueError) as error:
         raise UserError(str(error)) from error

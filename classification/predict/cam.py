@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from se_backbones import ResNet
+from se_backbones import Backbone
 
 
 class ActivationMaps(NamedTuple):
@@ -17,7 +17,7 @@ class ActivationMaps(NamedTuple):
     Attributes:
         logits: (N, K) float32, the network's answer, as ``network(images)`` gives it.
         classes: (N, C) int64, whose maps these are.
-        maps: (N, C, h, w) float32, h and w those of res5.
+        maps: (N, C, h, w) float32, h and w those of the last stage.
     """
 
     logits: Tensor
@@ -26,14 +26,17 @@ class ActivationMaps(NamedTuple):
 
 
 def class_activation_maps(
-    network: ResNet, images: Tensor, classes: Sequence[int] | Tensor | None = None
+    network: Backbone, images: Tensor, classes: Sequence[int] | Tensor | None = None
 ) -> ActivationMaps:
     """Exact class activation maps and the logits, from one forward pass.
 
-    ``M_k(x, y) = sum_c w_kc f_c(x, y)`` with res5's map f and the classifier's weights w (Zhou et al., Learning Deep
-    Features for Discriminative Localization, CVPR 2016, arXiv 1512.04150, equation 2). Since the classifier is linear
-    and stands behind an average, the map is the logit taken apart by place: ``mean over (x, y) of M_k = logit_k -
-    bias_k``. A value above 0 speaks for the class, one below 0 against it.
+    ``M_k(x, y) = sum_c w_kc f_c(x, y)`` with the last stage's map f and the classifier's weights w (Zhou et al.,
+    Learning Deep Features for Discriminative Localization, CVPR 2016, arXiv 1512.04150, equation 2). Where the
+    classifier is linear and stands behind an average, the map is the logit taken apart by place: ``mean over (x, y) of
+    M_k = logit_k - bias_k``. A value above 0 speaks for the class, one below 0 against it.
+
+    Where the classifier is not linear (VGG's three layers), ``w_kc`` is at each place h * w times the logit's gradient
+    by ``f_c(x, y)``, which for a linear classifier is the same: the logit's first-order part, taken apart by place.
 
     Args:
         network: with a classifier, in eval mode. (Dropout and a batch's own statistics would undo the equality.)
@@ -47,8 +50,8 @@ def class_activation_maps(
         raise ValueError("class activation maps are of a network in eval mode: call network.eval() first")
     if network.num_classes < 1:
         raise ValueError("this network has no classifier, so there are no classes to map")
-    res5 = network.forward_features(images)["res5"].float()
-    logits = network.classify(res5).float()
+    last = network.forward_features(images)[network.stages[-1]].float()
+    logits = network.classify(last).float()
     if classes is None:
         chosen = logits.argmax(1, keepdim=True)
     else:
@@ -58,5 +61,18 @@ def class_activation_maps(
         raise ValueError(f"classes must be (C,) or ({len(logits)}, C); got {tuple(chosen.shape)}")
     if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < network.num_classes:
         raise ValueError(f"classes must be in 0..{network.num_classes - 1}; got {chosen.tolist()}")
-    weights = network.fc.weight.float()[chosen]  # (N, C, channels)
-    return ActivationMaps(logits, chosen, torch.einsum("nkc,nchw->nkhw", weights, res5))
+    if network.linear_head:
+        weights = network.head.weight.float()[chosen]  # (N, C, channels)
+        maps = torch.einsum("nkc,nchw->nkhw", weights, last)
+    else:
+        maps = _by_gradient(network, last, chosen)
+    return ActivationMaps(logits, chosen, maps)
+
+
+def _by_gradient(network: Backbone, last: Tensor, chosen: Tensor) -> Tensor:
+    with torch.inference_mode(False), torch.enable_grad():
+        x = last.clone().requires_grad_()
+        logits = network.classify(x).gather(1, chosen.clone())
+        gradients = [torch.autograd.grad(logits[:, k].sum(), x, retain_graph=True)[0] for k in range(chosen.shape[1])]
+        maps = [(gradient * x).sum(1) * gradient[0, 0].numel() for gradient in gradients]
+    return torch.stack(maps, 1).detach()

@@ -81,7 +81,7 @@ class ScenePredictor:
         self.device = next(model.parameters()).device
         self._transform = TestTransform(cfg)
         self._flags = indoor_flags(self.classes)
-        self._stride = model.network.feature_info["res5"].stride
+        self._stride = model.network.feature_info[model.network.stages[-1]].stride
 
     @classmethod
     def from_checkpoint(cls, weights: str | Path, config: str | Path | None = None, device: str = "auto"):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fvcore.common.config import CfgNode
 
 from engine.errors import UserError
-from se_backbones import SEConfig, find_architecture
-from se_backbones.surgery.insert import neutral_config, twin_name
+from se_backbones import SEConfig, find_spec, twin_name
+from se_backbones.surgery.insert import neutral_config
 
 
 def add_se_defaults(cfg: CfgNode) -> None:
@@ -14,14 +14,14 @@ def add_se_defaults(cfg: CfgNode) -> None:
     standard = SEConfig()
     cfg.MODEL.SE = CfgNode(
         {
-            "REDUCTION": [standard.reduction],  # one, or four for res2..res5
+            "REDUCTION": [standard.reduction],  # one, one a stage, or [[res3, 8], [res5, 32]] by name
             "PLACEMENT": standard.placement,
-            "STAGES": list(standard.stages),
+            "STAGES": [],  # by name or number; none named: all
             "SQUEEZE": standard.squeeze,
             "GATE": standard.gate,
             "BIAS": standard.bias,
             "INIT": standard.init,
-            "WITHOUT": [],  # units of those stages that have no SE after all: layer4.2, say
+            "WITHOUT": [],  # sites of those stages that have no SE after all: layer4.2, say
             # MODEL.WEIGHTS are a plain network's (or a whole plain detector's): SE is put into them so that the model
             # starts by computing what they computed. Counts where a training begins, and nowhere else.
             "INSERT": False,
@@ -39,25 +39,28 @@ def se_config(cfg: CfgNode) -> SEConfig | None:
     name = cfg.MODEL.BACKBONE.ARCHITECTURE
     settings = {key.lower(): value for key, value in cfg.MODEL.SE.items()}
     insert = settings.pop("insert")
+    settings["stages"] = settings["stages"] or None
     try:
-        row = find_architecture(name)
-        se = neutral_config(SEConfig(**settings)) if insert else SEConfig(**settings)
-        se.check_units(row.depths)
+        row = find_spec(name)
+        se = SEConfig(**settings).resolved(row.sites())
+        se = neutral_config(se) if insert else se
     except ValueError as error:
         raise UserError(f"MODEL.BACKBONE.ARCHITECTURE, MODEL.SE: {error}") from error
     if row.se is not None:
         return se
+    twin = twin_name(row, se=True)
     if insert:
-        if twin := twin_name(row, se=True):
+        if twin:
             raise UserError(
                 f"MODEL.SE.INSERT: name the network that comes of it, MODEL.BACKBONE.ARCHITECTURE {twin}; {name} is "
                 f"the one that MODEL.WEIGHTS are of"
             )
         return se  # a plain network that has no SE row of its own: MSRA's
     if se != SEConfig():
+        instead = f"use {twin}" if twin else "it has no twin with SE (MODEL.SE.INSERT puts SE into trained weights)"
         raise UserError(
             f"MODEL.SE is set, but MODEL.BACKBONE.ARCHITECTURE {name} is a plain network and would ignore it: "
-            f"use se_{name} or remove MODEL.SE"
+            f"{instead}, or remove MODEL.SE"
         )
     return None
 

@@ -10,33 +10,22 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
-from se_backbones import create_backbone
+from se_backbones import create_backbone, find_spec
 
-# Multiply-adds at 224 pixels in the paper, in thousand millions (table 2; arXiv 1709.01507). Its ResNets and
-# SE-ResNets stride in the first 1×1 convolution, its ResNeXts in the 3×3, so each figure belongs to that row.
-PAPER_GFLOPS = {
-    "resnet50_msra": 3.86,
-    "se_resnet50_caffe": 3.87,
-    "resnet101_msra": 7.58,
-    "se_resnet101_caffe": 7.60,
-    "resnet152_msra": 11.30,
-    "se_resnet152_caffe": 11.32,
-    "resnext50_32x4d": 4.24,
-    "se_resnext50_32x4d_caffe": 4.25,
-    "resnext101_32x4d": 7.99,
-    "se_resnext101_32x4d_caffe": 8.00,
-}
 _COUNTED = ("conv", "linear", "addmm", "matmul", "bmm")
 
 
 @dataclass
 class Cost:
-    """One row of the table: parameters and multiply-adds as numbers, the paper's figure in 1e9 or None."""
+    """One row of the table: numbers as they are, at images of ``size`` × ``size``; the paper's in millions of
+    parameters and thousand millions of multiply-adds, or None."""
 
     name: str
+    size: int
     parameters: int
     multiply_adds: int
-    paper_gflops: float | None
+    paper_parameters: float | None = None
+    paper_gflops: float | None = None
 
 
 def count_multiply_adds(model: nn.Module, size: int = 224) -> int:
@@ -52,17 +41,32 @@ def count_multiply_adds(model: nn.Module, size: int = 224) -> int:
     return int(sum(count for operator, count in by_operator.items() if operator in _COUNTED))
 
 
-def cost_of(name: str, size: int = 224) -> Cost:
-    """The cost of a named backbone with 1000 classes. Raises ValueError for an unknown name."""
-    model = create_backbone(name)
-    paper = PAPER_GFLOPS.get(name) if size == 224 else None
-    return Cost(name, sum(p.numel() for p in model.parameters()), count_multiply_adds(model, size), paper)
+def cost_of(name: str, size: int | None = None) -> Cost:
+    """The cost of a named backbone with its usual number of classes. Raises ValueError for an unknown name.
+
+    Args:
+        size: side of the image in pixels; by default the one at which the network's cost is quoted.
+    """
+    model, spec = create_backbone(name), find_spec(name)
+    size = size or spec.image_size
+    paper_gflops = spec.paper_gflops if size == spec.image_size else None
+    parameters = sum(p.numel() for p in model.parameters())
+    return Cost(name, size, parameters, count_multiply_adds(model, size), spec.paper_parameters, paper_gflops)
 
 
-def format_costs(costs: list[Cost], size: int = 224) -> str:
-    """The table as text: millions of parameters, multiply-adds in 1e9, the paper's figure beside them."""
-    lines = [f"{'backbone':<28}{'parameters / M':>15}{f'multiply-adds / G at {size} px':>32}{'paper':>8}"]
+def format_costs(costs: list[Cost]) -> str:
+    """The table as text: millions of parameters and multiply-adds in 1e9 of convolutions and fully-connected layers,
+    the paper's figures beside them, and how far its multiply-adds are from ours."""
+    lines = [
+        f"{'backbone':<32}{'parameters / M':>15}{'paper':>8}{'px':>6}{'multiply-adds / G':>20}{'paper':>8}{'off by':>9}"
+    ]
     for cost in costs:
-        paper = "" if cost.paper_gflops is None else f"{cost.paper_gflops:.2f}"
-        lines.append(f"{cost.name:<28}{cost.parameters / 1e6:>15.3f}{cost.multiply_adds / 1e9:>32.3f}{paper:>8}")
+        ours = cost.multiply_adds / 1e9
+        parameters = "" if cost.paper_parameters is None else f"{cost.paper_parameters:.1f}"
+        paper, off = ("", "")
+        if cost.paper_gflops is not None:
+            paper, off = f"{cost.paper_gflops:.3g}", f"{ours - cost.paper_gflops:+.3f}"
+        lines.append(
+            f"{cost.name:<32}{cost.parameters / 1e6:>15.3f}{parameters:>8}{cost.size:>6}{ours:>20.3f}{paper:>8}{off:>9}"
+        )
     return "\n".join(lines)

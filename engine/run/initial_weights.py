@@ -12,8 +12,7 @@ from torch import nn
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.train.checkpoint import NotOurCheckpoint, load_checkpoint, newest_checkpoint
-from se_backbones import find_architecture
-from se_backbones.surgery.insert import twin_name
+from se_backbones import find_spec, twin_name
 from se_backbones.weights import LoadReport, WeightsError, load_weights
 from se_backbones.weights.inserting import load_weights_inserting_se
 from se_backbones.weights.sources.published import published_weights
@@ -138,7 +137,7 @@ def _load(model: nn.Module, cfg: CfgNode, run: Path, allow: Sequence[str], inser
 
 def _published(architecture: str, insert: bool) -> str:
     """The published weights of an architecture; with ``insert``, of the plain network behind it."""
-    row = find_architecture(architecture)
+    row = find_spec(architecture)
     plain = twin_name(row, se=False) if insert and row.se is not None else architecture
     if plain is None:
         raise WeightsError(

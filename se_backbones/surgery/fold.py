@@ -9,17 +9,16 @@ from dataclasses import asdict, dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from se_backbones.families.resnet.network import ResNet
-from se_backbones.families.resnet.units import ResidualUnit
-from se_backbones.surgery.insert import find_network, residual_units, twin_name
+from se_backbones.backbone import Backbone, SESite, find_network, sites_of
+from se_backbones.registry import twin_name
 
 
 @dataclass
 class GateRange:
-    """What a unit's gate did over the images, each channel by itself and then over all channels.
+    """What a site's gate did over the images, each channel by itself and then over all channels.
 
     Attributes:
-        name: of the unit, ``layer4.2``.
+        name: of the site, ``layer4.2``.
         minimum, maximum, mean: the smallest and largest value of any channel, and the mean over channels and images.
         deviation: the largest distance of a value from its channel's mean over the images.
         folded: whether the gate is gone.
@@ -50,7 +49,7 @@ class FoldReport:
 
     Attributes:
         tolerance, images: as given.
-        gates: one entry a gate, first unit to last.
+        gates: one entry a gate, first site to last.
         outputs: ``logits``, or the stages' names where the network has no classifier -> its change.
     """
 
@@ -61,7 +60,7 @@ class FoldReport:
 
     @property
     def folded(self) -> list[str]:
-        """The names of the units whose gate is gone."""
+        """The names of the sites whose gate is gone."""
         return [gate.name for gate in self.gates if gate.folded]
 
     def as_dict(self) -> dict:
@@ -90,22 +89,23 @@ class _Range:
     """The running minimum, maximum and sum of a gate, each (C,)."""
 
     def __init__(self):
-        self.images = 0
+        self.values = 0
         self.minimum = self.maximum = self.sum = None
 
     def add(self, _module, _inputs, gate: Tensor) -> None:
-        values = gate.detach().flatten(1).double()  # (N, C); sums of float32 values are exact here
+        # (N, C), or one row a place without a squeeze; sums of float32 values are exact here.
+        values = gate.detach().movedim(1, -1).flatten(0, -2).double()
         low, high, total = values.amin(0), values.amax(0), values.sum(0)
         if self.sum is None:
             self.minimum, self.maximum, self.sum = low, high, total
         else:
             self.minimum, self.maximum = self.minimum.minimum(low), self.maximum.maximum(high)
             self.sum += total
-        self.images += len(values)
+        self.values += len(values)
 
     @property
     def mean(self) -> Tensor:
-        return self.sum / self.images
+        return self.sum / self.values
 
     def summary(self, name: str) -> GateRange:
         deviation = torch.maximum(self.maximum - self.mean, self.mean - self.minimum).max()
@@ -118,9 +118,10 @@ def fold_constant_gates(model: nn.Module, data: Iterable[Tensor], tolerance: flo
 
     In the last stage gates come close to saturating and tell images apart least (section 7.2 and figure 6 of the
     paper), so that they cost parameters and time for little. A gate of which no channel strays from its mean over
-    the images by more than ``tolerance`` is replaced by that mean, which is multiplied into
+    the images by more than ``tolerance`` is replaced by that mean, which is multiplied into the site's ``absorbers``:
 
-    - ``standard``: the weight and bias of the branch's last normalisation, that is, into the convolution before it;
+    - ``standard``: the weight and bias of the layer before the gate (in a ResNet the branch's last normalisation);
+    - ``inside``: the weight and bias of the normalisation before the ReLU;
     - ``pre``: the input channels of the branch's first convolution;
     - ``identity``: the weight and bias of the shortcut's normalisation, where the shortcut has a projection;
     - nothing, at any placement, where the mean is exactly 1 in every channel.
@@ -129,9 +130,9 @@ def fold_constant_gates(model: nn.Module, data: Iterable[Tensor], tolerance: flo
     that could take up the mean; a tanh's negative mean cannot pass a ReLU that stands before the gate.
 
     Args:
-        model: a ResNet, or a model that contains one. It is changed in place, also the network's ``config``:
-            ``config.se.without`` names the units without SE, so that create_backbone builds the network anew from it
-            and its weights load; with the last gate gone ``config.se`` is None, and it is the plain row. Optimizers
+        model: a backbone, or a model that contains one. It is changed in place, also the network's ``spec``:
+            ``spec.se.without`` names the sites without SE, so that create_backbone builds the network anew from it
+            and its weights load; with the last gate gone ``spec.se`` is None, and it is the plain row. Optimizers
             and averaged copies are to be made anew. A C4 detector's last stage, which sees regions and not images,
             is left.
         data: batches of images (N, 3, H, W), normalised as the weights want them; walked through twice, so a list or
@@ -145,14 +146,14 @@ def fold_constant_gates(model: nn.Module, data: Iterable[Tensor], tolerance: flo
 
     Raises:
         ValueError: tolerance is negative, the data are empty or an iterator that can be walked through once only, or
-            the model holds no ResNet, or several, or one without SE. Nothing has been changed then.
+            the model holds no backbone, or several, or one without SE. Nothing has been changed then.
     """
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be 0 or more; got {tolerance!r}")
     if iter(data) is data:
         raise ValueError("the data are walked through twice: give a list or a DataLoader, not an iterator")
     network = find_network(model)
-    gated = {name: unit for name, unit in network.named_units() if hasattr(unit, "se")}
+    gated = [site for site in network.se_sites() if site.gate is not None]
     if not gated:
         raise ValueError("the network has no squeeze-and-excitation to fold")
     modes = {module: module.training for module in network.modules()}
@@ -161,14 +162,14 @@ def fold_constant_gates(model: nn.Module, data: Iterable[Tensor], tolerance: flo
         ranges, images = _watch(network, gated, data)
         before = deepcopy(network)
         report = FoldReport(float(tolerance), images)
-        for name, unit in gated.items():
-            gate, mean = ranges[name].summary(name), ranges[name].mean
-            gate.reason = _obstacle(unit, mean, gate.deviation, tolerance)
+        for site in gated:
+            gate, mean = ranges[site.path].summary(site.path), ranges[site.path].mean
+            gate.reason = _obstacle(site, mean, gate.deviation, tolerance)
             if not gate.reason:
-                _fold(unit, mean)
+                _fold(site, mean)
                 gate.folded = True
             report.gates.append(gate)
-        _update_config(model, network, report.folded)
+        _update_spec(model, network, report.folded)
         report.outputs = _compare(before, network, data)
     finally:
         for module, training in modes.items():
@@ -177,9 +178,9 @@ def fold_constant_gates(model: nn.Module, data: Iterable[Tensor], tolerance: flo
 
 
 @torch.no_grad()
-def _watch(network: ResNet, gated: dict[str, ResidualUnit], data: Iterable[Tensor]) -> tuple[dict[str, _Range], int]:
-    ranges = {name: _Range() for name in gated}
-    hooks = [unit.se.register_forward_hook(ranges[name].add) for name, unit in gated.items()]
+def _watch(network: Backbone, gated: list[SESite], data: Iterable[Tensor]) -> tuple[dict[str, _Range], int]:
+    ranges = {site.path: _Range() for site in gated}
+    hooks = [site.gate.register_forward_hook(ranges[site.path].add) for site in gated]
     images = 0
     try:
         for batch in data:
@@ -193,43 +194,38 @@ def _watch(network: ResNet, gated: dict[str, ResidualUnit], data: Iterable[Tenso
     return ranges, images
 
 
-def _obstacle(unit: ResidualUnit, mean: Tensor, deviation: float, tolerance: float) -> str:
+def _obstacle(site: SESite, mean: Tensor, deviation: float, tolerance: float) -> str:
     """Why a gate stays; empty where it can go."""
     if not deviation <= tolerance:  # also a NaN
         return f"strays from its mean by {deviation:.3g}"
     if (mean == 1).all():
         return ""
-    if unit.placement == "post":
-        return "scales the unit's output, behind the addition: no weight before it could take up the mean"
-    if unit.placement == "identity" and unit.downsample is None:
-        return "scales a bare shortcut, which has no weight that could take up the mean"
-    if unit.placement == "standard" and getattr(unit, "relu_before_se", False) and (mean < 0).any():
+    absorbers = site.absorbers()
+    if isinstance(absorbers, str):
+        return absorbers
+    if any(absorber.positive for absorber in absorbers) and (mean < 0).any():
         return "has a negative mean behind a ReLU, which no weight before the ReLU could take up"
     return ""
 
 
-@torch.no_grad()
-def _fold(unit: ResidualUnit, mean: Tensor) -> None:
-    if unit.placement == "pre":
-        unit.conv1.weight.mul_(mean.view(1, -1, 1, 1).to(unit.conv1.weight.dtype))
-    elif not (mean == 1).all():
-        norm = unit.last_norm if unit.placement == "standard" else unit.downsample[1]
-        for tensor in (norm.weight, norm.bias):
-            tensor.mul_(mean.to(tensor.dtype))
-    unit.remove_se()
+def _fold(site: SESite, mean: Tensor) -> None:
+    if not (mean == 1).all():
+        for absorber in site.absorbers():
+            absorber.multiply(mean)
+    site.detach()
 
 
-def _update_config(model: nn.Module, network: ResNet, folded: list[str]) -> None:
-    config = network.config
-    if any(hasattr(unit, "se") for _, unit in residual_units(model)):
-        se = replace(config.se, without=(*config.se.without, *folded))
-        network.config = replace(config, se=se)
+def _update_spec(model: nn.Module, network: Backbone, folded: list[str]) -> None:
+    spec = network.spec
+    if any(site.gate is not None for site in sites_of(model)):
+        se = replace(spec.se, without=(*spec.se.without, *folded))
+        network.spec = replace(spec, se=se)
     else:
-        network.config = replace(config, name=twin_name(config, se=False) or config.name, se=None)
+        network.spec = replace(spec, name=twin_name(spec, se=False) or spec.name, se=None)
 
 
 @torch.no_grad()
-def _compare(before: ResNet, after: ResNet, data: Iterable[Tensor]) -> dict[str, OutputChange]:
+def _compare(before: Backbone, after: Backbone, data: Iterable[Tensor]) -> dict[str, OutputChange]:
     changes: dict[str, OutputChange] = {}
     numbers: dict[str, int] = {}
     for batch in data:
@@ -247,10 +243,10 @@ def _compare(before: ResNet, after: ResNet, data: Iterable[Tensor]) -> dict[str,
     return changes
 
 
-def _outputs(network: ResNet, batch: Tensor) -> dict[str, Tensor]:
+def _outputs(network: Backbone, batch: Tensor) -> dict[str, Tensor]:
     features = network.forward_features(batch)
-    return {"logits": network.classify(features["res5"])} if network.num_classes > 0 else features
+    return {"logits": network.classify(features[network.stages[-1]])} if network.num_classes > 0 else features
 
 
-def _on_device(network: ResNet, batch: Tensor) -> Tensor:
+def _on_device(network: Backbone, batch: Tensor) -> Tensor:
     return batch.to(next(network.parameters()).device)

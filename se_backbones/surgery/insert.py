@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import nn
 
-from se_backbones.families.resnet.network import ResNet
-from se_backbones.families.resnet.table import ARCHITECTURES, Architecture
-from se_backbones.families.resnet.units import ResidualUnit
+from se_backbones.backbone import SESite, find_network, sites_of
+from se_backbones.registry import twin_name
 from se_backbones.se import SEConfig
 
 
@@ -18,17 +16,19 @@ def insert_se(model: nn.Module, se_config: SEConfig | None = None) -> nn.Module:
     """Puts SE into a trained plain network without changing what it computes.
 
     A fresh gate is near 0.5 and halves every residual branch; what the weights behind it have learned no longer fits.
-    Here every gate starts as one constant (``fc2`` zero), and the weights in front of it take up the constant's
-    inverse:
+    Here every gate starts as one constant (``fc2`` zero), and the layers that can take up a constant (the site's
+    ``absorbers``) take up its inverse:
 
-    ========= ================ ================================================================================
-    gate      placement        how
-    ========= ================ ================================================================================
-    sigmoid   standard         sigmoid(0) = 0.5, and the weight and bias of the branch's last normalisation are
-                               doubled
-    sigmoid   pre              sigmoid(0) = 0.5, and the weight of the branch's first convolution is doubled
-    relu      all four         relu(1) = 1, and no weight changes
-    ========= ================ ================================================================================
+    ========= =================== =============================================================================
+    gate      placement           how
+    ========= =================== =============================================================================
+    sigmoid   standard            sigmoid(0) = 0.5, and the weight and bias of the layer before the gate are
+                                  doubled (in a ResNet the branch's last normalisation; through a ReLU too)
+    sigmoid   pre                 sigmoid(0) = 0.5, and the weight of the branch's first convolution is doubled
+    sigmoid   inside              sigmoid(0) = 0.5, and the weight and bias of the normalisation before the ReLU are
+                                  doubled
+    relu      all                 relu(1) = 1, and no weight changes
+    ========= =================== =============================================================================
 
     Doubling and halving are exact in binary floating point: in float32 the outputs are equal bit for bit, in training
     (with the running statistics of BatchNorm) and in eval mode, under bf16 autocast too; fp16 has less room, and a
@@ -37,7 +37,9 @@ def insert_se(model: nn.Module, se_config: SEConfig | None = None) -> nn.Module:
 
     Why not sigmoid with ``identity`` or ``post``: the gate there scales the bare shortcut, or the unit's output behind
     the addition, and no weight in front of it could be doubled; and a sigmoid is below 1 wherever it still has a
-    gradient. Why not tanh: the bias atanh(0.5) is rounded, so that outputs differ by about 1e-7, and weight decay
+    gradient. Behind a ReLU6 (MobileNet) no factor can be taken up before the gate, and the next convolution takes it
+    up for its input: the logits stay the same, the maps handed out are halved, so that a network without a classifier
+    is refused. Why not tanh: the bias atanh(0.5) is rounded, so that outputs differ by about 1e-7, and weight decay
     moves it.
 
     Learning: ``fc2`` has a gradient at the first step, ``fc1`` from the second on, when ``fc2`` is no longer zero.
@@ -49,21 +51,21 @@ def insert_se(model: nn.Module, se_config: SEConfig | None = None) -> nn.Module:
     of a normalisation (``pre``) its length does not count, and its direction turns a quarter as fast under SGD.
 
     Args:
-        model: a ResNet, or one model that contains one (a classifier, a detector; a C4 detector's last stage in its
-            heads included). It is changed in place: its parameters stay the same objects, so that an optimizer goes
+        model: a backbone, or one model that contains one (a classifier, a detector; a stage that a detector keeps in
+            its heads included). It is changed in place: its parameters stay the same objects, so that an optimizer goes
             on holding them, with momentum from before; the gates are new and in no optimizer yet (build it
             afterwards, or use ``add_param_group``), and averaged copies (EMA) are to be made anew. ``fc1`` takes
-            random numbers from torch's generator. In a unit that is frozen the gate is frozen too, as
+            random numbers from torch's generator. In a block that is frozen the gate is frozen too, as
             create_backbone has it.
         se_config: the settings, SEConfig() by default; its ``init`` is ``neutral`` afterwards, whatever it says.
 
     Returns:
-        the model. The network's ``config`` tells its SE settings, and the name of its row with SE where there is one
+        the model. The network's ``spec`` tells its SE settings, and the name of its row with SE where there is one
         (``resnet50`` is ``se_resnet50`` now).
 
     Raises:
         ValueError: SE with these settings cannot leave the function as it is (the message says which can), the model
-            has SE already, holds no ResNet or several, or is wrapped in DistributedDataParallel. Nothing has been
+            has SE already, holds no backbone or several, or is wrapped in DistributedDataParallel. Nothing has been
             changed then.
     """
     se = neutral_config(SEConfig() if se_config is None else se_config)
@@ -72,19 +74,21 @@ def insert_se(model: nn.Module, se_config: SEConfig | None = None) -> nn.Module:
             raise ValueError("the model is wrapped in DistributedDataParallel, which would not see the new gates: "
                              "insert SE first, then wrap")  # fmt: skip
     network = find_network(model)
-    gated = [name for name, unit in residual_units(model) if hasattr(unit, "se")]
-    if gated:
+    sites = sites_of(model)
+    if gated := [site.path for site in sites if site.gate is not None]:
         raise ValueError(f"the network has squeeze-and-excitation already, in {len(gated)} units ({gated[0]} …)")
-    config = network.config
-    se.check_units(config.depths)
-    network.config = replace(config, name=twin_name(config, se=True) or config.name, se=se)
-    for name, unit in residual_units(model):
-        stage, index = int(name[5]) + 1, int(name.partition(".")[2])
-        if se.at(stage, index):
-            learns = any(parameter.requires_grad for parameter in unit.parameters())
-            unit.attach_se(se, se.reduction_of(stage))
-            unit.se.requires_grad_(learns).train(unit.training)
-            make_neutral(unit)
+    spec = network.spec.with_se(se)
+    chosen = [site for site in sites if spec.se.at(site.path, site.stage)]
+    if se.gate == "sigmoid":
+        for site in chosen:
+            check_absorbers(site, se.placement)
+    for site in chosen:
+        # A gate is frozen where its block is.
+        learns = any(parameter.requires_grad for parameter in site.owner.parameters())
+        learns = learns or not any(True for _ in site.owner.parameters())
+        site.attach(spec.se).requires_grad_(learns).train(site.owner.training)
+        make_neutral(site)
+    network.spec = replace(spec, name=twin_name(spec, se=True) or spec.name)
     return model
 
 
@@ -107,57 +111,30 @@ def neutral_config(se: SEConfig) -> SEConfig:
         raise ValueError(
             f"a sigmoid gate at the placement {se.placement!r} cannot leave a trained network as it is: it scales "
             f"{scaled}, where there is no weight to make up for the gate's 0.5, and a sigmoid that is 1 has no "
-            f"gradient left. Use the placement 'standard' or 'pre', or gate='relu', which starts at exactly 1"
+            f"gradient left. Use the placement 'standard', 'pre' or 'inside', or gate='relu', which starts at exactly 1"
         )
     return replace(se, init="neutral")
 
 
+def check_absorbers(site: SESite, placement: str) -> None:
+    """Raises ValueError where a sigmoid gate at this placement has no layer that could make up for its 0.5."""
+    absorbers = site.absorbers(placement)
+    if isinstance(absorbers, str):
+        raise ValueError(
+            f"a sigmoid gate cannot be inserted exactly at {site.path}: it {absorbers}. Use gate='relu', which starts "
+            "at exactly 1"
+        )
+
+
 @torch.no_grad()
-def make_neutral(unit: ResidualUnit) -> None:
-    """Makes the gate of a unit one constant, and the weights in front of it the constant's inverse times larger.
+def make_neutral(site: SESite) -> None:
+    """Makes the gate of a site one constant, and the layers that can take it up the constant's inverse times larger.
 
-    Once only, on a unit whose gate is fresh and whose other weights are those of a network without SE. The settings
-    must have passed ``neutral_config``.
+    Once only, on a site whose gate is fresh and whose other weights are those of a network without SE. The settings
+    must have passed ``neutral_config``, and a sigmoid's site ``check_absorbers``.
     """
-    gate = unit.se
-    gate.fc2.weight.zero_()
-    if gate.fc2.bias is not None:
-        gate.fc2.bias.fill_(1.0 if gate.gate == "relu" else 0.0)
-    if gate.gate == "relu":
-        return
-    norm = unit.last_norm
-    for tensor in (unit.conv1.weight,) if unit.placement == "pre" else (norm.weight, norm.bias):
-        tensor.mul_(2.0)
-
-
-def find_network(model: nn.Module) -> ResNet:
-    """The one ResNet in a model. Raises ValueError where there is none, or several."""
-    networks = [module for module in model.modules() if isinstance(module, ResNet)]
-    if len(networks) != 1:
-        found = len(networks) or "none"
-        raise ValueError(f"the model must contain one ResNet of this package; {type(model).__name__} has {found}")
-    return networks[0]
-
-
-def residual_units(model: nn.Module) -> Iterator[tuple[str, ResidualUnit]]:
-    """The residual units of a model's network with their names in it, ``("layer1.0", unit)``, first to last.
-
-    Those that lie outside the network are a C4 detector's last stage, in its heads: ``layer4``.
-    """
-    inside = list(find_network(model).named_units())
-    yield from inside
-    known = {unit for _, unit in inside}
-    for path, module in model.named_modules():
-        if isinstance(module, ResidualUnit) and module not in known:
-            yield f"layer4.{path.rpartition('.')[2]}", module
-
-
-def twin_name(config: Architecture, se: bool) -> str | None:
-    """The name of the row that is the same network with SE, or without it; None where the table has none.
-
-    ``se_resnet50`` is the twin of ``resnet50``; ``resnet50_msra`` and ``se_resnet50_caffe`` have none.
-    """
-    for row in ARCHITECTURES.values():
-        if bool(row.se) == se and replace(row, name=config.name, se=config.se, dropout=config.dropout) == config:
-            return row.name
-    return None
+    constant = site.gate.make_constant()
+    if constant != 1:
+        factor = torch.full((site.gate.fc2.out_channels,), 1 / constant)
+        for absorber in site.absorbers():
+            absorber.multiply(factor)

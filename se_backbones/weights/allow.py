@@ -5,17 +5,18 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Sequence
 
-from se_backbones.weights.errors import WeightsError
+from se_backbones.errors import WeightsError
 
 PREPROCESSING = "preprocessing"
 ARCHITECTURE = "architecture"
-# What a detector has besides its residual network, to which a C4 detector's roi_heads.res5 belongs.
+# What a detector has besides its network, to which a stage in a C4 detector's heads (roi_heads.res…) belongs.
 DETECTOR_PARTS = ("backbone.fpn_*", "backbone.top_block.*", "proposal_generator.*", "roi_heads.[!r]*", "head.*")
 _KINDS = ("missing", "unexpected", "wrong_shape", "fresh")
 
 
-def detection_head_patterns() -> tuple[str, ...]:
-    """What starts anew when a detector takes a backbone's weights: FPN, RPN, ROI heads; a classifier goes.
+def detection_head_patterns(head_paths: Sequence[str] = ("fc",)) -> tuple[str, ...]:
+    """What starts anew when a detector takes a backbone's weights: FPN, RPN, ROI heads; a classifier goes, which lies
+    at ``head_paths`` (``Backbone.head_paths``).
 
     ``fresh:`` means: if the file has nothing at all under that pattern. A whole detector's file, then, must
     match in every name; these patterns excuse nothing in it.
@@ -26,7 +27,7 @@ def detection_head_patterns() -> tuple[str, ...]:
         "fresh:proposal_generator.*",
         "fresh:roi_heads.*",
         "fresh:head.*",  # RetinaNet's
-        "unexpected:fc.*",
+        *(f"unexpected:{path}.*" for path in head_paths),
     )
 
 

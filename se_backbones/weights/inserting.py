@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,21 +13,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from se_backbones.families.resnet.network import FEATURES, ResNet, create_backbone
+from se_backbones.backbone import Backbone, find_network, sites_of
+from se_backbones.errors import WeightsError
+from se_backbones.preprocessing import Preprocessing
+from se_backbones.registry import create_backbone, find_spec, skeleton
 from se_backbones.se import SEConfig
-from se_backbones.surgery.insert import find_network, insert_se, make_neutral, neutral_config, residual_units
+from se_backbones.surgery.insert import check_absorbers, insert_se, make_neutral, neutral_config
 from se_backbones.weights.convert import convert_file
-from se_backbones.weights.errors import WeightsError
 from se_backbones.weights.formats.safetensors_file import tensors_sha256, write_safetensors
-from se_backbones.weights.layouts import split_detector
+from se_backbones.weights.layouts import GATE_TENSOR, split_detector
 from se_backbones.weights.loader import load_weights
-from se_backbones.weights.preprocessing import Preprocessing
 from se_backbones.weights.report import LoadReport, write_whole
-from se_backbones.weights.shapes import describe
 from se_backbones.weights.target import Target
 from se_backbones.weights.weights_file import WEIGHTS_FORMAT, WeightsFile, read_state_dict
-
-_GATE = re.compile(r"\.se\.fc[12]\.(weight|bias)$")
 
 
 def load_weights_inserting_se(
@@ -43,7 +40,7 @@ def load_weights_inserting_se(
     ``load_weights`` for every name but the gates', and then ``insert_se`` on what was loaded.
 
     Args:
-        model: holds one ResNet with SE, freshly built: a ResNet, a classifier, a detector.
+        model: holds one backbone with SE, freshly built: a backbone, a classifier, a detector.
         source, allow, preprocessing: as for load_weights; a classifier's or a whole detector's weights, without SE.
 
     Returns:
@@ -55,19 +52,21 @@ def load_weights_inserting_se(
     """
     try:
         network = find_network(model)
-        units = [unit for _, unit in residual_units(model) if hasattr(unit, "se")]
-        if not units:
+        sites = [site for site in sites_of(model) if site.gate is not None]
+        if not sites:
             raise ValueError("the model has no squeeze-and-excitation: there is nothing to insert")
-        se = neutral_config(network.config.se)
+        se = neutral_config(network.spec.se)
+        for site in sites if se.gate == "sigmoid" else ():
+            check_absorbers(site, se.placement)
     except ValueError as error:
         raise WeightsError(f"SE cannot be inserted: {error}") from None
     weights = source if isinstance(source, WeightsFile) else read_state_dict(source)
     _refuse_se(weights, "load them as they are, without inserting SE (MODEL.SE.INSERT False)")
-    gates = [name for name in Target(model).tensors if _GATE.search(name)]
+    gates = [name for name in Target(model).tensors if GATE_TENSOR.search(name)]
     report = load_weights(model, weights, [*allow, *(f"missing:{name}" for name in gates)], preprocessing=preprocessing)
-    for unit in units:
-        make_neutral(unit)
-    network.config = replace(network.config, se=se)
+    for site in sites:
+        make_neutral(site)
+    network.spec = replace(network.spec, se=se)
     text = describe_insertion(model)
     report.missing = [name for name in report.missing if name not in gates]
     report.allowed = {name: pattern for name, pattern in report.allowed.items() if name not in gates}
@@ -78,23 +77,23 @@ def load_weights_inserting_se(
 
 def describe_insertion(model: nn.Module) -> str:
     """Where SE was inserted and how, in one sentence."""
-    se = find_network(model).config.se
-    names = [name for name, unit in residual_units(model) if hasattr(unit, "se")]
-    stages = ", ".join(f"res{layer + 1}" for layer in sorted({int(name[5]) for name in names}))
+    se = find_network(model).spec.se
+    sites = [site for site in sites_of(model) if site.gate is not None]
+    stages = ", ".join(dict.fromkeys(site.stage for site in sites))
     if se.gate == "relu":
         how = "each gate starts at exactly 1"
-    elif se.placement == "pre":
-        how = "each gate starts at exactly 0.5 and its branch's first convolution has doubled weights"
     else:
-        how = "each gate starts at exactly 0.5 and its branch's last normalisation has doubled weight and bias"
+        absorber = sites[0].absorbers()[0]
+        doubled = "doubled weights" if absorber.side == "input" else "doubled weight and bias"
+        how = f"each gate starts at exactly 0.5 and {absorber.name} has {doubled}"
     return (
-        f"SE inserted into {len(names)} residual units ({stages}): placement {se.placement}, gate {se.gate}, "
+        f"SE inserted into {len(sites)} units ({stages}): placement {se.placement}, gate {se.gate}, "
         f"reduction {se.reduction}; {how}, so that the network computes what it did without"
     )
 
 
 def _refuse_se(weights: WeightsFile, advice: str) -> None:
-    held = [key for key, name in weights.names.items() if _GATE.search(name)]
+    held = [key for key, name in weights.names.items() if GATE_TENSOR.search(name)]
     if held:
         raise WeightsError(
             f"{weights.source}: these weights hold squeeze-and-excitation already ({held[0]} and {len(held) - 1} more "
@@ -201,17 +200,17 @@ def insert_se_into_file(
         tensors = _with_gates(weights, places, network)
         metadata = {
             **done.metadata,
-            "architecture": network.config.name,
-            "se": json.dumps(asdict(network.config.se)),
+            "architecture": network.spec.name,
+            "se": json.dumps(asdict(network.spec.se)),
             "inserted": note,
         }
         write_whole(out, lambda temporary: _write(temporary, tensors, metadata))
         written = read_state_dict(out)
-        twin = _build(written, _places(written), network.config.name, network.config.se)
+        twin = _build(written, _places(written), network.spec.name, network.spec.se)
         ours = _outputs(twin, images)
         sigmoid = None
         if se.gate == "relu":
-            twin = _build(written, _places(written), network.config.name, replace(network.config.se, gate="sigmoid"))
+            twin = _build(written, _places(written), network.spec.name, replace(network.spec.se, gate="sigmoid"))
             sigmoid = _largest_difference(_outputs(twin, images), plain)
         timm = "" if sigmoid is None else "they are no sigmoids"
         if written.is_detector:
@@ -224,29 +223,29 @@ def insert_se_into_file(
     largest = max(value.abs().max().item() for value in plain.values())
     checksum = tensors_sha256(tensors)
     difference = _largest_difference(ours, plain)
-    return Insertion(out, network.config.name, note, len(tensors), checksum, difference, largest, timm, sigmoid)
+    return Insertion(out, network.spec.name, note, len(tensors), checksum, difference, largest, timm, sigmoid)
 
 
 def _places(weights: WeightsFile) -> dict[str, str]:
     """The network's tensors: the name in the network -> the name in the file (a detector's, say)."""
     places = {}
     for key, name in weights.names.items():
-        prefix, inner = split_detector(name) if weights.is_detector else ("", name)
+        prefix, inner = split_detector(name, weights.family) if weights.is_detector else ("", name)
         if prefix or not weights.is_detector:
             places[inner] = key
     return places
 
 
-def _build(weights: WeightsFile, places: Mapping[str, str], name: str, se: SEConfig | None = None) -> ResNet:
+def _build(weights: WeightsFile, places: Mapping[str, str], name: str, se: SEConfig | None = None) -> Backbone:
     """The network of a file in our layout, with its weights, in eval mode."""
-    state = {inner: weights.state_dict[key] for inner, key in places.items()}
-    shape = describe(state)
+    state = {inner: weights.tensor(key) for inner, key in places.items()}
+    whole = skeleton(find_spec(name))
     network = create_backbone(
         name,
-        shape.num_classes,
+        weights.shape.num_classes,
         se=se,
-        norm="BN" if "bn1.running_var" in state else "GN",
-        out_features=FEATURES[: 1 + sum(depth > 0 for depth in shape.depths)],
+        norm="BN" if any(inner.endswith(".running_var") for inner in state) else "GN",
+        out_features=[stage for stage in whole.stages if any(whole.stage_of(inner) == stage for inner in state)],
     )
     # A dictionary does not say where strides are; the file did, and `name` is what it said.
     load_weights(network, state, allow=("architecture",))
@@ -254,10 +253,10 @@ def _build(weights: WeightsFile, places: Mapping[str, str], name: str, se: SECon
 
 
 @torch.no_grad()
-def _outputs(network: ResNet, images: Tensor) -> dict[str, Tensor]:
+def _outputs(network: Backbone, images: Tensor) -> dict[str, Tensor]:
     features = network.forward_features(images)
     if network.num_classes > 0:
-        features["logits"] = network.classify(features["res5"])
+        features["logits"] = network.classify(features[network.stages[-1]])
     return features
 
 
@@ -265,17 +264,28 @@ def _largest_difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
     return max((ours[name] - theirs[name]).abs().max().item() for name in theirs)
 
 
-def _with_gates(weights: WeightsFile, places: Mapping[str, str], network: ResNet) -> dict[str, Tensor]:
-    """The file's tensors with the network's in their places, in the file's own number types, and the gates."""
+def _with_gates(weights: WeightsFile, places: Mapping[str, str], network: Backbone) -> dict[str, Tensor]:
+    """The file's tensors with the network's in their places, in the file's own number types, and the gates beside
+    the tensors of their owners."""
     tensors = dict(weights.state_dict)
     for name, tensor in network.state_dict().items():
         if name in places:
             tensors[places[name]] = tensor.to(tensors[places[name]].dtype)
-        elif _GATE.search(name):
-            unit, _, rest = name.partition(".se.")
-            beside = places[f"{unit}.conv1.weight"]
-            tensors[f"{beside.removesuffix('conv1.weight')}se.{rest}"] = tensor.to(tensors[beside].dtype)
+        elif found := GATE_TENSOR.match(name):
+            # Where the owner has no tensors of its own, those of its parent tell the place.
+            prefixes = (f"{found[1]}.", f"{found[1].rpartition('.')[0]}.")
+            beside = next(inner for prefix in prefixes for inner in places if inner.startswith(prefix))
+            tensors[_in_file(name, beside, places[beside])] = tensor.to(tensors[places[beside]].dtype)
     return tensors
+
+
+def _in_file(name: str, beside: str, place: str) -> str:
+    """The file's name of a tensor, where the file has the tensor ``beside`` at ``place``."""
+    ours, theirs = beside.split("."), place.split(".")
+    while ours and theirs and ours[-1] == theirs[-1]:
+        ours.pop()
+        theirs.pop()
+    return ".".join((*theirs, *name.split(".")[len(ours) :]))
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from se_backbones.errors import WeightsError
+from se_backbones.preprocessing import Preprocessing
+from se_backbones.registry import Spec
 from se_backbones.weights.allow import DETECTOR_PARTS, Allowed
-from se_backbones.weights.errors import WeightsError
+from se_backbones.weights.layouts import OURS_DETECTION
 from se_backbones.weights.match import Match, match
-from se_backbones.weights.preprocessing import Preprocessing
 from se_backbones.weights.report import LoadReport
-from se_backbones.weights.shapes import NetworkShape, describe, guess_architecture
+from se_backbones.weights.shapes import describe, guess_architecture
 from se_backbones.weights.target import Target
 from se_backbones.weights.weights_file import WeightsFile, read_state_dict
 
@@ -30,7 +32,7 @@ def load_weights(
     """Loads weights into a model, or leaves the model as it was.
 
     Args:
-        model: a ``ResNet``, a classifier, or a whole detector with a ResNet in it. Wrappers
+        model: a ``Backbone``, a classifier, or a whole detector with one in it. Wrappers
             (DistributedDataParallel, torch.compile) are looked through.
         source: a file or a named source (``timm://seresnet50.ra2_in1k``), a dictionary of tensors, or what
             read_state_dict gave.
@@ -105,20 +107,26 @@ def _apply(allowed: Allowed, report: LoadReport, found: Match, target: Target) -
 
 def _architecture_differences(weights: WeightsFile, target: Target):
     """What tells two networks apart and leaves no mark on a tensor."""
-    config = target.config
-    if config is None:
+    spec = target.spec
+    if spec is None:
         return
-    if weights.layout == "ours-detection" and weights.architecture is None:
+    if weights.layout == OURS_DETECTION and weights.architecture is None:
         return  # a bare state_dict of a detector of ours: it says nothing about its network
-    facts = weights.facts
-    here = f"{config.name} (stride_in_1x1={config.stride_in_1x1}, ceil_pool={config.ceil_pool})"
-    for name, matters in (
-        ("stride_in_1x1", config.bottleneck),
-        ("ceil_pool", True),
-        ("relu_before_se", config.se is not None),
-    ):
-        theirs, ours = getattr(facts, name), getattr(config, name, False)
-        if not matters or theirs == ours:
+    if weights.family is target.family:
+        yield from _unmarked_differences(weights, target)
+    stated = weights.se or {}
+    for name in ("placement", "squeeze", "gate"):
+        ours = getattr(spec.se, name, None)
+        if name in stated and ours is not None and stated[name] != ours:
+            yield f"the weights were trained with SE {name} {stated[name]!r}, and the model has {ours!r}"
+
+
+def _unmarked_differences(weights: WeightsFile, target: Target):
+    spec, settings = target.spec, target.family.unmarked
+    here = f"{spec.name} ({', '.join(f'{name}={getattr(spec.hyper, name)}' for name in settings)})"
+    for name, matters in settings.items():
+        theirs, ours = weights.facts.hyper.get(name), getattr(spec.hyper, name)
+        if not matters(spec) or theirs == ours:
             continue
         if theirs is None:
             yield (
@@ -129,26 +137,18 @@ def _architecture_differences(weights: WeightsFile, target: Target):
             yield (
                 f"the weights are of a network with {name}={theirs} "
                 f"({weights.architecture or weights.layout}), and the model is {here}: the names fit and "
-                f"the outputs would not. {_row_advice(weights, config)}"
+                f"the outputs would not. {_row_advice(weights, spec)}"
             )
-    stated = weights.se or {}
-    for name in ("placement", "squeeze", "gate"):
-        ours = getattr(config.se, name, None)
-        if name in stated and ours is not None and stated[name] != ours:
-            yield f"the weights were trained with SE {name} {stated[name]!r}, and the model has {ours!r}"
 
 
-def _row_advice(weights: WeightsFile, config) -> str:
-    facts = weights.facts
+def _row_advice(weights: WeightsFile, spec: Spec) -> str:
     try:
-        name = weights.architecture or guess_architecture(
-            weights.backbone(), stride_in_1x1=facts.stride_in_1x1, ceil_pool=facts.ceil_pool
-        )
+        name = weights.architecture or guess_architecture(weights.backbone(), weights.facts.hyper, weights.family)
     except WeightsError:
-        name = config.name
-    if name == config.name:
+        name = spec.name
+    if name == spec.name:
         return "No row of list_backbones() is that network."
-    return f"Take {name!r} in place of {config.name!r}, or put 'architecture' into allow if you know better."
+    return f"Take {name!r} in place of {spec.name!r}, or put 'architecture' into allow if you know better."
 
 
 def _preprocessing_differences(weights: WeightsFile, ours: Preprocessing | Mapping | None):
@@ -175,7 +175,7 @@ def _explain(report: LoadReport, weights: WeightsFile, target: Target) -> str:
             "- the file is a whole detector, and the model a network alone. To take its backbone, allow the rest: "
             + ", ".join(f"'unexpected:{part}'" for part in parts)
         )
-    lines += [f"- {text}" for text in _hints(report, weights.shape, describe(target.backbone_tensors()))]
+    lines += [f"- {text}" for text in _hints(report, weights, target)]
     if report.unaccounted:
         lines.append(
             f"- {len(report.unaccounted)} names are unaccounted for. What may differ is allowed by name, "
@@ -185,16 +185,22 @@ def _explain(report: LoadReport, weights: WeightsFile, target: Target) -> str:
     return "\n".join(lines) + "\n" + report_text
 
 
-def _hints(report: LoadReport, theirs: NetworkShape | None, ours: NetworkShape | None):
+def _hints(report: LoadReport, weights: WeightsFile, target: Target):
     """What a person makes of many names at once."""
-    if theirs is None or ours is None or not report.unaccounted:
+    if not report.unaccounted or target.family is None:
+        return
+    if weights.family is not target.family:
+        yield f"the file's network is of the family {weights.family.name}, and the model's of {target.family.name}"
+        return
+    theirs, ours = weights.shape, describe(target.backbone_tensors(), target.family)
+    if theirs is None or ours is None:
         return
     if theirs.has_se and ours.has_se and theirs.se_hidden != ours.se_hidden:
+        stages = ", ".join(dict.fromkeys(stage for _, stage in target.spec.sites()))
         yield (
             f"the excitation layers have {list(theirs.se_hidden)} channels in the file and "
-            f"{list(ours.se_hidden)} in the model, for res2 … res5. SEConfig(reduction={theirs.reduction}) "
+            f"{list(ours.se_hidden)} in the model, for {stages}. SEConfig(reduction={theirs.reduction}) "
             "fits the file"
-            + (" (timm rounds these widths to multiples of 8)" if theirs.reduction == (8, 16, 16, 16) else "")
         )
     if theirs.has_se and ours.has_se and theirs.se_without != ours.se_without:
         yield (
@@ -214,19 +220,7 @@ def _hints(report: LoadReport, theirs: NetworkShape | None, ours: NetworkShape |
             "network gets it without harm by inserting it after loading, not by allowing the names here: "
             "MODEL.SE.INSERT True in a config, tools/insert_se.py for a file, insert_se(model) in code"
         )
-    if theirs.deep_stem != ours.deep_stem:
-        yield (
-            "the stems differ: one is a 7×7 convolution and the other three 3×3 (timm's d, t, s and c "
-            "variants, SENet-154)"
-        )
-    if theirs.pooled_shortcut:
-        yield (
-            "the file's shortcuts have an average-pool (timm's d variants), which no network of list_backbones() has"
-        )
-    for name in ("depths", "bottleneck", "groups", "width_per_group"):
-        a, b = getattr(theirs, name), getattr(ours, name)
-        if a != b:
-            yield f"{name} is {a} in the file and {b} in the model: another network ({theirs})"
+    yield from target.family.explain(theirs, ours)
     if any(name.endswith("running_var") for name in report.missing) and not any(
         name.endswith("running_var") for name in report.loaded
     ):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from se_backbones.weights.layouts import split_detector, tensor_to_ours
+from se_backbones.weights.layouts import split_detector
 from se_backbones.weights.report import WrongShape
 from se_backbones.weights.target import Target
 from se_backbones.weights.weights_file import WeightsFile
@@ -43,15 +43,15 @@ def match(weights: WeightsFile, target: Target) -> Match:
 
     A backbone's or classifier's file goes to the model's network, wherever it lies. A detector's file goes to
     a detector name by name, its backbone to wherever that lies; into a plain network only its backbone fits
-    (with a C4 detector's res5, which lies in the ROI heads), and the rest is unexpected.
+    (with a stage that the detector keeps in its heads), and the rest is unexpected.
     """
     result = Match()
     for key, name in weights.names.items():
-        tensor = tensor_to_ours(name, weights.state_dict[key])
+        tensor = weights.tensor(key)
         place = _place(weights, target, name)
         result.our_names[key] = name
         if place not in target.tensors or place in result.pairs:
-            _left_over(result, key, name, tensor, target)
+            _left_over(result, key, name, tensor, weights)
             continue
         mine = target.tensors[place]
         if tensor.shape != mine.shape:
@@ -64,7 +64,7 @@ def match(weights: WeightsFile, target: Target) -> Match:
         else:
             result.pairs[place] = (key, tensor)
             result.touches_backbone |= place.startswith(target.prefix)
-    _fold_stem_bias(weights, target, result)
+    _fold_biases(weights, target, result)
     _fill_statistics(weights, target, result)
     wrong = {item.name for item in result.wrong_shape}
     for name in target.tensors:
@@ -80,41 +80,42 @@ def match(weights: WeightsFile, target: Target) -> Match:
 def _place(weights: WeightsFile, target: Target, name: str) -> str:
     if not weights.is_detector:
         return target.place_of(name)
-    prefix, inner = split_detector(name)
+    prefix, inner = split_detector(name, weights.family)
     return target.place_of(inner) if prefix and name not in target.tensors else name
 
 
-def _left_over(result: Match, key: str, name: str, tensor: Tensor, target: Target) -> None:
+def _left_over(result: Match, key: str, name: str, tensor: Tensor, weights: WeightsFile) -> None:
     if name.endswith(COUNTER):
         result.ignored[key] = "a BatchNorm's counter; the model's normalisation has none"
     elif name in _FROM_CONFIG:
         result.ignored[key] = "comes from the config"
-    elif name == "conv1.bias" and tensor.dim() == 1:
-        pass  # _fold_stem_bias accounts for it
+    elif name in weights.family.bias_norms and tensor.dim() == 1:
+        pass  # _fold_biases accounts for it
     else:
         result.unexpected.append(key)
 
 
-def _fold_stem_bias(weights: WeightsFile, target: Target, result: Match) -> None:
-    """MSRA's ResNet-50 has a bias on its first convolution; ``mean - bias`` in the BatchNorm is the same."""
-    key = next((key for key, name in weights.names.items() if name == "conv1.bias"), None)
-    if key is None or target.place_of("conv1.bias") in target.tensors:
-        return
-    bias = weights.state_dict[key]
-    mean_name = target.place_of("bn1.running_mean")
-    if not bias.any():
-        result.ignored[key] = "a bias of zeros"
-    elif mean_name in result.pairs and bias.shape == target.tensors[mean_name].shape:
-        mean_key, mean = result.pairs[mean_name]
-        result.pairs[mean_name] = (f"{mean_key} - {key}", mean - bias)
-        result.ignored[key] = "folded into bn1.running_mean"
-    else:
-        result.unexpected.append(key)
+def _fold_biases(weights: WeightsFile, target: Target, result: Match) -> None:
+    """A convolution's bias that the network has no place for; ``mean - bias`` in the BatchNorm behind is the same."""
+    for key, name in weights.names.items():
+        norm = weights.family.bias_norms.get(name)
+        if norm is None or target.place_of(name) in target.tensors:
+            continue
+        bias = weights.state_dict[key]
+        mean_name = target.place_of(norm)
+        if not bias.any():
+            result.ignored[key] = "a bias of zeros"
+        elif mean_name in result.pairs and bias.shape == target.tensors[mean_name].shape:
+            mean_key, mean = result.pairs[mean_name]
+            result.pairs[mean_name] = (f"{mean_key} - {key}", mean - bias)
+            result.ignored[key] = f"folded into {norm}"
+        else:
+            result.unexpected.append(key)
 
 
 def _fill_statistics(weights: WeightsFile, target: Target, result: Match) -> None:
     """Caffe2's old files fold a BatchNorm's statistics into weight and bias: mean 0, variance 1 remain."""
-    if weights.layout not in ("caffe2", "detectron2", "detectron2-model"):
+    if not weights.form.folded_statistics:
         return
     norms = {name.rpartition(".")[0] for name in target.tensors if name.endswith(".running_var")}
     live = []

@@ -2,179 +2,164 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
 
 from torch import Tensor
 
-from se_backbones.families.resnet.table import ARCHITECTURES, Architecture
-from se_backbones.weights.errors import WeightsError
+from se_backbones.errors import WeightsError
+from se_backbones.layout import NetworkShape
+from se_backbones.registry import Family, Spec, shapes_of, skeleton
+from se_backbones.weights.layouts import GATE_TENSOR, recognise
+
+# A normalisation may have them or not: GroupNorm and folded files have none.
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class NetworkShape:
-    """A residual network as its tensors show it.
+class RowShape(NetworkShape):
+    """A network whose family describes it by nothing but its rows.
 
     Attributes:
-        depths: residual units in res2 … res5; 0 where a stage is missing.
-        bottleneck, groups, width_per_group, deep_stem: as in Architecture.
-        se_hidden: channels between the two excitation layers, for res2 … res5; None where the stage has no
-            SE.
-        se_channels: channels of the gate, for res2 … res5; None where the stage has no SE.
-        se_without: the units without SE of the stages that have it, ``layer4.2``, as in SEConfig.without.
-        se_bias: whether the excitation layers have biases; None without SE.
-        pooled_shortcut: the shortcut's convolution is its second module: an average-pool comes before it.
-        num_classes: outputs of ``fc``; 0 where there is none.
+        rows: the names of the rows whose tensors these are, as far as they go.
     """
 
-    depths: tuple[int, int, int, int]
-    bottleneck: bool
-    groups: int
-    width_per_group: int
-    deep_stem: bool
-    se_hidden: tuple[int | None, ...]
-    se_channels: tuple[int | None, ...]
-    se_bias: bool | None
-    pooled_shortcut: bool
-    num_classes: int
-    se_without: tuple[str, ...] = ()
-
-    @property
-    def has_se(self) -> bool:
-        return any(self.se_hidden)
-
-    @property
-    def reduction(self) -> int | tuple[int, ...] | None:
-        """The SEConfig.reduction that gives these widths: one integer, or one a stage; None without SE."""
-        ratios = [c // h if h else None for c, h in zip(self.se_channels, self.se_hidden, strict=True)]
-        known = [ratio for ratio in ratios if ratio]
-        if not known:
-            return None
-        if len(set(known)) == 1:
-            return known[0]
-        return tuple(ratio or 16 for ratio in ratios)
+    rows: tuple[str, ...]
 
     def __str__(self) -> str:
-        kind = "bottleneck" if self.bottleneck else "basic"
-        parts = [f"{kind} units {list(self.depths)}"]
-        if self.groups > 1 or self.width_per_group != 64:
-            parts.append(f"groups {self.groups} × {self.width_per_group}")
-        if self.deep_stem:
-            parts.append("a stem of three 3×3 convolutions")
-        if self.pooled_shortcut:
-            parts.append("an average-pool on the shortcuts")
-        if self.has_se:
-            bias = "" if self.se_bias else ", bias=False"
-            without = f", without={self.se_without}" if self.se_without else ""
-            parts.append(f"SEConfig(reduction={self.reduction}{bias}{without})")
-        return ", ".join(parts)
+        se = f" with {self.se_text()}" if self.has_se else ""
+        return f"the tensors of {' or '.join(self.rows)}{se}"
 
 
-def describe(state_dict: Mapping[str, Tensor]) -> NetworkShape | None:
+def describe(state_dict: Mapping[str, Tensor], family: Family | None = None) -> NetworkShape | None:
     """Reads a network's shape from tensors under our names (a backbone, not a detector).
 
+    Args:
+        family: whose network it is; found by the names where it is not given.
+
     Returns:
-        None where the names are not those of a residual network.
+        None where the tensors are not those of a family's network.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
-    first = shapes.get("layer1.0.conv2.weight")
-    if first is None or len(first) != 4:
-        return None
-    units: list[set[int]] = [set() for _ in range(4)]
-    for name in shapes:
-        if found := re.match(r"layer([1-4])\.(\d+)\.", name):
-            units[int(found[1]) - 1].add(int(found[2]))
-    bottleneck = "layer1.0.conv3.weight" in shapes
-    groups = 1
-    if bottleneck:
-        # conv2 is (width, width / groups, 3, 3) behind a first 1×1 of `before` channels.
-        before = shapes.get("layer1.0.conv1.weight", first)[0]
-        groups = max(before // max(first[1], 1), 1)
-    hidden, channels, without = [], [], []
-    for layer, indices in enumerate(units, 1):
-        gates = {index: shapes.get(f"layer{layer}.{index}.se.fc1.weight") for index in sorted(indices)}
-        shape = next((shape for shape in gates.values() if shape), None)
-        hidden.append(shape[0] if shape else None)
-        channels.append(shape[1] if shape else None)
-        without += [f"layer{layer}.{index}" for index, gate in gates.items() if shape and not gate]
-    has_se = any(hidden)
-    fc = shapes.get("fc.weight")
-    return NetworkShape(
-        depths=tuple(len(indices) for indices in units),
-        bottleneck=bottleneck,
-        groups=groups,
-        width_per_group=first[0] // groups if bottleneck else 64,
-        deep_stem="conv1.0.weight" in shapes or "stem.0.weight" in shapes or "stem.conv1_1.weight" in shapes,
-        se_hidden=tuple(hidden),
-        se_channels=tuple(channels),
-        se_bias=any(".se.fc1.bias" in name for name in shapes) if has_se else None,
-        pooled_shortcut=len(shapes.get("layer2.0.downsample.1.weight", ())) == 4,
-        num_classes=fc[0] if fc else 0,
-        se_without=tuple(without),
-    )
+    if family is None:
+        try:
+            family, _ = recognise(state_dict)
+        except WeightsError:
+            return None
+    shapes = shapes_of(state_dict)
+    return family.describe(shapes) if family.describe else _by_rows(shapes, family)
 
 
-def same_network(row: Architecture, shape: NetworkShape | None) -> bool:
+def same_network(row: Spec, shape: NetworkShape | None, family: Family) -> bool:
     """Whether a row of the table has these tensors, as far as they go.
 
     SE does not count: it may have been put in, or taken out. Nor do stages that were never built.
     """
-    return shape is not None and (
-        all(units in (0, of_row) for units, of_row in zip(shape.depths, row.depths, strict=True))
-        and row.bottleneck == shape.bottleneck
-        and row.groups == shape.groups
-        and (not row.bottleneck or row.width_per_group == shape.width_per_group)
-        and row.deep_stem == shape.deep_stem
-        and not shape.pooled_shortcut
+    if shape is None:
+        return False
+    return family.same_network(row, shape) if family.same_network else row.name in shape.rows
+
+
+def _by_rows(shapes: Shapes, family: Family) -> RowShape | None:
+    fitting = [row for row in family.rows if _fits(row, shapes, family)]
+    if not fitting:
+        return None
+    network = skeleton(fitting[0])
+    present = {network.stage_of(name) for name in shapes}
+    stages = list(dict.fromkeys(site.stage for site in network.se_sites()))
+    hidden: dict[str, int] = {}
+    channels: dict[str, int] = {}
+    without = []
+    for site in network.se_sites():
+        if gate := shapes.get(f"{site.path}.se.fc1.weight"):
+            hidden.setdefault(site.stage, gate[0])
+            channels.setdefault(site.stage, gate[1])
+        elif site.stage in present:
+            without.append(site)
+    head = shapes.get(f"{network.head_path}.weight")
+    return RowShape(
+        se_hidden=tuple(hidden.get(stage) for stage in stages),
+        se_channels=tuple(channels.get(stage) for stage in stages),
+        se_bias=any(name.endswith(".se.fc1.bias") for name in shapes) if hidden else None,
+        se_without=tuple(site.path for site in without if site.stage in hidden),
+        num_classes=head[0] if head else 0,
+        complete=present >= set(network.stages),
+        rows=tuple(row.name for row in fitting),
     )
 
 
-def _fits(row: Architecture, shape: NetworkShape) -> bool:
-    return same_network(row, shape) and row.depths == shape.depths and bool(row.se) == shape.has_se
+def _fits(row: Spec, shapes: Shapes, family: Family) -> bool:
+    network = skeleton(row)
+    theirs = {name: shape for name, shape in shapes.items() if not GATE_TENSOR.match(name)}
+    present = {network.stage_of(name) for name in theirs} - {None}
+    ours = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    ours = {name: shape for name, shape in ours.items() if network.stage_of(name) in present}
+    ours = {name: shape for name, shape in ours.items() if not name.endswith(_STATISTICS)}
+    return bool(present) and all(theirs.get(name) == shape for name, shape in ours.items())
+
+
+def candidates(state_dict: Mapping[str, Tensor], family: Family, known: Mapping[str, Any] | None) -> list[Spec]:
+    """The rows whose tensors these are, SE or plain as the tensors are, that agree with what is known beside them.
+
+    Args:
+        known: values of the settings that tensors do not show, as in ``Facts.hyper``; None: each at its default.
+    """
+    shape = describe(state_dict, family)
+    return [row for row in _of_this_shape(shape, family) if _agrees(row, family, known)]
+
+
+def _of_this_shape(shape: NetworkShape | None, family: Family) -> list[Spec]:
+    if shape is None or not shape.complete:
+        return []
+    return [row for row in family.rows if same_network(row, shape, family) and bool(row.se) == shape.has_se]
+
+
+def _agrees(row: Spec, family: Family, known: Mapping[str, Any] | None) -> bool:
+    if known is None:
+        known = {f.name: f.default for f in fields(row.hyper) if f.default is not MISSING}
+    return all(
+        known.get(name) is None or known[name] == getattr(row.hyper, name)
+        for name, matters in family.unmarked.items()
+        if matters(row)
+    )
 
 
 def guess_architecture(
-    state_dict: Mapping[str, Tensor], *, stride_in_1x1: bool | None = False, ceil_pool: bool | None = False
+    state_dict: Mapping[str, Tensor], known: Mapping[str, Any] | None = None, family: Family | None = None
 ) -> str:
     """The name in ``list_backbones()`` of the network whose tensors these are.
 
-    Tensors show neither where a stride is nor how the stem pools; those come from the layout (``facts.py``).
+    Tensors do not show everything (where a stride is, how a stem pools); the layout does (``Facts``).
 
     Args:
         state_dict: under our names.
-        stride_in_1x1, ceil_pool: what is known about the network; None where nothing is. For networks of
-            basic units the first makes no difference.
+        known: what is known beside the tensors, as in ``Facts.hyper``; None: every such setting has its usual value.
+        family: whose network it is; found by the names where it is not given.
 
     Raises:
         WeightsError: no row of the table has this shape, or several do and what would decide is unknown.
     """
-    shape = describe(state_dict)
+    if family is None:
+        family, _ = recognise(state_dict)
+    shape = describe(state_dict, family)
     if shape is None:
-        raise WeightsError("these tensors are not those of a residual network")
-    rows = [row for row in ARCHITECTURES.values() if _fits(row, shape)]
+        raise WeightsError(f"these tensors are not those of a network of the family {family.name}")
+    rows = _of_this_shape(shape, family)
     if not rows:
         raise WeightsError(f"no network of list_backbones() has this shape: {shape}")
-    fitting = [
-        row.name
-        for row in rows
-        if (not row.bottleneck or stride_in_1x1 is None or row.stride_in_1x1 == stride_in_1x1)
-        and (ceil_pool is None or row.ceil_pool == ceil_pool)
-    ]
+    fitting = [row.name for row in rows if _agrees(row, family, known)]
     if len(fitting) == 1:
         return fitting[0]
+    settings = ", ".join(family.unmarked)
     if fitting:
         raise WeightsError(
-            f"these tensors fit {' and '.join(fitting)}, which differ in what tensors do not show (where "
-            "the stride is, how the stem pools): the architecture must be named"
+            f"these tensors fit {' and '.join(fitting)}, which differ in what tensors do not show ({settings}): the "
+            "architecture must be named"
         )
+    stated = ", ".join(f"{name}={value}" for name, value in (known or {}).items())
     raise WeightsError(
         f"these tensors have the shape of {' and '.join(row.name for row in rows)}, but their layout is "
-        f"that of a network with stride_in_1x1={stride_in_1x1}, ceil_pool={ceil_pool}, which the table "
-        "does not have"
+        f"that of a network with {stated}, which the table does not have"
     )
-
-
-def rounded_hidden(channels: int, divisor: int = 8) -> int:
-    """The SE width C/16 rounded to the nearest multiple of ``divisor``, and at least that, as timm does."""
-    return max(divisor, int(channels / 16 + divisor / 2) // divisor * divisor)

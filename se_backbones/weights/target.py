@@ -1,16 +1,13 @@
-"""The model that takes weights: its tensors by name, and where in it the residual network lies."""
+"""The model that takes weights: its tensors by name, and where in it the network lies."""
 
 from __future__ import annotations
-
-import re
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from se_backbones.weights.errors import WeightsError
-
-# In a C4 detector the last stage belongs to the ROI heads.
-RES5_HEAD = "roi_heads.res5."
+from se_backbones.backbone import Backbone, detached_stages
+from se_backbones.errors import WeightsError
+from se_backbones.registry import Family, Spec, family_of
 
 
 class Target:
@@ -20,9 +17,9 @@ class Target:
         model: the model itself.
         tensors: name -> parameter or persistent buffer, the model's own memory; with a ``prefix`` given,
             those under it alone: the rest of the model is then no target.
-        prefix: where the residual network lies: ``backbone.bottom_up.net.``, ``backbone.net.``, or empty.
-        network: that network, or None where the model has none.
-        config: its row of the table with the SE settings in force, or None.
+        prefix: where the network lies: ``backbone.bottom_up.net.``, ``backbone.net.``, or empty.
+        network: that network, or the model where it has none.
+        spec: its row of the table with the SE settings in force, or None.
     """
 
     def __init__(self, model: nn.Module, prefix: str = ""):
@@ -34,19 +31,22 @@ class Target:
             if not self.tensors:
                 raise WeightsError(f"the model has nothing under {prefix!r}")
         self.network = self.model.get_submodule(self.prefix.rstrip(".")) if self.prefix else self.model
-        self.config = getattr(self.network, "config", None)
-        if not hasattr(self.config, "stride_in_1x1"):
-            self.config = None
+        self.spec: Spec | None = self.network.spec if isinstance(self.network, Backbone) else None
+        # Where a stage lies that the model keeps outside of the network (a C4 detector's) -> its path in the network.
+        self._detached = {f"{path}.": f"{stage.network_path}." for path, stage in detached_stages(self.model)}
 
     def _find(self) -> str:
         found = [
-            name.removesuffix("layer1.0.conv1.weight")
-            for name in self.tensors
-            if re.search(r"(^|\.)layer1\.0\.conv1\.weight$", name)
+            f"{name}." if name else "" for name, module in self.model.named_modules() if isinstance(module, Backbone)
         ]
         if len(found) > 1:
             raise WeightsError(f"the model holds several networks ({', '.join(found)}): name one with prefix=")
         return found[0] if found else ""
+
+    @property
+    def family(self) -> Family | None:
+        """The network's family, or None where the model has no network of ours."""
+        return family_of(self.spec) if self.spec else None
 
     @property
     def is_detector(self) -> bool:
@@ -55,21 +55,23 @@ class Target:
 
     def in_backbone(self, name: str) -> str:
         """A name of the model as the network itself has it."""
-        if name.startswith(RES5_HEAD):
-            return f"layer4.{name.removeprefix(RES5_HEAD)}"
+        for place, path in self._detached.items():
+            if name.startswith(place):
+                return path + name.removeprefix(place)
         return name.removeprefix(self.prefix)
 
     def place_of(self, name: str) -> str:
         """Where the model keeps the network's tensor ``name``."""
-        if name.startswith("layer4.") and f"{self.prefix}{name}" not in self.tensors:
-            moved = RES5_HEAD + name.removeprefix("layer4.")
-            if moved in self.tensors:
-                return moved
+        for place, path in self._detached.items():
+            if name.startswith(path) and f"{self.prefix}{name}" not in self.tensors:
+                moved = place + name.removeprefix(path)
+                if moved in self.tensors:
+                    return moved
         return self.prefix + name
 
     def backbone_tensors(self) -> dict[str, Tensor]:
         """The network's tensors under its own names."""
-        places = (self.prefix, RES5_HEAD) if self.prefix else ("",)
+        places = (self.prefix, *self._detached) if self.prefix else ("",)
         return {self.in_backbone(name): tensor for name, tensor in self.tensors.items() if name.startswith(places)}
 
     def owner(self, name: str) -> nn.Module:

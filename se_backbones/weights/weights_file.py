@@ -13,14 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from se_backbones.families.resnet.table import ARCHITECTURES
-from se_backbones.weights.errors import WeightsError
-from se_backbones.weights.facts import Facts, layout_facts
+from se_backbones.errors import WeightsError
+from se_backbones.layout import Facts, FileSays, Layout, NetworkShape
+from se_backbones.preprocessing import Preprocessing
+from se_backbones.registry import Family, find_spec, list_backbones, shapes_of
 from se_backbones.weights.formats.safe_load import check_name_hash, file_sha256, open_safely
 from se_backbones.weights.formats.wrapped import holds_tensors, unwrap
-from se_backbones.weights.layouts import DETECTORS, detect_layout, names_to_ours, split_detector, tensor_to_ours
-from se_backbones.weights.preprocessing import Preprocessing
-from se_backbones.weights.shapes import NetworkShape, describe
+from se_backbones.weights.layouts import OURS_DETECTION, names_to_ours, recognise, split_detector, tensor_to_ours
+from se_backbones.weights.shapes import describe
 from se_backbones.weights.sources.named import Located, locate
 
 WEIGHTS_FORMAT = "se-backbones-weights/1"
@@ -35,7 +35,8 @@ class WeightsFile:
     Attributes:
         source: as it was named; ``path``: the file, None for a dictionary in memory.
         sha256: of the file; empty for a dictionary.
-        layout: of ``layouts.py``; our own files have the layout that their names have.
+        family: whose network it is; ``form``: the layout, of that family; our own files have the layout that their
+            names have.
         state_dict: tensors on the CPU by the layout's names, without wrappers.
         names: each of those names -> the name in our network (in our detector, for a whole detector).
         architecture: the name in ``list_backbones()`` where the file states it.
@@ -50,7 +51,8 @@ class WeightsFile:
     source: str
     path: Path | None
     sha256: str
-    layout: str
+    family: Family
+    form: Layout
     state_dict: dict[str, Tensor]
     names: dict[str, str]
     architecture: str | None = None
@@ -62,8 +64,17 @@ class WeightsFile:
     metadata: dict = field(default_factory=dict)
 
     @property
+    def layout(self) -> str:
+        """The layout's name."""
+        return self.form.name
+
+    @property
     def is_detector(self) -> bool:
-        return self.layout in DETECTORS
+        return self.form.detector
+
+    def tensor(self, key: str) -> Tensor:
+        """A tensor, by the file's name, in the form that our network has it."""
+        return tensor_to_ours(self.names[key], self.state_dict[key], self.form)
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -71,7 +82,7 @@ class WeightsFile:
 
     def ours(self) -> dict[str, Tensor]:
         """The tensors under our names."""
-        return {name: tensor_to_ours(name, self.state_dict[key]) for key, name in self.names.items()}
+        return {name: self.tensor(key) for key, name in self.names.items()}
 
     def backbone(self) -> dict[str, Tensor]:
         """The backbone's (or classifier's) tensors under our names, without the place in a detector."""
@@ -79,14 +90,14 @@ class WeightsFile:
             return self.ours()
         found = {}
         for name, tensor in self.ours().items():
-            place, inner = split_detector(name)
+            place, inner = split_detector(name, self.family)
             if place:
                 found[inner] = tensor
         return found
 
     @property
     def shape(self) -> NetworkShape | None:
-        return describe(self.backbone())
+        return describe(self.backbone(), self.family)
 
 
 def read_state_dict(source: str | os.PathLike | Mapping[str, Tensor]) -> WeightsFile:
@@ -123,11 +134,12 @@ def _understand(content, located: Located, sha256: str, source: str, header: Map
         beside = {**beside, **_decoded(nested, where)}  # a converted file in torch's or pickle's form
     tensors, left_out = _without_counters(inner.state_dict, inner.left_out)
     _check_finite(tensors, where)
-    layout = detect_layout(tensors)
+    family, layout = recognise(tensors)
     weights = WeightsFile(
         source,
         None,
         sha256,
+        family,
         layout,
         tensors,
         names_to_ours(tensors, layout),
@@ -145,7 +157,7 @@ def _understand(content, located: Located, sha256: str, source: str, header: Map
             f"an averaged copy lies at {inner.averaged!r} and was not taken; FILE#{inner.averaged} loads it"
         )
     weights.architecture = _text(beside.get("architecture") or beside.get("backbone"))
-    if weights.architecture not in ARCHITECTURES:
+    if weights.architecture not in list_backbones():
         weights.architecture = None
     weights.se = beside.get("se") if isinstance(beside.get("se"), dict) else None
     classes = beside.get("classes")
@@ -178,21 +190,13 @@ def _decoded(header: Mapping, where: str) -> dict:
 
 def _facts(weights: WeightsFile, located: Located) -> Facts:
     beside = weights.metadata
-    facts = layout_facts(
-        weights.layout,
-        weights.shape,
-        str(beside.get("__author__") or located.author),
-        group_norm=any("_gn_" in key for key in weights.state_dict),
-    )
+    author = str(beside.get("__author__") or located.author)
+    facts = weights.form.facts(FileSays(shapes_of(weights.backbone()), author, tuple(weights.state_dict)))
     if weights.architecture:
-        row = ARCHITECTURES[weights.architecture]
-        facts = replace(
-            facts,
-            stride_in_1x1=row.stride_in_1x1,
-            ceil_pool=row.ceil_pool,
-            relu_before_se=getattr(row, "relu_before_se", False),
-        )
-    elif weights.layout == "ours-detection":
+        row = find_spec(weights.architecture)
+        if row.family == weights.family.name:
+            facts = replace(facts, hyper={name: getattr(row.hyper, name) for name in weights.family.unmarked})
+    elif weights.layout == OURS_DETECTION:
         facts = Facts()
     stated = beside.get("preprocessing")
     if isinstance(stated, Mapping):

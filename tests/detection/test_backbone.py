@@ -83,8 +83,9 @@ def test_se_options_reach_the_network():
     options = [word if i % 2 else f"MODEL.SE.{word}" for i, word in enumerate(options)]
     plain = ["MODEL.BACKBONE.NAME", "build_se_resnet_backbone", "MODEL.RESNETS.OUT_FEATURES", "['res5']"]
     cfg = small(*plain, *options)
-    se = build_backbone(cfg).net.config.se
-    assert (se.reduction, se.placement, se.stages) == ((2, 4, 8, 16), "pre", (3, 4))
+    se = build_backbone(cfg).net.spec.se
+    reductions = [se.reduction_of(f"res{stage}") for stage in (2, 3, 4, 5)]
+    assert (reductions, se.placement, se.stages) == ([2, 4, 8, 16], "pre", ("res3", "res4"))
     assert (se.squeeze, se.gate, se.bias) == ("max", "tanh", False)
 
 

@@ -121,7 +121,7 @@ def test_a_plain_detectors_checkpoint_becomes_its_se_twin(tiny, plain_checkpoint
     gates = [name for name in model.state_dict() if ".se." in name]
     assert len(gates) == 8 * 4 and (not form or any(name.startswith("roi_heads.res5.0.se") for name in gates))
     report = json.loads((tmp_path / "weights_report.json").read_text())
-    assert "SE inserted into 8 residual units" in report["notes"][-1] and "reduction 8" in report["notes"][-1]
+    assert "SE inserted into 8 units" in report["notes"][-1] and "reduction 8" in report["notes"][-1]
     assert report["missing"] == report["unexpected"] == report["wrong_shape"] == [] and report["allowed"] == {}
     assert sorted(name for name in report["derived"] if ".se." in name) == sorted(gates)
 
@@ -175,7 +175,7 @@ def test_an_msra_network_has_no_se_row_and_takes_se_under_its_own_name(tiny):
     cfg = tiny(*INSERT, "MODEL.BACKBONE.ARCHITECTURE", "resnet50_msra", "MODEL.SE.STAGES", "[4, 5]")
     net = build_detector(with_classes(cfg, 5, "test")).backbone.bottom_up.net
     gated = {name.split(".")[0] for name, _ in net.named_parameters() if ".se." in name}
-    assert gated == {"layer3", "layer4"} and net.config.stride_in_1x1
+    assert gated == {"layer3", "layer4"} and net.spec.hyper.stride_in_1x1
 
 
 def test_decay_kept_off_biases_leaves_an_inserted_relu_gate_at_one(tiny, plain_checkpoint, tmp_path):

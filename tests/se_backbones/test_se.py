@@ -1,5 +1,8 @@
 """The SE settings and the gate."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 import torch
 from torch import nn
@@ -11,16 +14,15 @@ from se_backbones import SEConfig, SEGate, create_backbone
     "settings, word",
     [
         ({"reduction": 0}, "reduction"),
-        ({"reduction": (16, 16)}, "reduction"),
+        ({"reduction": ((2, 4), 8)}, "reduction"),
+        ({"reduction": ()}, "reduction"),
         ({"reduction": 16.0}, "reduction"),
-        ({"placement": "after"}, "standard, pre, post, identity"),
-        ({"stages": (1, 2)}, "stages"),
-        ({"squeeze": "mean"}, "avg, max"),
+        ({"placement": "after"}, "standard, pre, post, identity, inside"),
+        ({"stages": (1.5, 2)}, "stages"),
+        ({"squeeze": "mean"}, "avg, max, none"),
         ({"gate": "softmax"}, "sigmoid, tanh, relu"),
         ({"init": "zero"}, "default, neutral"),
-        ({"without": "layer4"}, "without.*'layer4'"),
-        ({"without": ("res5.0",)}, "without.*'res5.0'"),
-        ({"without": ("layer1.01",)}, "without"),
+        ({"without": (4,)}, "without.*'layer4.2'; got 4"),
         ({"init": "neutral", "gate": "relu", "bias": False}, "relu gate without bias"),
     ],
 )
@@ -29,22 +31,51 @@ def test_a_wrong_setting_is_refused_with_what_is_allowed(settings, word):
         SEConfig(**settings)
 
 
-def test_reduction_is_one_or_one_per_stage():
-    assert [SEConfig(reduction=8).reduction_of(stage) for stage in (2, 3, 4, 5)] == [8, 8, 8, 8]
-    assert [SEConfig(reduction=(2, 4, 8, 16)).reduction_of(stage) for stage in (2, 3, 4, 5)] == [2, 4, 8, 16]
-    assert SEConfig(reduction=[4]) == SEConfig(reduction=4)
+SITES = (("layer1.0", "res2"), ("layer1.1", "res2"), ("layer3.2", "res4"), ("layer3.10", "res4"), ("layer4.0", "res5"))
+
+
+@pytest.mark.parametrize(
+    "settings, word",
+    [
+        ({"stages": (1,)}, "no stage 1 .* res2, res4, res5"),
+        ({"stages": ("layer1",)}, "no stage 'layer1'"),
+        ({"reduction": (16, 8)}, "or 3, one for each of res2, res4, res5"),
+        ({"reduction": {"res3": 8}}, "no stage 'res3'"),
+        ({"without": "layer3.3"}, "no unit layer3.3; layer3 has layer3.2 to layer3.10"),
+        ({"without": "layer4"}, "no unit layer4"),
+    ],
+)
+def test_what_a_network_does_not_have_is_refused_with_what_it_has(settings, word):
+    with pytest.raises(ValueError, match=word):
+        SEConfig(**settings).resolved(SITES)
+
+
+@pytest.mark.parametrize("reduction", [(2, 4, 8), {"res2": 2, 4: 4, "res5": 8}, [["res2", 2], ["res4", 4], [5, 8]]])
+def test_reduction_is_one_or_one_per_stage_in_order_or_by_name(reduction):
+    se = SEConfig(reduction=reduction).resolved(SITES)
+    assert [se.reduction_of(stage) for stage in ("res2", "res4", "res5")] == [2, 4, 8]
+    assert SEConfig(**json.loads(json.dumps(asdict(se)))).resolved(SITES) == se
+
+
+def test_equal_settings_have_one_resolved_form():
+    standard = SEConfig().resolved(SITES)
+    assert standard == SEConfig()
+    assert SEConfig(reduction=[4]) == SEConfig(reduction=4) == SEConfig(reduction=(4, 4, 4)).resolved(SITES)
+    assert [SEConfig(stages=all_of).resolved(SITES) for all_of in ((2, 4, 5), ["res5", "res4", 2])] == [standard] * 2
+    assert SEConfig(stages=("5", "res2")).resolved(SITES).stages == ("res2", "res5")
+    assert SEConfig(reduction={"res4": 8}).resolved(SITES).reduction_of("res2") == 16
 
 
 def test_units_without_se():
     se = SEConfig(without=["layer3.10", "layer3.2", "layer3.10"], stages=(4, 5))
     assert se.without == ("layer3.2", "layer3.10") and SEConfig(without="layer4.1").without == ("layer4.1",)
-    assert [se.at(4, 2), se.at(4, 3), se.at(4, 10), se.at(5, 2), se.at(3, 0)] == [False, True, False, True, False]
+    assert [path for path, stage in SITES if se.resolved(SITES).at(path, stage)] == ["layer4.0"]
     with torch.device("meta"):
         model = create_backbone("se_resnet50", se=se_of("layer4.2", "layer1.0"))
-        gated = [name for name, unit in model.named_units() if hasattr(unit, "se")]
+        gated = [site.path for site in model.se_sites() if site.gate is not None]
         assert len(gated) == 14 and not {"layer4.2", "layer1.0"} & set(gated)
         assert model(torch.empty(2, 3, 32, 32)).shape == (2, 1000)
-        with pytest.raises(ValueError, match="no unit layer4.3; layer4 has 3"):
+        with pytest.raises(ValueError, match="no unit layer4.3; layer4 has layer4.0 to layer4.2"):
             create_backbone("se_resnet50", 0, se=se_of("layer4.3"), out_features=("res2",))
 
 

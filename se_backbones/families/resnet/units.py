@@ -1,50 +1,13 @@
-"""Residual units with SE as an argument, and the residual tail they share."""
+"""Residual units that can carry a gate at any of five placements, and the residual tail they share."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from se_backbones.backbone import Absorber, SEOwner
+from se_backbones.families.resnet.table import ResNetHyper
 from se_backbones.layers.norm import make_norm
-from se_backbones.se import SEConfig, SEGate
-
-
-@dataclass(frozen=True)
-class UnitConfig:
-    """What a residual unit is built from.
-
-    Attributes:
-        in_channels: channels of the unit's input.
-        planes: the width of the stage, 64 for res2 and doubled at each stage.
-        stride: 1 or 2.
-        dilation: of the 3×3 convolution.
-        groups, width_per_group: of the 3×3 convolution in a bottleneck; its width is
-            ``planes * width_per_group / 64 * groups`` (32×4d and 64×4d are Xie et al., arXiv 1611.05431).
-        stride_in_1x1: the stride is in the first 1×1 convolution, as in the original Caffe ResNets, and not in the 3×3.
-        first_1x1_halved: the first 1×1 convolution has half the width of the 3×3 (SENet-154, section 9 of the paper).
-        downsample_kernel: 1 or 3, the convolution on a shortcut that changes shape.
-        relu_before_se: a ReLU between a basic unit's last normalisation and its gate, as in the SE-ResNet-18 and 34
-            that timm publishes in the original release's style.
-        norm: a name that ``make_norm`` knows.
-        se: the SE settings, or None where this unit has no SE.
-        reduction: r for this unit.
-    """
-
-    in_channels: int
-    planes: int
-    stride: int = 1
-    dilation: int = 1
-    groups: int = 1
-    width_per_group: int = 64
-    stride_in_1x1: bool = False
-    first_1x1_halved: bool = False
-    downsample_kernel: int = 1
-    relu_before_se: bool = False
-    norm: str = "BN"
-    se: SEConfig | None = None
-    reduction: int = 16
 
 
 def residual_tail(branch: Tensor, gate: Tensor | None, shortcut: Tensor) -> Tensor:
@@ -55,56 +18,81 @@ def residual_tail(branch: Tensor, gate: Tensor | None, shortcut: Tensor) -> Tens
 
     Args:
         branch, shortcut: (N, C, H, W). Without a gate, ``branch`` is overwritten.
-        gate: (N, C, 1, 1) or None.
+        gate: (N, C, 1, 1), (N, C, H, W), or None.
     """
     out = branch.add_(shortcut) if gate is None else torch.addcmul(shortcut, branch, gate)
     return out.relu_()
 
 
-class ResidualUnit(nn.Module):
-    """A residual unit: ``branch(x)``, which a subclass defines, a shortcut, and SE at one of four placements."""
+class ResidualUnit(SEOwner):
+    """A residual unit: a branch, which a subclass defines, and a shortcut.
 
+    Args:
+        hyper: the network's settings.
+        in_channels: channels of the unit's input.
+        planes: the width of the stage, 64 for res2 and doubled at each stage.
+        stride: 1 or 2.
+        dilation: of the 3×3 convolutions.
+        norm: a name that ``make_norm`` knows.
+    """
+
+    placements = ("standard", "pre", "post", "identity", "inside")
     expansion: int
 
-    def __init__(self, config: UnitConfig):
+    def __init__(self, hyper: ResNetHyper, in_channels: int, planes: int, stride: int, dilation: int, norm: str):
         super().__init__()
-        out_channels = config.planes * self.expansion
-        self.placement = None
-        self._build_branch(config, out_channels)
-        if config.se:
-            self.attach_se(config.se, config.reduction)
+        out_channels = planes * self.expansion
+        self._build_branch(hyper, in_channels, planes, stride, dilation, norm)
+        self.register_module("se", None)
         self.downsample = None
-        if config.stride != 1 or config.in_channels != out_channels:
+        if stride != 1 or in_channels != out_channels:
             # SENet-154's 3×3 shortcut keeps to 1×1 where the size does not change (the first unit of res2).
-            kernel = config.downsample_kernel if config.stride != 1 or config.dilation != 1 else 1
+            kernel = hyper.downsample_kernel if stride != 1 or dilation != 1 else 1
             self.downsample = nn.Sequential(
-                nn.Conv2d(config.in_channels, out_channels, kernel, config.stride, kernel // 2, bias=False),
-                make_norm(config.norm, out_channels),
+                nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
+                make_norm(norm, out_channels),
             )
 
-    def _build_branch(self, config: UnitConfig, out_channels: int) -> None:
+    def _build_branch(self, hyper, in_channels, planes, stride, dilation, norm) -> None:
         raise NotImplementedError
 
-    def attach_se(self, config: SEConfig, reduction: int) -> None:
-        """Gives the unit a gate, freshly initialised, with the type and on the device of its weights."""
-        weight = self.conv1.weight
-        channels = weight.shape[1] if config.placement == "pre" else self.last_norm.weight.numel()
-        self.se = SEGate(channels, config, reduction).to(weight.device, weight.dtype)
-        self.placement = config.placement
-
-    def remove_se(self) -> None:
-        """Takes the gate away. What it did to the maps is lost, see fold_constant_gates."""
-        del self.se
-        self.placement = None
-
     def branch(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) → (N, C_out, H/stride, W/stride), before the addition."""
+        """(N, C_in, H, W) → (N, C_out, H/stride, W/stride), before the addition; a gate ``inside`` has acted."""
         raise NotImplementedError
 
     @property
     def last_norm(self) -> nn.Module:
         """The normalisation that ends the branch."""
         raise NotImplementedError
+
+    @property
+    def inner_norm(self) -> nn.Module:
+        """The normalisation of the 3×3 convolution that ``inside`` stands behind."""
+        raise NotImplementedError
+
+    relu_before_se = False
+
+    def gate_channels(self, placement: str) -> int:
+        if placement == "pre":
+            return self.conv1.weight.shape[1]
+        return (self.inner_norm if placement == "inside" else self.last_norm).weight.numel()
+
+    def absorbers(self, placement: str) -> tuple[Absorber, ...] | str:
+        if placement == "standard":
+            name = "its branch's last normalisation"
+            return (Absorber(self.last_norm, positive=self.relu_before_se, name=name),)
+        if placement == "inside":
+            return (Absorber(self.inner_norm, positive=True, name="the normalisation before it"),)
+        if placement == "pre":
+            return (Absorber(self.conv1, side="input", name="its branch's first convolution"),)
+        if placement == "post":
+            return "scales the unit's output, behind the addition: no weight before it could take up the mean"
+        if self.downsample is None:
+            return "scales a bare shortcut, which has no weight that could take up the mean"
+        return (Absorber(self.downsample[1], name="its shortcut's normalisation"),)
+
+    def _gated_inside(self, x: Tensor) -> Tensor:
+        return x * self.se(x) if self.placement == "inside" else x
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) → (N, C_out, H/stride, W/stride)."""
@@ -125,21 +113,25 @@ class BasicUnit(ResidualUnit):
 
     expansion = 1
 
-    def _build_branch(self, config: UnitConfig, out_channels: int) -> None:
-        d = config.dilation
-        self.relu_before_se = config.relu_before_se
-        self.conv1 = nn.Conv2d(config.in_channels, config.planes, 3, config.stride, d, dilation=d, bias=False)
-        self.bn1 = make_norm(config.norm, config.planes)
-        self.conv2 = nn.Conv2d(config.planes, out_channels, 3, 1, d, dilation=d, bias=False)
-        self.bn2 = make_norm(config.norm, out_channels)
+    def _build_branch(self, hyper, in_channels, planes, stride, dilation, norm) -> None:
+        self.relu_before_se = hyper.relu_before_se
+        self.conv1 = nn.Conv2d(in_channels, planes, 3, stride, dilation, dilation=dilation, bias=False)
+        self.bn1 = make_norm(norm, planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, dilation, dilation=dilation, bias=False)
+        self.bn2 = make_norm(norm, planes)
 
     def branch(self, x: Tensor) -> Tensor:
-        x = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu_()))
+        x = self._gated_inside(self.bn1(self.conv1(x)).relu_())
+        x = self.bn2(self.conv2(x))
         return x.relu_() if self.relu_before_se else x
 
     @property
     def last_norm(self) -> nn.Module:
         return self.bn2
+
+    @property
+    def inner_norm(self) -> nn.Module:
+        return self.bn1
 
 
 class Bottleneck(ResidualUnit):
@@ -147,23 +139,27 @@ class Bottleneck(ResidualUnit):
 
     expansion = 4
 
-    def _build_branch(self, config: UnitConfig, out_channels: int) -> None:
-        width = config.planes * config.width_per_group // 64 * config.groups
-        first = width // 2 if config.first_1x1_halved else width
-        stride1, stride2 = (config.stride, 1) if config.stride_in_1x1 else (1, config.stride)
-        d = config.dilation
-        self.conv1 = nn.Conv2d(config.in_channels, first, 1, stride1, bias=False)
-        self.bn1 = make_norm(config.norm, first)
-        self.conv2 = nn.Conv2d(first, width, 3, stride2, d, dilation=d, groups=config.groups, bias=False)
-        self.bn2 = make_norm(config.norm, width)
-        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
-        self.bn3 = make_norm(config.norm, out_channels)
+    def _build_branch(self, hyper, in_channels, planes, stride, dilation, norm) -> None:
+        groups = hyper.groups
+        width = planes * hyper.width_per_group // 64 * groups
+        first = width // 2 if hyper.first_1x1_halved else width
+        stride1, stride2 = (stride, 1) if hyper.stride_in_1x1 else (1, stride)
+        self.conv1 = nn.Conv2d(in_channels, first, 1, stride1, bias=False)
+        self.bn1 = make_norm(norm, first)
+        self.conv2 = nn.Conv2d(first, width, 3, stride2, dilation, dilation=dilation, groups=groups, bias=False)
+        self.bn2 = make_norm(norm, width)
+        self.conv3 = nn.Conv2d(width, planes * self.expansion, 1, bias=False)
+        self.bn3 = make_norm(norm, planes * self.expansion)
 
     def branch(self, x: Tensor) -> Tensor:
         x = self.bn1(self.conv1(x)).relu_()
-        x = self.bn2(self.conv2(x)).relu_()
+        x = self._gated_inside(self.bn2(self.conv2(x)).relu_())
         return self.bn3(self.conv3(x))
 
     @property
     def last_norm(self) -> nn.Module:
         return self.bn3
+
+    @property
+    def inner_norm(self) -> nn.Module:
+        return self.bn2

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from se_backbones.weights.errors import WeightsError
+from se_backbones.errors import WeightsError
 from se_backbones.weights.formats.pickle_guard import GuardedUnpickler, Stand, common_globals, plain, walk
 
 # Booleans, integers and floats of 1 to 8 bytes. Objects ("O"), records and text have no place in weights.

@@ -13,7 +13,7 @@ import pickle
 import pickletools
 from collections.abc import Callable, Mapping
 
-from se_backbones.weights.errors import WeightsError
+from se_backbones.errors import WeightsError
 
 MAX_INSTRUCTIONS = 20_000_000
 MAX_DEPTH = 60

@@ -8,7 +8,7 @@ import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from se_backbones.weights.errors import WeightsError
+from se_backbones.errors import WeightsError
 from se_backbones.weights.formats.numpy_pickle import read_numpy_pickle
 from se_backbones.weights.formats.safetensors_file import read_safetensors
 from se_backbones.weights.formats.torch_file import LEGACY_MAGIC, read_torch_file

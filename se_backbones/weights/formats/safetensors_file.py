@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from se_backbones.weights.errors import WeightsError
+from se_backbones.errors import WeightsError
 
 
 def _library(path):

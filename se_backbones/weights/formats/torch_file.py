@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from se_backbones.weights.errors import WeightsError
+from se_backbones.errors import WeightsError
 from se_backbones.weights.formats.numpy_pickle import NUMPY_CORES, Dtype, NumpyReader
 from se_backbones.weights.formats.pickle_guard import GuardedUnpickler, Stand, common_globals, plain, walk
 

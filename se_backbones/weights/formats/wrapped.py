@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from se_backbones.weights.errors import WeightsError
+from se_backbones.errors import WeightsError
 
 # Where scripts keep the weights, in the order in which they are looked for; the averaged copies come last.
 CONTAINERS = (

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from se_backbones.weights.errors import WeightsError
-from se_backbones.weights.preprocessing import Preprocessing
+from se_backbones.errors import WeightsError
+from se_backbones.preprocessing import Preprocessing
 
 TIMEOUT = 30  # seconds without an answer
 DETECTRON2_URL = "https://dl.fbaipublicfiles.com/detectron2/"

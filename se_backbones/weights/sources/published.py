@@ -2,38 +2,8 @@
 
 from __future__ import annotations
 
-from se_backbones.families.resnet.table import find_architecture
-from se_backbones.weights.errors import WeightsError
-
-# Names as timm 1.0 and torchvision 0.29 list them. The SE-ResNets 101 and 152 were only ever published in the
-# original release's variant (stride in the first 1×1).
-PUBLISHED = {
-    "resnet18": "torchvision://resnet18",
-    "resnet34": "torchvision://resnet34",
-    "resnet50": "torchvision://resnet50",
-    "resnet101": "torchvision://resnet101",
-    "resnet152": "torchvision://resnet152",
-    "resnext50_32x4d": "torchvision://resnext50_32x4d",
-    "resnext101_32x4d": "timm://resnext101_32x4d.gluon_in1k",
-    "resnext101_32x8d": "torchvision://resnext101_32x8d",
-    "resnext101_64x4d": "torchvision://resnext101_64x4d",
-    "resnet50_msra": "detectron2://ImageNetPretrained/MSRA/R-50.pkl",
-    "resnet101_msra": "detectron2://ImageNetPretrained/MSRA/R-101.pkl",
-    "se_resnet18_caffe": "timm://legacy_seresnet18.in1k",
-    "se_resnet34_caffe": "timm://legacy_seresnet34.in1k",
-    "se_resnet50": "timm://seresnet50.ra2_in1k",
-    "se_resnet50_caffe": "timm://legacy_seresnet50.in1k",
-    "se_resnet101_caffe": "timm://legacy_seresnet101.in1k",
-    "se_resnet152_caffe": "timm://legacy_seresnet152.in1k",
-    "se_resnext50_32x4d": "timm://seresnext50_32x4d.racm_in1k",
-    "se_resnext50_32x4d_caffe": "timm://legacy_seresnext50_32x4d.in1k",
-    "se_resnext101_32x4d": "timm://seresnext101_32x4d.gluon_in1k",
-    "se_resnext101_32x4d_caffe": "timm://legacy_seresnext101_32x4d.in1k",
-    "se_resnext101_32x8d": "timm://seresnext101_32x8d.ah_in1k",
-    "se_resnext101_64x4d": "timm://seresnext101_64x4d.gluon_in1k",
-    "senet154": "timm://senet154.gluon_in1k",
-    "senet154_caffe": "timm://legacy_senet154.in1k",
-}
+from se_backbones.errors import WeightsError
+from se_backbones.registry import family_of, find_spec
 
 
 def published_weights(architecture: str) -> str:
@@ -43,9 +13,9 @@ def published_weights(architecture: str) -> str:
         ValueError: an unknown architecture.
         WeightsError: none are published; names the variant that has some, where there is one.
     """
-    find_architecture(architecture)
-    if architecture in PUBLISHED:
-        return PUBLISHED[architecture]
-    variants = [name for name in PUBLISHED if name.startswith(f"{architecture}_")]
+    published = family_of(find_spec(architecture)).published
+    if architecture in published:
+        return published[architecture]
+    variants = [name for name in published if name.startswith(f"{architecture}_")]
     hint = f" The variant {variants[0]} has some." if variants else ""
     raise WeightsError(f"no ImageNet weights are published for {architecture}.{hint} Give a file, or train without.")

@@ -78,7 +78,7 @@ def test_classes_may_differ_from_image_to_image(network):
 
 @torch.inference_mode()
 def test_dropout_and_dilation_leave_the_equality_whole():
-    network = randomised(dropout=0.5, res5_dilation=2)
+    network = randomised(dropout=0.5, last_dilation=2)
     found = class_activation_maps(network, images(64, 96), range(CLASSES))
     assert found.maps.shape[2:] == (4, 6)
     torch.testing.assert_close(found.maps.mean((2, 3)), found.logits - network.fc.bias, rtol=1e-4, atol=1e-4)

@@ -50,6 +50,9 @@ def checkpoint(tmp_path_factory):
     network = build_network(cfg, len(CLASSES))
     with torch.no_grad():  # answers that differ from picture to picture
         network.fc.weight.copy_(torch.randn(network.fc.weight.shape, generator=torch.Generator().manual_seed(1)))
+        pictures = np.stack([picture(64, 64, seed) for seed in range(6)])
+        answers = SceneClassifier(network.eval(), cfg)(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+        network.fc.bias.sub_(answers.mean(0))
     content = {"task": "places365", "model": network.state_dict(), "config": cfg.dump(), "classes": CLASSES}
     return save_checkpoint(tmp_path_factory.mktemp("run") / "model_final.pth", content)
 

@@ -24,12 +24,12 @@ def trained(name="se_resnet18", saturated=LAST_STAGE, moves=1.0, num_classes=5, 
                 tensor.uniform_(0.5, 2.0)
             elif tensor.is_floating_point() and tensor.dim() == 1:
                 tensor.uniform_(0.3, 0.9) if key.endswith("weight") else tensor.uniform_(-0.4, 0.4)
-        for unit_name, unit in model.named_units():
-            if unit_name in saturated:
-                unit.se.fc2.weight.mul_(moves)
-                unit.se.fc2.bias.uniform_(0.2, 2.0)
-            elif hasattr(unit, "se"):
-                unit.se.fc2.weight.mul_(100)
+        for site in model.se_sites():
+            if site.path in saturated:
+                site.gate.fc2.weight.mul_(moves)
+                site.gate.fc2.bias.uniform_(0.2, 2.0)
+            elif site.gate is not None:
+                site.gate.fc2.weight.mul_(100)
     return model.eval()
 
 
@@ -46,9 +46,9 @@ def gate_values(model, images):
     """Every gate on every image, (images, channels), by unit."""
     values = {}
     hooks = [
-        unit.se.register_forward_hook(lambda _m, _i, gate, n=name: values.setdefault(n, []).append(gate.flatten(1)))
-        for name, unit in model.named_units()
-        if hasattr(unit, "se")
+        site.gate.register_forward_hook(lambda _m, _i, g, n=site.path: values.setdefault(n, []).append(g.flatten(1)))
+        for site in model.se_sites()
+        if site.gate is not None
     ]
     for batch in images:
         model(batch)
@@ -62,7 +62,7 @@ def test_the_last_stage_is_folded_and_the_outputs_stay(images):
     before = copy.deepcopy(model)
     report = fold_constant_gates(model, images, tolerance=0)
     assert report.folded == LAST_STAGE and report.images == 5
-    assert [hasattr(unit, "se") for unit in model.units()] == [True] * 6 + [False] * 2
+    assert [site.gate is not None for site in model.se_sites()] == [True] * 6 + [False] * 2
     with torch.no_grad():
         for batch in images:
             torch.testing.assert_close(model(batch), before(batch), rtol=1e-5, atol=1e-6)
@@ -113,19 +113,23 @@ def test_the_mean_is_each_channels_own(images):
 def test_a_folded_network_is_built_anew_from_its_config(images):
     model = trained()
     fold_constant_gates(model, images, 0.01)
-    assert model.config.se.without == tuple(LAST_STAGE) and model.config.name == "se_resnet18"
-    se = SEConfig(**json.loads(json.dumps(dataclasses.asdict(model.config.se))))
-    rebuilt = create_backbone(model.config.name, 5, se=se).eval()
+    assert model.spec.se.without == tuple(LAST_STAGE) and model.spec.name == "se_resnet18"
+    se = SEConfig(**json.loads(json.dumps(dataclasses.asdict(model.spec.se))))
+    rebuilt = create_backbone(model.spec.name, 5, se=se).eval()
     rebuilt.load_state_dict(model.state_dict())
     with torch.no_grad():
         assert torch.equal(rebuilt(images[0]), model(images[0]))
     fold_constant_gates(model, images, 0.0)  # again: nothing left to do, and nothing forgotten
-    assert model.config.se.without == tuple(LAST_STAGE)
+    assert model.spec.se.without == tuple(LAST_STAGE)
 
 
 @pytest.mark.parametrize(
     "se",
-    [SEConfig(), SEConfig(placement="pre"), *(SEConfig(gate="relu", placement=p) for p in ("identity", "post"))],
+    [
+        SEConfig(),
+        *(SEConfig(placement=p) for p in ("pre", "inside")),
+        *(SEConfig(gate="relu", placement=p) for p in ("identity", "post")),
+    ],
     ids=lambda se: f"{se.gate}-{se.placement}",
 )
 @pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN"])
@@ -134,13 +138,13 @@ def test_folding_undoes_an_insertion_bit_for_bit(se, norm, images):
     model = insert_se(copy.deepcopy(plain), se)
     report = fold_constant_gates(model, images, 0)
     assert len(report.folded) == 8 and report.outputs["logits"].largest_difference == 0
-    assert model.config == plain.config
+    assert model.spec == plain.spec
     state = model.state_dict()
     assert state.keys() == plain.state_dict().keys()
     assert all(torch.equal(state[key], tensor) for key, tensor in plain.state_dict().items())
 
 
-@pytest.mark.parametrize("placement", ["standard", "pre", "identity", "post"])
+@pytest.mark.parametrize("placement", ["standard", "pre", "identity", "post", "inside"])
 def test_what_has_no_weight_to_take_the_mean_is_kept_with_the_reason(placement, images):
     everything = [f"layer{layer}.{index}" for layer in (1, 2, 3, 4) for index in (0, 1)]
     model = trained(se=SEConfig(placement=placement), saturated=everything, moves=0)
@@ -152,7 +156,7 @@ def test_what_has_no_weight_to_take_the_mean_is_kept_with_the_reason(placement, 
     assert all("no weight" in reason for reason in reasons) and bool(reasons) == (foldable != everything)
     with torch.no_grad():
         torch.testing.assert_close(model(images[0]), before(images[0]), rtol=1e-5, atol=1e-6)
-    assert (model.config.se is None) == (foldable == everything)
+    assert (model.spec.se is None) == (foldable == everything)
 
 
 def test_a_negative_gate_behind_a_relu_is_kept(images):
@@ -188,7 +192,7 @@ def test_wrong_arguments_are_refused(data, tolerance, words):
     model = trained()
     with pytest.raises(ValueError, match=words):
         fold_constant_gates(model, data, tolerance)
-    assert all(hasattr(unit, "se") for unit in model.units())
+    assert all(site.gate is not None for site in model.se_sites())
 
 
 def test_a_network_without_se_has_nothing_to_fold(images):

@@ -7,19 +7,26 @@ import pytest
 import torch
 from torch import nn
 
-from se_backbones import SEConfig, create_backbone, insert_se
-from se_backbones.surgery.insert import twin_name
+from se_backbones import SEConfig, create_backbone, find_spec, insert_se, twin_name
 from se_backbones.weights import WeightsError, load_weights
 from se_backbones.weights.inserting import load_weights_inserting_se
 
 STANDARD = SEConfig()
 PRE = SEConfig(placement="pre", squeeze="max", reduction=(2, 4, 8, 16))
-RELU = [SEConfig(gate="relu", placement=placement) for placement in ("standard", "pre", "identity", "post")]
-SETTINGS = [STANDARD, PRE, SEConfig(stages=(3, 5), reduction=4, bias=False), SEConfig(without=("layer2.1",)), *RELU]
+INSIDE = SEConfig(placement="inside", squeeze="none")
+RELU = [SEConfig(gate="relu", placement=placement) for placement in ("standard", "pre", "identity", "post", "inside")]
+SETTINGS = [
+    STANDARD,
+    PRE,
+    INSIDE,
+    SEConfig(stages=(3, 5), reduction=4, bias=False),
+    SEConfig(without=("layer2.1",)),
+    *RELU,
+]
 
 
 def describe(se):
-    return f"{se.gate}-{se.placement}-{se.squeeze}-r{se.reduction}-s{''.join(map(str, se.stages))}"
+    return f"{se.gate}-{se.placement}-{se.squeeze}-r{se.reduction}-s{se.stages}"
 
 
 @functools.cache
@@ -69,12 +76,12 @@ def assert_equal_in_both_modes(plain, twin, precision=torch.float32):
 def test_outputs_and_statistics_are_equal_bit_for_bit(se):
     plain, twin = plain_and_twin(se)
     assert assert_equal_in_both_modes(plain, twin)
-    assert len([unit for unit in twin.units() if hasattr(unit, "se")]) == sum(
-        se.at(stage, index) for stage in (2, 3, 4, 5) for index in (0, 1)
-    )
+    resolved = se.resolved(plain.spec.sites())
+    gated = [(site.path, site.stage) for site in twin.se_sites() if site.gate is not None]
+    assert gated == [site for site in plain.spec.sites() if resolved.at(*site)] != []
 
 
-@pytest.mark.parametrize("se", [STANDARD, PRE], ids=describe)
+@pytest.mark.parametrize("se", [STANDARD, PRE, INSIDE], ids=describe)
 @pytest.mark.parametrize("norm", ["BN", "FrozenBN", "GN"])
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
 def test_so_they_are_for_every_kind_of_unit_and_normalisation(name, norm, se):
@@ -84,7 +91,7 @@ def test_so_they_are_for_every_kind_of_unit_and_normalisation(name, norm, se):
 @pytest.mark.parametrize("se", [STANDARD, PRE, RELU[2]], ids=describe)
 def test_so_they_are_with_a_relu_before_the_gate(se):
     plain, twin = plain_and_twin(se, "se_resnet18_caffe")
-    assert twin.config.relu_before_se and twin.config.name == "se_resnet18_caffe"
+    assert twin.spec.hyper.relu_before_se and twin.spec.name == "se_resnet18_caffe"
     assert_equal_in_both_modes(plain, twin)
 
 
@@ -106,13 +113,13 @@ def test_a_fresh_gate_changes_the_outputs():
 
 def test_the_twin_is_a_network_of_the_table(tmp_path):
     _, twin = plain_and_twin(PRE)
-    assert twin.config.name == "se_resnet18"
-    assert (twin.config.se.placement, twin.config.se.reduction, twin.config.se.init) == (
+    assert twin.spec.name == "se_resnet18"
+    assert (twin.spec.se.placement, twin.spec.se.reduction, twin.spec.se.init) == (
         "pre",
-        (2, 4, 8, 16),
+        (("res2", 2), ("res3", 4), ("res4", 8), ("res5", 16)),
         "neutral",
     )
-    rebuilt = create_backbone(twin.config.name, 5, se=twin.config.se)
+    rebuilt = create_backbone(twin.spec.name, 5, se=twin.spec.se)
     load_weights(rebuilt, twin.state_dict())
     x = torch.randn(1, 3, 40, 40)
     with torch.no_grad():
@@ -120,9 +127,10 @@ def test_the_twin_is_a_network_of_the_table(tmp_path):
 
 
 def test_twins_of_the_table():
-    config = {name: create_backbone(name, 0, out_features=("stem",)).config for name in ("resnet50", "senet154")}
-    assert twin_name(config["resnet50"], se=True) == "se_resnet50"
-    assert twin_name(config["senet154"], se=False) is None
+    assert twin_name(find_spec("resnet50"), se=True) == "se_resnet50"
+    assert twin_name(find_spec("se_resnet50"), se=False) == "resnet50"
+    assert twin_name(create_backbone("resnet50", 0, out_features=("stem",), dropout=0.5).spec, se=True) == "se_resnet50"
+    assert twin_name(find_spec("senet154"), se=False) is None and twin_name(find_spec("resnet50_msra"), se=True) is None
 
 
 def test_the_network_is_changed_in_place():
@@ -145,7 +153,7 @@ def test_a_network_inside_a_model_is_found_and_a_c4_heads_last_stage_too():
     def build():
         torch.manual_seed(0)
         model = nn.ModuleDict({"backbone": create_backbone("resnet18", 0, out_features=("res4",))})
-        model["roi_heads"] = nn.ModuleDict({"res5": copy.deepcopy(trained()).stage("res5")})
+        model["roi_heads"] = nn.ModuleDict({"res5": copy.deepcopy(trained()).take_stage("res5")})
         return model.eval()
 
     plain, twin = build(), insert_se(build(), SEConfig(stages=(4, 5), without=("layer4.1",)))
@@ -161,7 +169,7 @@ def test_a_network_inside_a_model_is_found_and_a_c4_heads_last_stage_too():
     "se, words",
     [
         (SEConfig(placement="identity"), "'identity'.*bare shortcut.*gate='relu'"),
-        (SEConfig(placement="post"), "'post'.*behind the addition.*'standard' or 'pre'"),
+        (SEConfig(placement="post"), "'post'.*behind the addition.*'standard', 'pre' or 'inside'"),
         (SEConfig(gate="tanh"), "tanh.*sigmoid"),
         (SEConfig(gate="relu", bias=False), "bias=True"),
         (SEConfig(without=("layer4.2",)), "no unit layer4.2"),
@@ -172,7 +180,7 @@ def test_what_cannot_be_exact_is_refused_and_nothing_changed(se, words):
     before = copy.deepcopy(plain.state_dict())
     with pytest.raises(ValueError, match=words):
         insert_se(plain, se)
-    assert plain.config == trained().config and plain.state_dict().keys() == before.keys()
+    assert plain.spec == trained().spec and plain.state_dict().keys() == before.keys()
     assert all(torch.equal(tensor, before[key]) for key, tensor in plain.state_dict().items())
 
 
@@ -189,7 +197,7 @@ def test_what_has_se_or_no_network_or_two_is_refused():
 
 
 def gates(model, layer):
-    return [getattr(unit.se, layer).weight for unit in model.units() if hasattr(unit, "se")]
+    return [getattr(site.gate, layer).weight for site in model.se_sites() if site.gate is not None]
 
 
 @pytest.mark.parametrize("se", [STANDARD, PRE, *RELU], ids=describe)
@@ -258,7 +266,7 @@ def test_plain_weights_load_into_an_se_network_that_computes_the_same():
     assert {name for name in report.derived if ".se." in name} == {n for n in model.state_dict() if ".se." in n}
     assert len(report.loaded) + len(report.derived) == len(model.state_dict())
     note = report.notes[-1]
-    assert "SE inserted into 8 residual units (res2, res3, res4, res5)" in note and "gate sigmoid, reduction 4" in note
+    assert "SE inserted into 8 units (res2, res3, res4, res5)" in note and "gate sigmoid, reduction 4" in note
     assert note in report.format()
 
 

@@ -180,7 +180,7 @@ def test_architecture_must_be_named_where_it_does_not_show(filled, tmp_path):
     with pytest.raises(WeightsError, match=r"resnet50 and resnet50_msra.*--arch"):
         convert_file(tmp_path / "d2.pth", tmp_path / "w.safetensors")
     done = convert_file(tmp_path / "d2.pth", tmp_path / "w.safetensors", architecture="resnet50_msra")
-    assert read_state_dict(done.out).facts.stride_in_1x1 is True
+    assert read_state_dict(done.out).facts.hyper["stride_in_1x1"] is True
     for wrong in ("resnet101", "resnet5"):
         with pytest.raises(WeightsError, match=wrong):
             convert_file(tmp_path / "d2.pth", tmp_path / "x.safetensors", architecture=wrong)

@@ -3,10 +3,13 @@
 import pytest
 import torch
 
-from se_backbones import ARCHITECTURES, create_backbone
+from se_backbones import create_backbone, find_spec, list_backbones
+from se_backbones.registry import family_of
 from se_backbones.weights import WeightsError, convert_state_dict, describe, detect_layout, guess_architecture
 from se_backbones.weights.formats.wrapped import unwrap
 from se_backbones.weights.layouts import names_to_ours
+
+RESNETS = family_of(find_spec("resnet50"))
 
 
 def named(name, **arguments):
@@ -39,7 +42,9 @@ def test_there_and_back(name, layout, sign):
 
 def test_legacy_stem_of_senet154():
     """Cadene's three convolutions, the last of whose normalisations is bn1 with us."""
-    names = names_to_ours([f"layer0.{m}{i}.weight" for m in ("conv", "bn") for i in (1, 2, 3)], "timm-legacy")
+    names = names_to_ours(
+        [f"layer0.{m}{i}.weight" for m in ("conv", "bn") for i in (1, 2, 3)], RESNETS.layout("timm-legacy")
+    )
     assert list(names.values()) == [
         "conv1.0.weight",
         "conv1.3.weight",
@@ -79,7 +84,7 @@ def test_legacy_stem_of_senet154():
     ],
 )
 def test_single_names(theirs, layout, ours):
-    assert names_to_ours([theirs], layout) == {theirs: ours}
+    assert names_to_ours([theirs], RESNETS.layout(layout)) == {theirs: ours}
 
 
 def test_unknown_names_are_shown():
@@ -89,7 +94,7 @@ def test_unknown_names_are_shown():
 
 def test_two_names_for_one_tensor():
     with pytest.raises(WeightsError, match=r"same tensor fc\.weight"):
-        names_to_ours(["linear.weight", "stem.fc.weight", "res2.0.conv1.weight"], "detectron2")
+        names_to_ours(["linear.weight", "stem.fc.weight", "res2.0.conv1.weight"], RESNETS.layout("detectron2"))
 
 
 @pytest.mark.parametrize(
@@ -161,17 +166,17 @@ def test_files_without_weights(content):
 # --- what network it is ---
 
 
-@pytest.mark.parametrize("name", list(ARCHITECTURES))
+@pytest.mark.parametrize("name", list_backbones())
 def test_architectures_are_recognised(name):
-    row = ARCHITECTURES[name]
-    state = named(name)
-    assert guess_architecture(state, stride_in_1x1=row.stride_in_1x1, ceil_pool=row.ceil_pool) == name
+    row = find_spec(name)
+    known = {setting: getattr(row.hyper, setting) for setting in family_of(row).unmarked}
+    assert guess_architecture(named(name), known) == name
 
 
 def test_what_tensors_do_not_show_must_be_named():
     with pytest.raises(WeightsError, match="resnet50 and resnet50_msra"):
-        guess_architecture(named("resnet50"), stride_in_1x1=None)
-    assert guess_architecture(named("resnet18"), stride_in_1x1=None) == "resnet18"  # no 1×1 in its units
+        guess_architecture(named("resnet50"), {"ceil_pool": False})
+    assert guess_architecture(named("resnet18"), {"ceil_pool": False}) == "resnet18"  # no 1×1 in its units
 
 
 def test_shape_in_words():

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from se_backbones import SEConfig
+from se_backbones.preprocessing import FAIR_BGR
 from se_backbones.weights import CAFFE_BGR, IMAGENET_RGB, WeightsError, load_weights, read_state_dict
-from se_backbones.weights.preprocessing import FAIR_BGR
 
 TOLERANCE = 1e-5
 
@@ -208,8 +208,8 @@ class MoskomuleGate(nn.Module):
 
 def test_moskomule(filled, empty, randomise, run_ours, difference, tmp_path):
     theirs = filled("se_resnet50", 6, se=SEConfig(bias=False))
-    for unit in theirs.units():
-        unit.se = randomise(MoskomuleGate(unit.se.fc2.out_channels), seed=7)
+    for site in theirs.se_sites():
+        site.owner.se = randomise(MoskomuleGate(site.gate.fc2.out_channels), seed=7)
     torch.save(theirs.state_dict(), tmp_path / "seresnet50.pkl")  # their files end so, and are torch's
     ours = empty("se_resnet50", se=SEConfig(bias=False))
     report = load_weights(ours, tmp_path / "seresnet50.pkl")

@@ -144,7 +144,7 @@ def test_detectron2_source_from_its_own_cache(offline, filled):
     path.write_bytes(pickle.dumps({"model": state, "__author__": "torchvision"}))
     weights = read_state_dict("detectron2://ImageNetPretrained/torchvision/R-50.pkl")
     assert weights.path == path and weights.layout == "detectron2"
-    assert weights.facts.stride_in_1x1 is False and weights.preprocessing == IMAGENET_RGB
+    assert weights.facts.hyper["stride_in_1x1"] is False and weights.preprocessing == IMAGENET_RGB
 
 
 def test_missing_file_names_its_neighbour(tmp_path):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from se_backbones.weights.errors import WeightsError
+from se_backbones.errors import WeightsError
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,233 @@
+"""The table of networks, and the one way to one: ``create_backbone``. A family is registered once."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from se_backbones.backbone import Backbone
+from se_backbones.layout import Layout
+from se_backbones.se import SEConfig
+
+_KEEP = object()
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One row of the table: a network, without the choices of the one who uses it (normalisation, freezing).
+
+    Attributes:
+        name: its name in ``create_backbone``.
+        family: the name of its family.
+        hyper: the family's settings, a frozen dataclass with at least ``dropout``, the probability before the
+            classifier.
+        se: the SE settings; None is the plain network.
+        num_classes: of the data set that it was made for, the default of ``create_backbone``.
+        image_size: side in pixels of the images at which its cost is quoted.
+        paper_gflops: thousand millions of multiply-adds at that size in the paper's table 2, or None.
+        paper_parameters: millions, as the paper quotes them, or None.
+    """
+
+    name: str
+    family: str
+    hyper: Any
+    se: SEConfig | None = None
+    num_classes: int = 1000
+    image_size: int = 224
+    paper_gflops: float | None = None
+    paper_parameters: float | None = None
+
+    def with_se(self, se: SEConfig | None) -> Spec:
+        """The row with other SE settings, resolved for its network.
+
+        Raises:
+            ValueError: stages, sites or reductions that the network does not have.
+        """
+        return replace(self, se=None if se is None else se.resolved(self.sites()))
+
+    def sites(self) -> tuple[tuple[str, str], ...]:
+        """(path, stage) of every place of the whole network that can carry a gate, first to last."""
+        return tuple((site.path, site.stage) for site in skeleton(self).se_sites())
+
+    def matches(self, hyper: Any) -> bool:
+        """Whether another network's settings are the same but for the dropout, which is no part of a network."""
+        return replace(self.hyper, dropout=hyper.dropout) == hyper
+
+
+@dataclass(frozen=True)
+class Family:
+    """Networks that are built by one piece of code.
+
+    Attributes:
+        name: of the family, as in ``Spec.family``.
+        rows: its networks.
+        network: the class; called with (spec, num_classes, out_features, norm, last_dilation).
+        layouts: the forms in which its weights come. The first that recognises a file is its layout.
+        published: a row's name -> the named source of its ImageNet weights.
+        unmarked: settings that leave no mark on a tensor -> whether they matter for a row; compared wherever weights
+            are taken.
+        bias_norms: names of convolution biases that a file may have and the network has not -> the name of the
+            running mean of the normalisation behind, which takes them up.
+        detector_parts: where a stage lies in a detector that keeps it in its heads -> its path in the network.
+        describe: tensors' shapes under our names -> the network they are of (``weights.shapes.NetworkShape``), None
+            where they are none of this family; None in its place: a row is found by comparing names and shapes.
+        same_network: (row, described network) -> whether they are one, for ``describe``.
+        explain: (the file's shapes, the model's) -> sentences on what tells them apart, for a load that failed.
+    """
+
+    name: str
+    rows: tuple[Spec, ...]
+    network: type[Backbone]
+    layouts: tuple[Layout, ...]
+    published: Mapping[str, str] = field(default_factory=dict)
+    unmarked: Mapping[str, Callable[[Spec], bool]] = field(default_factory=dict)
+    bias_norms: Mapping[str, str] = field(default_factory=dict)
+    detector_parts: Mapping[str, str] = field(default_factory=dict)
+    describe: Callable[[Mapping[str, tuple[int, ...]]], Any] | None = None
+    same_network: Callable[[Spec, Any], bool] | None = None
+    explain: Callable[[Any, Any], Iterator[str]] = lambda theirs, ours: iter(())
+
+    def layout(self, name: str) -> Layout | None:
+        """Its layout of this name, or None."""
+        return next((layout for layout in self.layouts if layout.name == name), None)
+
+
+_FAMILIES: dict[str, Family] = {}
+_SPECS: dict[str, Spec] = {}
+
+
+def register(family: Family) -> None:
+    """Makes a family's networks known. Raises ValueError where a name is taken."""
+    if family.name in _FAMILIES:
+        raise ValueError(f"a family {family.name!r} is registered already")
+    for row in family.rows:
+        if row.name in _SPECS:
+            raise ValueError(f"a backbone {row.name!r} is registered already, by {_SPECS[row.name].family}")
+        if row.family != family.name:
+            raise ValueError(f"the row {row.name} says that its family is {row.family}, and not {family.name}")
+    _FAMILIES[family.name] = family
+    _SPECS.update((row.name, row) for row in family.rows)
+
+
+def families() -> tuple[Family, ...]:
+    """All families, as they were registered."""
+    return tuple(_FAMILIES.values())
+
+
+def family_of(spec: Spec) -> Family:
+    """The family of a row."""
+    return _FAMILIES[spec.family]
+
+
+def list_backbones() -> list[str]:
+    """The names that ``create_backbone`` knows."""
+    return list(_SPECS)
+
+
+def find_spec(name: str) -> Spec:
+    """The row of a name. Raises ValueError for an unknown one, with the nearest names."""
+    if name not in _SPECS:
+        near = difflib.get_close_matches(name, _SPECS, n=3, cutoff=0.4)
+        hint = f"the nearest names are {', '.join(near)}" if near else "list_backbones() names them"
+        raise ValueError(f"no backbone is called {name!r}; {hint}")
+    return _SPECS[name]
+
+
+def twin_name(spec: Spec, se: bool) -> str | None:
+    """The name of the row that is the same network with SE, or without it; None where the table has none.
+
+    ``se_resnet50`` is the twin of ``resnet50``; ``resnet50_msra`` and ``se_resnet50_caffe`` have none.
+    """
+    for row in family_of(spec).rows:
+        if bool(row.se) == se and row.matches(spec.hyper):
+            return row.name
+    return None
+
+
+def skeleton(spec: Spec) -> Backbone:
+    """The whole plain network of a row, with its classifier and without memory for its tensors: for shapes, sites and
+    stages. Not to be changed: it is kept."""
+    return _skeleton(spec.family, spec.hyper, spec.num_classes)
+
+
+@functools.lru_cache(maxsize=256)
+def _skeleton(family: str, hyper: Any, num_classes: int) -> Backbone:
+    spec = Spec("", family, hyper)
+    network = _FAMILIES[family].network
+    with torch.device("meta"):
+        return network(spec, num_classes, out_features=network.stages, norm="BN", last_dilation=1)
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Name -> shape."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def create_backbone(
+    name: str,
+    num_classes: int | None = None,
+    *,
+    se: SEConfig | None = _KEEP,
+    norm: str = "BN",
+    freeze_at: int = 0,
+    out_features: Sequence[str] | None = None,
+    last_dilation: int = 1,
+    dropout: float | None = None,
+    zero_init_last: bool = False,
+    recompute: bool = False,
+) -> Backbone:
+    """Builds a network of the table.
+
+    Args:
+        name: one of ``list_backbones()``.
+        num_classes: of the classifier; 0 builds none. By default that of the data set the row is for: 1000, or 10.
+        se: SE settings in place of the row's own; None makes the plain network. Given to a plain row, it makes
+            its SE twin.
+        norm: ``BN``, ``FrozenBN``, ``SyncBN`` or ``GN``.
+        freeze_at: how many leading stages are fixed, from 0, none, to all. A fixed BatchNorm becomes a
+            FrozenBatchNorm2d.
+        out_features: the stages whose maps ``forward_features`` returns, all by default. Stages behind the last of
+            them are not built.
+        last_dilation: 1, or 2 for a last stage that is dilated and keeps the stride of the one before (DC5).
+        dropout: probability before the classifier, in place of the row's own.
+        zero_init_last: each residual branch starts at zero (Goyal et al., arXiv 1706.02677, section 5.1).
+        recompute: gradient checkpointing: blocks are computed again in the backward pass and need not keep their
+            inner maps. Can be set on the network later.
+
+    Raises:
+        ValueError: an unknown name (the message gives the nearest ones) or a value outside those above.
+    """
+    spec = find_spec(name)
+    network_class = family_of(spec).network
+    stages = network_class.stages
+    out_features = stages if out_features is None else out_features
+    num_classes = spec.num_classes if num_classes is None else num_classes
+    if not out_features or not set(out_features) <= set(stages):
+        raise ValueError(f"out_features must be some of {', '.join(stages)}; got {tuple(out_features)!r}")
+    if num_classes > 0 and stages[-1] not in out_features:
+        raise ValueError(
+            f"a classifier needs {stages[-1]} among out_features; build with num_classes=0 for features alone"
+        )
+    if freeze_at not in range(len(stages) + 1):
+        raise ValueError(f"freeze_at must be 0 (nothing) to {len(stages)} (all stages); got {freeze_at!r}")
+    if last_dilation not in (1, 2):
+        raise ValueError(f"last_dilation must be 1 or 2; got {last_dilation!r}")
+    if last_dilation > 1 and not network_class.can_dilate:
+        raise ValueError(f"last_dilation: the last stage of {name} cannot be dilated")
+    if dropout is not None:
+        spec = replace(spec, hyper=replace(spec.hyper, dropout=dropout))
+    spec = spec.with_se(spec.se if se is _KEEP else se)
+    network = network_class(spec, num_classes, out_features=out_features, norm=norm, last_dilation=last_dilation)
+    network.initialise(zero_init_last)
+    for site in network.se_sites() if spec.se else ():
+        if spec.se.at(site.path, site.stage):
+            site.attach(spec.se)
+    network.freeze_stages(freeze_at)
+    network.recompute = recompute
+    return network
