@@ -1,4 +1,4 @@
-"""The scene-classification config: every key with its default, and the checks between them."""
+"""The classification config: every key with its default, and the checks between them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from engine.train.sampling import steps_per_epoch
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_defaults
 
+# What a classifier's checkpoint says it is of: the names of all tasks that have this config.
+TASKS = ("classification", "places365")
+
 
 def get_cfg() -> CfgNode:
-    """Every key of a scene-classification config with its default.
+    """Every key of a classification config with its default.
 
     SOLVER has Detectron2's keys, with lengths in epochs in place of steps.
     """
@@ -43,10 +46,10 @@ def get_cfg() -> CfgNode:
     add_se_defaults(cfg)
     cfg.DATA = CfgNode(
         {
-            "ROOT": "",  # looked for here, and then in $PLACES365_DATASETS (./datasets by default)
-            "TRAIN": "train",  # train, train-standard or train-challenge
+            "ROOT": "",  # the folder of the data set; Places365 is looked for in $PLACES365_DATASETS (./datasets), too
+            "TRAIN": "train",  # the split: a folder in ROOT; of Places365 also train-standard or train-challenge
             "VAL": "val",  # empty: no evaluation
-            "IMAGES": "auto",  # 256, large, or whichever is there
+            "IMAGES": "auto",  # of Places365, which comes in two sizes: 256, large, or whichever is there
             "CACHE": "",  # folder of the index; empty: se-backbones in the user's cache folder
             "MAX_BROKEN_SHARE": 0.01,  # of the files; with more that cannot be read, a run stops
         }
@@ -98,8 +101,9 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> CfgNo
 
 def config_from_checkpoint(checkpoint: dict) -> CfgNode:
     """The config a checkpoint was trained with. Raises UserError where the checkpoint is of another task."""
+    task = checkpoint.get("task")
     return engine_config.config_from_checkpoint(
-        get_cfg(), checkpoint, "places365", "scene classification", compat.UPSTREAM_ONLY_KEYS
+        get_cfg(), checkpoint, task if task in TASKS else TASKS[0], "classification", compat.UPSTREAM_ONLY_KEYS
     )
 
 

@@ -1,4 +1,4 @@
-"""The weights a scene classifier's training begins with."""
+"""The weights a classifier's training begins with."""
 
 from __future__ import annotations
 

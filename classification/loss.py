@@ -1,4 +1,4 @@
-"""The training loss of a scene classifier: cross-entropy, on mixed images where the config asks for it."""
+"""The training loss of a classifier: cross-entropy, on mixed images where the config asks for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class SceneLoss:
+class ClassificationLoss:
     """Cross-entropy with label smoothing, on batches mixed by mixup or CutMix.
 
     All draws come from PyTorch's global generator, which the training loop seeds at each step.

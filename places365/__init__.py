@@ -1,1 +1,1 @@
-"""Scene classification on Places365: data, training, evaluation, prediction."""
+"""What is Places365's own: official lists and folders, categories, indoor and outdoor, published figures, its demo."""

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from classification.index.class_folders import is_image_name, walk_images
+from classification.index.class_folders import is_image_name, shortened, walk_images
 from classification.index.index import ImageIndex, open_index
+from classification.index.split import Split, SplitNotFound
 from engine.errors import UserError
-from places365.layout import Split, SplitNotFound, find_split
+from places365.layout import find_split
 
-_CLASSES_SHOWN = 5
-_FILES_SHOWN = 5
+MAX_CLASSES_SHOWN = 5
+MAX_FILES_SHOWN = 5
 _READ_AT_ONCE = 4096  # files handed to the threads at a time
 
 # Images of the official splits (README of github.com/zhoubolei/places_devkit). Its two figures for the challenge's
@@ -115,12 +116,12 @@ def format_report(report: dict) -> str:
             if part[which]:
                 lines.append(f"  {which} images: " + ", ".join(f"{label} {count:,}" for label, count in part[which]))
         if part["without_images"]:
-            lines.append(f"  classes without images: {_some(part['without_images'])}")
+            lines.append(f"  classes without images: {shortened(part['without_images'], MAX_FILES_SHOWN)}")
         lines += [f"  note: {note}" for note in part["notes"]]
         for kind, meaning in FILE_KINDS.items():
             if files := part[kind]:
                 named = [f"{one['file']}: {one['message']}" if "message" in one else one["file"] for one in files]
-                lines.append(f"  {len(files):,} {kind} ({meaning}): {_some(named)}")
+                lines.append(f"  {len(files):,} {kind} ({meaning}): {shortened(named, MAX_FILES_SHOWN)}")
         lines.append("")
     if report["not_found"]:
         lines += [f"not there: {', '.join(report['not_found'])}", ""]
@@ -166,8 +167,8 @@ def _counts(name: str, index: ImageIndex) -> dict:
         "images": len(index),
         "read": 0,
         "classes": len(index.classes),
-        "fewest": [[index.classes[label], int(counts[label])] for label in with_images[:_CLASSES_SHOWN]],
-        "most": [[index.classes[label], int(counts[label])] for label in with_images[::-1][:_CLASSES_SHOWN]],
+        "fewest": [[index.classes[label], int(counts[label])] for label in with_images[:MAX_CLASSES_SHOWN]],
+        "most": [[index.classes[label], int(counts[label])] for label in with_images[::-1][:MAX_CLASSES_SHOWN]],
         "without_images": [name for name, count in zip(index.classes, counts, strict=False) if not count],
         "notes": notes,
         **{kind: [] for kind in FILE_KINDS},
@@ -278,7 +279,3 @@ def _problems(name: str, part: dict) -> int:
         return 1
     without = len(part["without_images"]) if name.startswith("train") else 0
     return len(part["missing"]) + len(part["empty"]) + len(part["unreadable"]) + without
-
-
-def _some(items: list[str]) -> str:
-    return ", ".join(items[:_FILES_SHOWN]) + (f", … ({len(items):,} in all)" if len(items) > _FILES_SHOWN else "")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
-from classification.index.class_folders import class_key, find_class_folders, subfolders
+from classification.index import class_folders
+from classification.index.class_folders import shortened, subfolders
+from classification.index.split import Split, SplitNotFound
 from engine.errors import UserError
 from places365.categories import PLACES365, places365_classes
-from places365.official_list import has_labels, sample_entries
+from places365.nested_folders import class_key, find_classes
+from places365.official_list import OfficialList, has_labels, sample_entries
 
 SPLITS = ("train", "train-standard", "train-challenge", "val", "test")
 IMAGES = ("auto", "256", "large")
@@ -37,34 +39,16 @@ _IMAGE_FOLDERS = {
 }
 
 
-class SplitNotFound(UserError):
-    """There is no such split here: its list, or its images, are absent. Any other UserError says that what is
-    there is wrong."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """Where the images of a split are, and where their labels come from.
-
-    name: train-standard, train-challenge, train, val or test.
-    image_root: the names in the index are relative to it.
-    classes: class names; the position is the class index.
-    list_path: the official list, or None where the folders are the classes.
-    folders: without a list, (folder relative to ``image_root``, class index) for each class; else empty.
-    labelled: False for the official test list, which has no class indices.
-    """
-
-    name: str
-    image_root: Path
-    classes: list[str]
-    list_path: Path | None = None
-    folders: tuple[tuple[str, int], ...] = ()
-    labelled: bool = True
-
-    @property
-    def source(self) -> str:
-        """The list, or the folder of class folders: what to name in a message."""
-        return str(self.list_path or self.image_root)
+def find_root(root: str) -> Path:
+    """DATA.ROOT here, or else in ``$PLACES365_DATASETS`` (``datasets`` by default). A Python package is passed over:
+    in the repository, "places365" is this one."""
+    here = Path(root).expanduser()
+    elsewhere = Path(os.environ.get("PLACES365_DATASETS", "datasets")).expanduser() / root
+    if here.exists() and not (here / "__init__.py").exists():
+        return here
+    if not elsewhere.exists():
+        raise UserError(f"DATA.ROOT: there is no folder of images {here}, nor {elsewhere}")
+    return elsewhere
 
 
 def find_split(root: str | os.PathLike, split: str, images: str = "auto") -> Split:
@@ -103,7 +87,7 @@ def find_split(root: str | os.PathLike, split: str, images: str = "auto") -> Spl
             failures.append(error)
     if split in ("train", "val", "test"):
         try:
-            return _class_folders(root, split, images)
+            return class_folders.find_split(root, split, images, find_classes, class_key)
         except SplitNotFound as error:
             failures.append(error)
     wrong = [error for error in failures if not isinstance(error, SplitNotFound)]
@@ -113,12 +97,12 @@ def find_split(root: str | os.PathLike, split: str, images: str = "auto") -> Spl
     raise SplitNotFound(f"no split {split!r} in {root}:\n{tried}\n  There is: {_listing(root)}")
 
 
-def _official(root: Path, split: str, images: str) -> Split:
+def _official(root: Path, split: str, images: str) -> OfficialList:
     list_path = _find_list(root, split)
     labelled = split != "test" or has_labels(list_path)
     _check_categories(root, list_path.parent)
     image_root = _find_images(root, list_path, split, images, labelled)
-    return Split(split, image_root, places365_classes(), list_path, labelled=labelled)
+    return OfficialList(split, image_root, places365_classes(), list_path, labelled)
 
 
 def _find_list(root: Path, split: str) -> Path:
@@ -177,51 +161,10 @@ def _check_categories(*folders: Path) -> None:
             raise UserError(f"{path} has {len(found)} classes in place of the official {len(expected)}")
 
 
-def _class_folders(root: Path, split: str, images: str) -> Split:
-    bases = [base for base in _bases(root) if _has_folders(base / split)]
-    if bases and bases[0] != root and len(bases) > 1:
-        raise UserError(
-            f"{', '.join(str(base) for base in bases[:5])} each have a folder {split!r} with class folders: "
-            "name one of them as the data folder"
-        )
-    if not bases:
-        raise SplitNotFound(f"there are no class folders {split}/<class> in {root} or in one of its folders")
-    base = bases[0]
-    if images != "auto":
-        raise SplitNotFound(
-            f"{base / split} has class folders, whose size is not known: they are not taken for {images!r} images, "
-            "only for 'auto'"
-        )
-    found = find_class_folders(base / split)
-    classes = found
-    if split != "train" and _has_folders(base / "train"):
-        classes = find_class_folders(base / "train")
-    labels = {class_key(name): label for label, (name, _) in enumerate(classes)}
-    unknown = [folder for name, folder in found if class_key(name) not in labels]
-    if unknown:
-        absent = {class_key(name) for name, _ in found}
-        missing = [name for name, _ in classes if class_key(name) not in absent]
-        raise UserError(
-            f"{base / split} has classes that {base / 'train'} lacks: {_some(unknown)}."
-            + (f" {split} in turn has no folder for: {_some(missing)}." if missing else "")
-            + " Rename the folders, or move away what is no class"
-        )
-    folders = tuple((folder, labels[class_key(name)]) for name, folder in found)
-    return Split(split, base / split, [name for name, _ in classes], folders=folders)
-
-
 def _bases(root: Path) -> list[Path]:
     """The folder itself, and the folders in it."""
     return [root, *(root / name for name in subfolders(root))]
 
 
-def _has_folders(folder: Path) -> bool:
-    return folder.is_dir() and bool(subfolders(folder))
-
-
 def _listing(folder: Path) -> str:
-    return _some(sorted(os.listdir(folder)), 15) or "nothing"
-
-
-def _some(names: list[str], shown: int = 10) -> str:
-    return ", ".join(names[:shown]) + (f", … ({len(names)} in all)" if len(names) > shown else "")
+    return shortened(sorted(os.listdir(folder)), 15) or "nothing"

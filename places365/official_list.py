@@ -2,20 +2,62 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from classification.index.split import Batch, Split
 from engine.errors import UserError
 from places365.categories import PLACES365, class_index
 
 _CHUNK = 1 << 22  # bytes read at once
+_END_BYTES = 1 << 16  # of a list's beginning and end that its key holds a hash of
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-#: Some images of a split: (numbers of their folders, class indices or -1, file names), three lists of one length.
-Batch = tuple[list[int], list[int], list[bytes]]
+
+@dataclass(frozen=True)
+class OfficialList(Split):
+    """A split whose images stand in one of the official lists.
+
+    Attributes:
+        name: train-standard, train-challenge, val or test.
+        labelled: False for the official test list, which has no class indices.
+    """
+
+    list_path: Path
+    labelled: bool = True
+
+    @property
+    def source(self) -> str:
+        """The list."""
+        return str(self.list_path)
+
+    def key(self) -> dict:
+        """Size, and a hash of the first and the last 64 KiB: all of the Challenge list, 240 MB, would take a second or
+        more."""
+        try:
+            with open(self.list_path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                ends = hashlib.sha256(file.read(_END_BYTES))
+                file.seek(max(0, size - _END_BYTES))
+                ends.update(file.read(_END_BYTES))
+        except OSError as error:
+            raise _unreadable(self.list_path, error) from None
+        return {"classes": self.classes, "labelled": self.labelled, "size": size, "ends": ends.hexdigest()}
+
+    def read(self, folders: dict[str, int], times: dict[str, int]) -> Iterator[Batch]:
+        """The list's images; see ``read_list``."""
+        try:
+            times[os.path.abspath(self.list_path)] = os.stat(self.list_path).st_mtime_ns
+        except OSError as error:
+            raise _unreadable(self.list_path, error) from None
+        yield from read_list(self.list_path, self.labelled, self.name.startswith("train"), folders)
+        if not folders:
+            raise UserError(f"{self.source} is empty")
 
 
 def has_labels(path: Path) -> bool:

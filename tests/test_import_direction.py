@@ -1,4 +1,4 @@
-"""Imports go one way: tools -> detection | places365 -> engine -> se_backbones. Read from the source."""
+"""Imports go one way: tools -> detection | places365 -> classification -> engine -> se_backbones. Read from the source."""
 
 import ast
 import io
@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "se_backbones": set(),
     "engine": {"se_backbones"},
     "synthetic": {"engine"},
-    "classification": {"se_backbones", "engine", "places365"},
+    "classification": {"se_backbones", "engine"},
     "places365": {"se_backbones", "engine", "classification", "synthetic"},
     "detection": {"se_backbones", "engine", "synthetic"},
     "tools": {"se_backbones", "engine", "synthetic", "classification", "places365", "detection"},

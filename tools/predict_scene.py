@@ -22,9 +22,10 @@ def main(arguments=None):
     keep_work_when_killed()
 
     from classification.predict.files import predict_files
-    from classification.predict.predictor import ScenePredictor  # only now: PyTorch takes seconds to import
+    from classification.predict.predictor import Predictor  # only now: PyTorch takes seconds to import
+    from places365.task import PLACES365_TASK
 
-    predictor = ScenePredictor.from_checkpoint(options.weights, options.config, options.device)
+    predictor = Predictor.from_checkpoint(options.weights, options.config, options.device, PLACES365_TASK)
     print(f"telling {len(predictor.classes)} scene classes apart on {predictor.device}", file=sys.stderr)
     report = predict_files(predictor, options.inputs, options.output, options.batch_size, options.max_images)
     return print_report(report, f"{report.pictures}")

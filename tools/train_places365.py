@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train or evaluate a scene classifier on an SE backbone: Places365, or any set in class folders."""
+"""Train or evaluate a scene classifier on an SE backbone: Places365, or other scenes in class folders."""
 
 import sys
 

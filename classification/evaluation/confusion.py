@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 from engine.report.plots import COLOURS, DPI, INK, MUTED, write_figure
 
-MOST_CLASSES = 16  # more numbers than this cannot be read on a page
-LONGEST_NAME = 30
+MAX_CLASSES = 16  # more numbers than this cannot be read on a page
+MAX_NAME_LENGTH = 30
 RIGHT, WRONG, ELSEWHERE, EMPTY = COLOURS[0], COLOURS[1], MUTED, "#f4f5f7"
 
 
-def most_confused_classes(counts: np.ndarray, most: int = MOST_CLASSES) -> list[int]:
+def most_confused_classes(counts: np.ndarray, max_classes: int = MAX_CLASSES) -> list[int]:
     """The classes between which most mistakes happen, those confused with each other side by side.
 
     Pairs are taken from the one with most mistakes, both directions together, until there are enough classes; where
@@ -26,7 +26,7 @@ def most_confused_classes(counts: np.ndarray, most: int = MOST_CLASSES) -> list[
         counts: (K, K + 1), see ``metrics.confusion_counts``.
 
     Returns:
-        at most ``most`` class indices.
+        at most ``max_classes`` class indices.
     """
     of_class = counts.sum(axis=1)
     mutual = counts[:, :-1] + counts[:, :-1].T
@@ -35,7 +35,7 @@ def most_confused_classes(counts: np.ndarray, most: int = MOST_CLASSES) -> list[
     accuracy = counts.diagonal() / np.maximum(of_class, 1)
     candidates = [c for i in order if mutual[rows[i], columns[i]] for c in (rows[i], columns[i])]
     candidates += np.argsort(accuracy, kind="stable").tolist()
-    chosen = list(dict.fromkeys(int(c) for c in candidates if of_class[c]))[:most]
+    chosen = list(dict.fromkeys(int(c) for c in candidates if of_class[c]))[:max_classes]
     beside = chosen[:1]
     while len(beside) < len(chosen):
         left = [c for c in chosen if c not in beside]
@@ -60,7 +60,7 @@ def confusion_shares(counts: np.ndarray, shown: Sequence[int]) -> np.ndarray:
 
 
 def plot_confusion(
-    counts: np.ndarray, classes: Sequence[str], path: str | Path, most: int = MOST_CLASSES
+    counts: np.ndarray, classes: Sequence[str], path: str | Path, max_classes: int = MAX_CLASSES
 ) -> Path | None:
     """Draw ``confusion_shares`` of the ``most_confused_classes``, with a number in each cell.
 
@@ -68,12 +68,12 @@ def plot_confusion(
         counts: (K, K + 1), see ``metrics.confusion_counts``.
         classes: the K names.
         path: the PNG file to write.
-        most: how many classes to show.
+        max_classes: how many classes to show.
 
     Returns:
         the path, or None (and no file) if there are no images.
     """
-    shown = most_confused_classes(counts, most)
+    shown = most_confused_classes(counts, max_classes)
     if not shown:
         return None
     percent = confusion_shares(counts, shown)
@@ -135,4 +135,4 @@ def _shown(percent: float) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"

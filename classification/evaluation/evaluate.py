@@ -1,4 +1,4 @@
-"""A scene classifier's figures on a set: predictions of all processes, brought together and scored once."""
+"""A classifier's figures on a set: predictions of all processes, brought together and scored once."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from classification.evaluation.confusion import plot_confusion
-from classification.evaluation.metrics import ScenePredictions, confusion_counts, scene_figures
-from classification.images.batches import SceneBatch, test_batches
+from classification.evaluation.metrics import Predictions, classification_figures, confusion_counts
+from classification.groups import ClassGroups
+from classification.images.batches import ImageBatch, test_batches
 from classification.images.broken_files import broken_limit
 from classification.index.index import ImageIndex
+from classification.task import CLASS_FOLDERS, ClassificationTask
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.json_files import write_json
 from engine.train.launch import raise_everywhere, raising_everywhere, shows_progress
 from engine.train.sampling import shard
-from places365.categories import indoor_flags
-from places365.published import published_beside
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
 
-PREDICTIONS_FILE = "scene_predictions.json"
 CONFUSION_FILE = Path("plots") / "confusion.png"
-MOST_NAMED = 20  # broken images, in the log
+MAX_NAMED = 20  # broken images, in the log or in a message
 
 
-def scene_probabilities(model: nn.Module, images: Tensor) -> np.ndarray:
+def class_probabilities(model: nn.Module, images: Tensor) -> np.ndarray:
     """The probabilities of the classes, the softmax of the logits in float64; of several crops of an image, the mean.
 
     Args:
@@ -50,12 +49,15 @@ def scene_probabilities(model: nn.Module, images: Tensor) -> np.ndarray:
     return probabilities.unflatten(0, (len(images), -1)).mean(dim=1).numpy()
 
 
-def predict_scenes(
-    model: nn.Module, index: ImageIndex, cfg: CfgNode
-) -> tuple[ScenePredictions | None, list[tuple[int, str]]]:
+def predict_set(
+    model: nn.Module, index: ImageIndex, cfg: CfgNode, groups: ClassGroups | None = None
+) -> tuple[Predictions | None, list[tuple[int, str]]]:
     """The predictions for the whole of a labelled set.
 
     Each process predicts its share, every image exactly once, and hands on a few numbers an image.
+
+    Args:
+        groups: of the set's classes, if they have some.
 
     Returns:
         in the first process the predictions in the order of the index, and (index, message) for each image that could
@@ -65,25 +67,26 @@ def predict_scenes(
         UserError: in all processes, where one of them has trouble with its images, or gets probabilities that are
             not finite numbers.
     """
-    classes = len(index.classes)
-    flags = indoor_flags(index.classes)
+    none = np.empty((0, len(index.classes)))
     mine = shard(len(index), comm.get_rank(), comm.get_world_size())
-    parts = [ScenePredictions.from_probabilities(np.empty((0, classes)), [], [], flags)]  # a share may be empty
+    parts = [Predictions.from_probabilities(none, [], [], groups)]  # a share may be empty
     broken: list[tuple[int, str]] = []
     bar = tqdm(total=len(mine), desc="evaluating", unit="img", disable=not shows_progress(), leave=False)
     with raising_everywhere(_device(model)), torch.inference_mode(), bar:
         for batch in test_batches(index, mine, cfg) if len(mine) else ():
-            probabilities = scene_probabilities(model, batch.images)
-            parts.append(_predictions(probabilities, batch, flags, index))
+            probabilities = class_probabilities(model, batch.images)
+            parts.append(_predictions(probabilities, batch, groups, index))
             broken += batch.broken
             bar.update(len(batch))
-    gathered = comm.gather((ScenePredictions.concatenate(parts), broken), dst=0)
+    gathered = comm.gather((Predictions.concatenate(parts), broken), dst=0)
     if not gathered:
         return None, []
-    return ScenePredictions.concatenate([part for part, _ in gathered]), [item for _, part in gathered for item in part]
+    return Predictions.concatenate([part for part, _ in gathered]), [item for _, part in gathered for item in part]
 
 
-def evaluate_classifier(model: nn.Module, index: ImageIndex, cfg: CfgNode, run: Path) -> dict:
+def evaluate_classifier(
+    model: nn.Module, index: ImageIndex, cfg: CfgNode, run: Path, task: ClassificationTask = CLASS_FOLDERS
+) -> dict:
     """The figures of a model in eval mode; the predictions and a picture of the confusion are written to the run
     folder.
 
@@ -94,21 +97,22 @@ def evaluate_classifier(model: nn.Module, index: ImageIndex, cfg: CfgNode, run: 
         index: a set whose images all have labels.
 
     Returns:
-        ``metrics.scene_figures``' dict with ``crops``, ``images_per_second``, and, for the official validation split,
-        ``published`` (``published.published_beside``); an empty dict in all processes but the first.
+        ``metrics.classification_figures``' dict with ``crops``, ``images_per_second``, and, where the task has some for
+        this set, ``published``; an empty dict in all processes but the first.
 
     Raises:
         UserError: no images, images without labels, another number of classes than the model's, more broken images
-            than DATA.MAX_BROKEN_SHARE of the set; else as ``predict_scenes``.
+            than DATA.MAX_BROKEN_SHARE of the set; else as ``predict_set``.
     """
     unlabelled = int((np.asarray(index.labels) < 0).sum())
     if unlabelled or not len(index):
         raise UserError(
             f"{index.source}: {unlabelled:,} of {len(index):,} images have no label, so there is nothing to compare "
-            "predictions with. Evaluate on a labelled split, such as DATA.VAL val, or predict: tools/predict_scene.py"
+            "predictions with. Evaluate on a labelled split, such as DATA.VAL val, or predict: tools/predict_image.py"
         )
     begin = time.perf_counter()
-    predictions, broken = predict_scenes(model, index, cfg)
+    groups = task.groups(index.classes)
+    predictions, broken = predict_set(model, index, cfg, groups)
     seconds = time.perf_counter() - begin
     limit = broken_limit(len(index), cfg.DATA.MAX_BROKEN_SHARE)
     raise_everywhere(_too_many(broken, limit, index) if len(broken) > limit else None, _device(model))
@@ -116,19 +120,19 @@ def evaluate_classifier(model: nn.Module, index: ImageIndex, cfg: CfgNode, run: 
     if predictions is not None:
         if not np.array_equal(predictions.indices, np.arange(len(index))):
             raise RuntimeError("the evaluation's batches do not hold each image of the set exactly once")
-        _warn_of_broken(broken)
-        figures = scene_figures(predictions, index.classes, indoor_flags(index.classes))
+        _warn_of_broken(broken, task)
+        figures = classification_figures(predictions, index.classes, task.name, groups)
         figures |= {"crops": cfg.TEST.CROPS, "images_per_second": round(len(index) / seconds, 2)}
-        if published := published_beside(index.classes, index.labels):
+        if published := task.published(index.classes, index.labels):
             figures["published"] = published
-        write_predictions(Path(run) / PREDICTIONS_FILE, predictions, index)
+        write_predictions(Path(run) / task.predictions_file, predictions, index)
         plot_confusion(confusion_counts(predictions, len(index.classes)), index.classes, Path(run) / CONFUSION_FILE)
-        logger.info("%s: %.1f img/s\n%s", index.source, len(index) / seconds, format_table(figures))
+        logger.info("%s: %.1f img/s\n%s", index.source, len(index) / seconds, format_table(figures, task.name, groups))
     comm.synchronize()
     return figures
 
 
-def write_predictions(path: Path, predictions: ScenePredictions, index: ImageIndex) -> Path:
+def write_predictions(path: Path, predictions: Predictions, index: ImageIndex) -> Path:
     """Writes a JSON list of ``{"file", "label", "top": [[class, probability], …]}``, an image each, classes by name,
     the five likeliest first; ``top`` is empty and ``"broken": true`` for an image that could not be read.
 
@@ -148,13 +152,21 @@ def write_predictions(path: Path, predictions: ScenePredictions, index: ImageInd
     return write_json(path, records, indent=None)
 
 
-def format_table(figures: dict, pairs: int = 5) -> str:
+def format_table(figures: dict, name: str, groups: ClassGroups | None = None, pairs: int = 5) -> str:
     """``evaluate_classifier``'s figures as text, percent; the published ones beside, and the most confused pairs."""
-    own = figures["places365"]
+    own = figures[name]
     rows = [("this model", own["top1"], own["top5"], own["top1_error"], own["top5_error"], figures.get("crops"))]
     for row in figures.get("published", ()):
-        name = f"{row['model']}, trained on {row['trained_on'].removeprefix('Places365-')}"
-        rows.append((name, row["top1"], row["top5"], row["top1_error"], row["top5_error"], row["crops"]))
+        rows.append(
+            (
+                f"{row['model']}, trained on {row['trained_on']}",
+                row["top1"],
+                row["top5"],
+                row["top1_error"],
+                row["top5_error"],
+                row["crops"],
+            )
+        )
     width = max(len(row[0]) for row in rows)
     heads = ("top-1", "top-5", "top-1 error", "top-5 error", "crops")
     lines = [" " * width + "".join(f"{head:>13}" for head in heads)]
@@ -163,8 +175,9 @@ def format_table(figures: dict, pairs: int = 5) -> str:
         lines.append("(the others' figures as published, on this split)")
     lines += [
         "",
-        f"mean of the classes {_shown(own['mean_class_top1'])}, indoor or outdoor {_shown(own['indoor_outdoor'])}, "
-        f"calibration error {_shown(own['ece'])}; {figures['images']:,} images"
+        f"mean of the classes {_shown(own['mean_class_top1'])}, "
+        + (f"{' or '.join(groups.names)} {_shown(own[groups.figure])}, " if groups is not None else "")
+        + f"calibration error {_shown(own['ece'])}; {figures['images']:,} images"
         + (f", {figures['broken']:,} of them unreadable" if figures["broken"] else ""),
     ]
     if shown := figures["confused_pairs"][:pairs]:
@@ -173,13 +186,13 @@ def format_table(figures: dict, pairs: int = 5) -> str:
 
 
 def _predictions(
-    probabilities: np.ndarray, batch: SceneBatch, flags: list[bool | None], index: ImageIndex
-) -> ScenePredictions:
+    probabilities: np.ndarray, batch: ImageBatch, groups: ClassGroups | None, index: ImageIndex
+) -> Predictions:
     """A batch's columns. Raises UserError where the network's output cannot be used."""
-    if probabilities.shape[1] != len(flags):
+    if probabilities.shape[1] != len(index.classes):
         raise UserError(
-            f"the model tells {probabilities.shape[1]} classes apart, and {index.source} has {len(flags)}: evaluate it "
-            "on data with the classes it was trained on"
+            f"the model tells {probabilities.shape[1]} classes apart, and {index.source} has {len(index.classes)}: "
+            "evaluate it on data with the classes it was trained on"
         )
     indices = batch.indices.numpy()
     broken = np.isin(indices, [position for position, _ in batch.broken])
@@ -190,15 +203,15 @@ def _predictions(
             f"the model's output is not finite for {len(wrong)} images of a batch ({names}{', …' * (len(wrong) > 3)}): "
             "its weights or its BatchNorm statistics have diverged"
         )
-    return ScenePredictions.from_probabilities(probabilities, batch.labels.numpy(), indices, flags, broken)
+    return Predictions.from_probabilities(probabilities, batch.labels.numpy(), indices, groups, broken)
 
 
 def _too_many(broken: list[tuple[int, str]], limit: int, index: ImageIndex) -> UserError:
-    shown = "; ".join(message for _, message in broken[:3])
+    shown = "; ".join(message for _, message in broken[:MAX_NAMED])
     return UserError(
         f"{len(broken):,} of the {len(index):,} images of {index.source} cannot be read, and DATA.MAX_BROKEN_SHARE "
-        f"allows {limit:,}: {shown}{'; …' * (len(broken) > 3)}. Get them again (tools/check_places365.py --deep lists "
-        "all), or allow more"
+        f"allows {limit:,}: {shown}{'; …' * (len(broken) > MAX_NAMED)}. Get them again, or "
+        "allow more"
     )
 
 
@@ -206,11 +219,11 @@ def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def _warn_of_broken(broken: list[tuple[int, str]]) -> None:
-    for _, message in broken[:MOST_NAMED]:
+def _warn_of_broken(broken: list[tuple[int, str]], task: ClassificationTask) -> None:
+    for _, message in broken[:MAX_NAMED]:
         logger.warning("counts as wrong: %s", message)
-    if broken[MOST_NAMED:]:
-        logger.warning("and %d more; all of them are marked in %s", len(broken) - MOST_NAMED, PREDICTIONS_FILE)
+    if broken[MAX_NAMED:]:
+        logger.warning("and %d more; all of them are marked in %s", len(broken) - MAX_NAMED, task.predictions_file)
 
 
 def _shown(value: float | int | None) -> str:

@@ -1,4 +1,4 @@
-"""What a scene classifier's predictions come to: accuracies, confusions and calibration, all in percent."""
+"""What a classifier's predictions come to: accuracies, confusions and calibration, all in percent."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from classification.groups import ClassGroups
+
 GUESSES = 5  # of each image; fewer where there are fewer classes
 CALIBRATION_BINS = 15  # as in Guo et al. 2017, arXiv 1706.04599
-MOST_PAIRS = 20
+MAX_PAIRS = 20
 
 
 @dataclass
-class ScenePredictions:
+class Predictions:
     """The predictions for N images of K classes, a column an attribute: what the figures need, and no logits.
 
     Attributes:
@@ -22,7 +24,7 @@ class ScenePredictions:
         top5: (N, min(5, K)) int32, the classes of highest probability, the highest first. Of equal probabilities the
             class of lower index comes first, so that the order is the same on every device. -1 for a broken image.
         top5_probabilities: (N, min(5, K)) float64, 0..1, in that order; 0 for a broken image.
-        indoor_probability: (N,) float64, see ``indoor_probability``; NaN for a broken image.
+        groups: (N, G) float64, see ``ClassGroups.probabilities``; NaN for a broken image. G is 0 without groups.
         broken: (N,) bool, images that could not be read: they have no prediction.
     """
 
@@ -30,7 +32,7 @@ class ScenePredictions:
     labels: np.ndarray
     top5: np.ndarray
     top5_probabilities: np.ndarray
-    indoor_probability: np.ndarray
+    groups: np.ndarray
     broken: np.ndarray
 
     def __len__(self) -> int:
@@ -47,15 +49,15 @@ class ScenePredictions:
         probabilities: np.ndarray,
         labels: Sequence[int],
         indices: Sequence[int],
-        indoor_flags: Sequence[bool | None],
+        groups: ClassGroups | None = None,
         broken: Sequence[bool] | None = None,
-    ) -> ScenePredictions:
+    ) -> Predictions:
         """The predictions in a batch.
 
         Args:
             probabilities: (N, K), 0..1; the rows of broken images are ignored.
             labels, indices: (N,) as above.
-            indoor_flags: (K,) True for an indoor class, False for an outdoor one, None where that is not known.
+            groups: of the K classes, if they have some.
             broken: (N,) as above; None: all images were read.
 
         Raises:
@@ -64,52 +66,33 @@ class ScenePredictions:
         probabilities = np.asarray(probabilities, dtype=np.float64)
         labels, indices = np.asarray(labels, dtype=np.int64), np.asarray(indices, dtype=np.int64)
         broken = np.zeros(len(labels), dtype=bool) if broken is None else np.asarray(broken, dtype=bool)
-        if probabilities.shape != (len(labels), len(indoor_flags)) or not len(labels) == len(indices) == len(broken):
+        if probabilities.ndim != 2 or not len(probabilities) == len(labels) == len(indices) == len(broken):
             raise ValueError(
-                f"probabilities {probabilities.shape} do not fit {len(labels)} labels, {len(indices)} indices, "
-                f"{len(broken)} marks and {len(indoor_flags)} classes"
+                f"probabilities {probabilities.shape} do not fit {len(labels)} labels, {len(indices)} indices and "
+                f"{len(broken)} marks"
             )
         probabilities = np.where(broken[:, None], 0.0, probabilities)
         if not np.isfinite(probabilities).all():
             raise ValueError("probabilities must be finite")
+        of_groups = np.empty((len(labels), 0)) if groups is None else groups.probabilities(probabilities)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :GUESSES]  # stable: the lower index of equals
         return cls(
             indices,
             labels,
             np.where(broken[:, None], -1, order).astype(np.int32),
             np.take_along_axis(probabilities, order, axis=1),
-            np.where(broken, np.nan, indoor_probability(probabilities, indoor_flags)),
+            np.where(broken[:, None], np.nan, of_groups),
             broken,
         )
 
     @classmethod
-    def concatenate(cls, parts: Sequence[ScenePredictions]) -> ScenePredictions:
+    def concatenate(cls, parts: Sequence[Predictions]) -> Predictions:
         """The predictions of several batches, in the order given. Raises ValueError if there are none."""
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
-def indoor_probability(probabilities: np.ndarray, indoor_flags: Sequence[bool | None]) -> np.ndarray:
-    """How likely each image is an indoor scene: the probability of the indoor classes, as a share of that of all
-    classes known to be one or the other.
-
-    Args:
-        probabilities: (N, K), 0..1.
-        indoor_flags: (K,) True indoor, False outdoor, None unknown.
-
-    Returns:
-        (N,) 0..1, 0.5 where no such class has any probability; NaN throughout unless there are classes of both kinds,
-        since with one kind alone there is nothing to tell apart.
-    """
-    if not {True, False} <= set(indoor_flags):
-        return np.full(len(probabilities), np.nan)
-    indoor = probabilities[:, [flag is not None and bool(flag) for flag in indoor_flags]].sum(axis=1)
-    outdoor = probabilities[:, [flag is not None and not flag for flag in indoor_flags]].sum(axis=1)
-    total = indoor + outdoor
-    return np.divide(indoor, total, out=np.full(len(total), 0.5), where=total > 0)
-
-
-def scene_figures(
-    predictions: ScenePredictions, classes: Sequence[str], indoor_flags: Sequence[bool | None]
+def classification_figures(
+    predictions: Predictions, classes: Sequence[str], name: str, groups: ClassGroups | None = None
 ) -> dict[str, dict | list | int]:
     """The figures of an evaluation, in percent.
 
@@ -119,15 +102,16 @@ def scene_figures(
     Args:
         predictions: of a set whose images all have labels.
         classes: the K names, in the order of the class indices.
-        indoor_flags: (K,) as in ``indoor_probability``.
+        name: of the task, which the figures stand under.
+        groups: those that the predictions were made with.
 
     Returns:
-        - ``places365``: ``top1``, ``top5`` (accuracy: the truth is the first guess, or among the first five, or all
+        - under ``name``: ``top1``, ``top5`` (accuracy: the truth is the first guess, or among the first five, or all
           of fewer than five classes), ``top1_error``, ``top5_error`` (100 less those), ``mean_class_top1`` (mean of
-          the classes' accuracies, over classes with images), ``indoor_outdoor`` (accuracy of "indoor" where
-          ``indoor_probability`` is at least 0.5, over images of classes known to be one or the other), ``ece``
-          (``expected_calibration_error``); None where there is no image to take a figure from;
-        - ``per_category``: ``{"places365": {class: top-1 accuracy, None without images}}``;
+          the classes' accuracies, over classes with images), where there are groups the figure that is called as
+          ``groups.figure`` says (accuracy of the likeliest group, the first of equals, over images whose class belongs
+          to one), ``ece`` (``expected_calibration_error``); None where there is no image to take a figure from;
+        - ``per_category``: ``{name: {class: top-1 accuracy, None without images}}``;
         - ``confused_pairs``: see ``confused_pairs``;
         - ``images``, ``broken``: how many, and how many of them could not be read.
 
@@ -144,23 +128,23 @@ def scene_figures(
     read = ~predictions.broken
     first_right = predictions.top5[:, 0] == predictions.labels
     return {
-        "places365": {
+        name: {
             "top1": top1,
             "top5": top5,
             "top1_error": None if top1 is None else 100.0 - top1,
             "top5_error": None if top5 is None else 100.0 - top5,
             "mean_class_top1": sum(known) / len(known) if known else None,
-            "indoor_outdoor": _indoor_outdoor(predictions, indoor_flags),
+            **({} if groups is None else {groups.figure: _group_accuracy(predictions, groups)}),
             "ece": expected_calibration_error(predictions.confidence[read], first_right[read]),
         },
-        "per_category": {"places365": dict(zip(classes, per_class, strict=True))},
+        "per_category": {name: dict(zip(classes, per_class, strict=True))},
         "confused_pairs": confused_pairs(counts, classes),
         "images": len(predictions),
         "broken": int(predictions.broken.sum()),
     }
 
 
-def confusion_counts(predictions: ScenePredictions, num_classes: int) -> np.ndarray:
+def confusion_counts(predictions: Predictions, num_classes: int) -> np.ndarray:
     """How often each class (row) was taken for each class (column).
 
     Returns:
@@ -178,7 +162,7 @@ def confusion_counts(predictions: ScenePredictions, num_classes: int) -> np.ndar
     return np.bincount(labels * width + predicted, minlength=num_classes * width).reshape(num_classes, width)
 
 
-def confused_pairs(counts: np.ndarray, classes: Sequence[str], most: int = MOST_PAIRS) -> list[dict]:
+def confused_pairs(counts: np.ndarray, classes: Sequence[str], max_pairs: int = MAX_PAIRS) -> list[dict]:
     """The mistakes made most often.
 
     Args:
@@ -202,7 +186,7 @@ def confused_pairs(counts: np.ndarray, classes: Sequence[str], most: int = MOST_
             "count": int(mistakes[truth, predicted]),
             "share": _percent(mistakes[truth, predicted], of_class[truth]),
         }
-        for truth, predicted in pairs[:most]
+        for truth, predicted in pairs[:max_pairs]
     ]
 
 
@@ -231,13 +215,12 @@ def expected_calibration_error(
     return 100.0 * float(np.abs(gap).sum()) / len(confidence)
 
 
-def _indoor_outdoor(predictions: ScenePredictions, indoor_flags: Sequence[bool | None]) -> float | None:
-    if not {True, False} <= set(indoor_flags):
+def _group_accuracy(predictions: Predictions, groups: ClassGroups) -> float | None:
+    if not groups.told_apart:
         return None
-    flags = np.array([-1 if flag is None else int(flag) for flag in indoor_flags])[predictions.labels]
-    known = flags >= 0
-    said = predictions.indoor_probability >= 0.5
-    right = known & ~predictions.broken & (said == (flags == 1))
+    truth = np.array(groups.group_of_class)[predictions.labels]
+    known = truth >= 0
+    right = known & ~predictions.broken & (predictions.groups.argmax(axis=1) == truth)
     return _percent(right.sum(), known.sum())
 
 

@@ -1,4 +1,4 @@
-"""Scene images in batches: bytes, as the network's device gets them."""
+"""Images in batches: bytes, as the network's device gets them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from engine.train.sampling import TrainingBatches, derive_seed, shard, steps_per
 from detectron2.config import CfgNode
 
 _ATTEMPTS = 10  # at finding a readable image in place of a broken one
-_MOST_HELD = 2**25  # bytes of files and pixels, from which on images are finished before others are opened
+MAX_HELD_BYTES = 2**25  # of files and pixels; from there on images are finished before others are opened
 
 
 @dataclass
-class SceneBatch:
+class ImageBatch:
     """Images with their labels.
 
     Attributes:
@@ -47,17 +47,17 @@ class SceneBatch:
     def __len__(self) -> int:
         return len(self.images)
 
-    def pin_memory(self) -> SceneBatch:
+    def pin_memory(self) -> ImageBatch:
         """The same in page-locked memory, from which a GPU copies while it computes."""
         pinned = (part.pin_memory() for part in (self.images, self.labels, self.indices, self.chosen))
-        return SceneBatch(*pinned, self.broken)
+        return ImageBatch(*pinned, self.broken)
 
-    def split(self, parts: int) -> list[SceneBatch]:
+    def split(self, parts: int) -> list[ImageBatch]:
         """``parts`` batches of about equal size, views of this one; for fewer images than parts, fewer."""
         shares = (shard(len(self), part, parts) for part in range(parts))
         cuts = [slice(share.start, share.stop) for share in shares if share]
         return [
-            SceneBatch(
+            ImageBatch(
                 self.images[cut], self.labels[cut], self.indices[cut], self.chosen[cut], [] if number else self.broken
             )
             for number, cut in enumerate(cuts)
@@ -121,7 +121,7 @@ class TrainingSet(Dataset):
             drafts.append(draft := _Draft(*position, chosen=position[1]))
             self._choose(draft)
             held += draft.image.nbytes + draft.view.nbytes
-            if held > _MOST_HELD:
+            if held > MAX_HELD_BYTES:
                 items += self._finish(drafts)
                 drafts, held = [], 0
         return items + self._finish(drafts)
@@ -163,7 +163,7 @@ class TrainingSet(Dataset):
         if attempt == _ATTEMPTS:
             raise UserError(
                 f"{self.index.source}: none of {_ATTEMPTS} images could be read ({draft.broken[0][1]}; …). Check the "
-                "data: tools/check_places365.py --deep"
+                "data"
             )
         draft.chosen = derive_seed(self.seed, draft.epoch, draft.index, attempt) % len(self.index)
 
@@ -192,7 +192,7 @@ class TestSet(Dataset):
 
 def training_batches(
     index: ImageIndex, cfg: CfgNode, start: int, rank: int, world_size: int, pin_memory: bool | None = None
-) -> Iterator[SceneBatch]:
+) -> Iterator[ImageBatch]:
     """This process's share of each step's batch, from step ``start`` to SOLVER.MAX_ITER.
 
     The batches depend on the seed and the step alone, neither on ``start`` nor on the number of workers.
@@ -223,7 +223,7 @@ def training_batches(
 
 def test_batches(
     index: ImageIndex, positions: Sequence[int], cfg: CfgNode, pin_memory: bool | None = None
-) -> Iterator[SceneBatch]:
+) -> Iterator[ImageBatch]:
     """Batches for evaluation, in the order of ``positions``: TEST.IMS_PER_BATCH images at most, of ten crops a tenth
     of that.
 
@@ -237,16 +237,16 @@ def test_batches(
     return _batches(dataset, batches, cfg, pin_memory)
 
 
-def _batches(dataset: Dataset, positions, cfg: CfgNode, pin_memory: bool | None) -> Iterator[SceneBatch]:
+def _batches(dataset: Dataset, positions, cfg: CfgNode, pin_memory: bool | None) -> Iterator[ImageBatch]:
     if pin_memory is None:
         pin_memory = cfg.MODEL.DEVICE.startswith("cuda")
     return load_batches(dataset, positions, _collate, cfg.DATALOADER.NUM_WORKERS, pin_memory)
 
 
-def _collate(items: list[_Item]) -> SceneBatch:
+def _collate(items: list[_Item]) -> ImageBatch:
     # In a worker, default_collate puts the images together in shared memory: the one copy there is.
     images = default_collate([item.pixels for item in items]).movedim(-1, -3)
     labels = torch.tensor([item.label for item in items])
     indices = torch.tensor([item.index for item in items])
     chosen = torch.tensor([item.chosen for item in items])
-    return SceneBatch(images, labels, indices, chosen, [entry for item in items for entry in item.broken])
+    return ImageBatch(images, labels, indices, chosen, [entry for item in items for entry in item.broken])

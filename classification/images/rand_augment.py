@@ -12,7 +12,7 @@ from torchvision.transforms import functional as F
 
 from engine.errors import UserError
 
-GREATEST_MAGNITUDE = 30
+MAX_MAGNITUDE = 30
 _FILL = [128, 128, 128]  # for what a shift or rotation leaves empty, as in the authors' code
 
 
@@ -69,8 +69,8 @@ class RandAugment:
     def __init__(self, operations: int, magnitude: int):
         if operations < 0:
             raise UserError(f"INPUT.RAND_AUGMENT.OPS must be 0 or more; got {operations}")
-        if not 0 <= magnitude <= GREATEST_MAGNITUDE:
-            raise UserError(f"INPUT.RAND_AUGMENT.MAGNITUDE must be in 0..{GREATEST_MAGNITUDE}; got {magnitude}")
+        if not 0 <= magnitude <= MAX_MAGNITUDE:
+            raise UserError(f"INPUT.RAND_AUGMENT.MAGNITUDE must be in 0..{MAX_MAGNITUDE}; got {magnitude}")
         self.operations, self.magnitude = operations, magnitude
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -85,5 +85,5 @@ class RandAugment:
 def apply_operation(image: Image.Image, name: str, magnitude: float, other_way: bool = False) -> Image.Image:
     """One operation at a magnitude of 0..30; ``other_way`` turns those with a direction around."""
     function, strongest, signed = OPERATIONS[name]
-    value = strongest * magnitude / GREATEST_MAGNITUDE
+    value = strongest * magnitude / MAX_MAGNITUDE
     return function(image, -value if signed and other_way else value)

@@ -31,8 +31,8 @@ _UPRIGHT = {  # by EXIF orientation; 1 is upright
 _END_MARKER = b"\xff\xd9"
 _SPARE_ROWS = 4  # the last rows that are decoded lack what their colour is smoothed with: two chroma rows
 _ROWS_OF_BLOCKS = 32  # that are decoded together, at most
-_MOST_KEPT = 2**24  # bytes of pixels that a thread keeps the memory of
-_MOST_PIXELS = 2**27  # more is left to Pillow, which refuses what looks like a decompression bomb
+MAX_KEPT_BYTES = 2**24  # of pixels that a thread keeps the memory of
+MAX_PIXELS = 2**27  # more is left to Pillow, which refuses what looks like a decompression bomb
 
 
 class Box(NamedTuple):
@@ -140,7 +140,7 @@ def open_image(path: str | os.PathLike) -> JpegImage | DecodedImage:
     header = read_jpeg_header(data)
     if header is None or not header.supported or header.channels not in (1, 3):
         return DecodedImage(read_image(path))
-    if not 0 < header.height * header.width <= _MOST_PIXELS:
+    if not 0 < header.height * header.width <= MAX_PIXELS:
         return DecodedImage(read_image(path))
     # Within the pixels' data the marker cannot occur. In metadata it can, and other pictures may follow the first.
     at_the_end = data.endswith(_END_MARKER) and not header.has_metadata
@@ -183,7 +183,7 @@ class _Scratch(threading.local):
     memory = bytearray()
 
     def of(self, size: int) -> bytearray:
-        if size > _MOST_KEPT:
+        if size > MAX_KEPT_BYTES:
             return bytearray(size)
         if len(self.memory) < size:
             self.memory = bytearray(size)

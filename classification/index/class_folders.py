@@ -1,16 +1,52 @@
-"""Scene sets without lists: a folder for each class."""
+"""Sets without lists: a folder for each class, ``root/train/CLASS/*.jpg`` and ``root/val/CLASS/*.jpg``."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
+from classification.index.split import Batch, Split, SplitNotFound
 from engine.errors import UserError
 from engine.predict.media import IMAGE_SUFFIXES
-from places365.categories import PLACES365, class_index
 
-_DEEPEST = 8  # folders below each other; more are a loop of links
+MAX_DEPTH = 8  # folders below each other; more are a loop of links
+TRAIN = "train"  # the split whose folders name the classes
+
+
+@dataclass(frozen=True)
+class ClassFolders(Split):
+    """A split whose folders are its classes.
+
+    Attributes:
+        folders: (folder relative to ``image_root``, class index) for each class.
+    """
+
+    folders: tuple[tuple[str, int], ...]
+
+    @property
+    def source(self) -> str:
+        """The folder of the class folders."""
+        return str(self.image_root)
+
+    def key(self) -> dict:
+        """Classes and folders; which files are in them, the folders' modification times tell."""
+        return {"classes": self.classes, "class_folders": list(map(list, self.folders))}
+
+    def read(self, folders: dict[str, int], times: dict[str, int]) -> Iterator[Batch]:
+        """The images class by class; ``times`` are those of all folders, with or without images."""
+        progress = tqdm(self.folders, desc=f"reading {self.image_root.name}", unit="class", leave=False, disable=None)
+        for class_folder, label in progress:
+            for folder, modified, names in walk_images(self.image_root, class_folder):
+                times[folder] = modified
+                if names:
+                    number = folders.setdefault(folder, len(folders))
+                    yield [number] * len(names), [label] * len(names), names
+        if not folders:
+            raise UserError(f"{self.source} has no images in its class folders")
 
 
 def is_image_name(name: str) -> bool:
@@ -27,43 +63,69 @@ def subfolders(folder: Path) -> list[str]:
         raise UserError(f"cannot read the folder {folder}: {error.strerror}") from None
 
 
-def find_class_folders(root: Path) -> list[tuple[str, str]]:
+def find_classes(root: Path) -> list[tuple[str, str]]:
     """The classes below ``root``: (name, folder relative to ``root``), in the order of the class indices.
 
-    A class is a folder of ``root``, and the images anywhere below it are its images, with one exception: the
-    nested folders of Places365 (``a/apartment_building/outdoor``, told by the letters at the top or by every
-    innermost folder being one of its classes), where each innermost folder is a class.
-
-    The order is the official one, and the names are the official ones, where the classes are the 365 of Places365;
-    for any other set it is that of the sorted names. A folder without images is a class, too. Hidden folders are
-    passed over.
-
-    Only as much is read as it takes to see whether a folder holds images, so this is quick for millions of them.
+    A class is a folder of ``root``, by the order of the sorted names, and the images anywhere below it are its images.
+    A folder without images is a class, too. Hidden folders are passed over.
 
     Raises:
-        UserError: two folders for one class, or folders that cannot be read.
+        UserError: the folder cannot be read.
     """
-    top = subfolders(root)
-    leaves = [leaf for name in top for leaf in _leaves(root, name, 1)]
-    lettered = all(len(name) == 1 for name in top) and all("/" in leaf for leaf in leaves)
-    if lettered or all(class_index(leaf) is not None for leaf in leaves):
-        found = [(_without_letter(leaf), leaf) for leaf in leaves]
-    else:
-        found = [(name, name) for name in top]
-    by_class: dict[int | str, tuple[str, str]] = {}
-    for name, folder in found:
-        other = by_class.setdefault(class_key(name), (name, folder))
-        if other[1] != folder:
-            raise UserError(f"{root}: the folders {other[1]} and {folder} are both the class {name}; keep one of them")
-    if set(by_class) == set(range(len(PLACES365))):
-        return [(name, by_class[index][1]) for index, name in enumerate(PLACES365)]
-    return sorted(by_class.values())
+    return [(name, name) for name in subfolders(root)]
 
 
-def class_key(name: str) -> int | str:
-    """What two spellings of one class share: the official index where there is one, else the name."""
-    index = class_index(name)
-    return name if index is None else index
+def find_split(
+    root: str | os.PathLike,
+    split: str,
+    images: str = "auto",
+    find_classes: Callable[[Path], list[tuple[str, str]]] = find_classes,
+    same_class: Callable[[str], Hashable] = str,
+) -> ClassFolders:
+    """Finds class folders ``split/CLASS/…``, in ``root`` or in one of its folders; the classes of every split are those
+    of ``train`` where there is one.
+
+    Args:
+        split: the folder's name.
+        images: "auto"; another size is not found, as class folders have no known one.
+        find_classes: as the function of this name, for a set that nests its folders, or has an order of its own.
+        same_class: what two names of one class have in common.
+
+    Raises:
+        SplitNotFound: there are no class folders; the message says where they were looked for.
+        UserError: the split has a class that ``train`` lacks, or several folders of ``root`` have such a split.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise SplitNotFound(f"the data folder {root} {'is a file' if root.exists() else 'does not exist'}")
+    bases = [base for base in (root, *(root / name for name in subfolders(root))) if _has_folders(base / split)]
+    if bases and bases[0] != root and len(bases) > 1:
+        raise UserError(
+            f"{', '.join(str(base) for base in bases[:5])} each have a folder {split!r} with class folders: "
+            "name one of them as the data folder"
+        )
+    if not bases:
+        raise SplitNotFound(f"there are no class folders {split}/<class> in {root} or in one of its folders")
+    base = bases[0]
+    if images != "auto":
+        raise SplitNotFound(
+            f"{base / split} has class folders, whose size is not known: they are not taken for {images!r} images, "
+            "only for 'auto'"
+        )
+    found = find_classes(base / split)
+    classes = found if split == TRAIN or not _has_folders(base / TRAIN) else find_classes(base / TRAIN)
+    labels = {same_class(name): label for label, (name, _) in enumerate(classes)}
+    unknown = [folder for name, folder in found if same_class(name) not in labels]
+    if unknown:
+        present = {same_class(name) for name, _ in found}
+        missing = [name for name, _ in classes if same_class(name) not in present]
+        raise UserError(
+            f"{base / split} has classes that {base / TRAIN} lacks: {shortened(unknown)}."
+            + (f" {split} in turn has no folder for: {shortened(missing)}." if missing else "")
+            + " Rename the folders, or move away what is no class"
+        )
+    folders = tuple((folder, labels[same_class(name)]) for name, folder in found)
+    return ClassFolders(split, base / split, [name for name, _ in classes], folders)
 
 
 def walk_images(root: Path, folder: str) -> Iterator[tuple[str, int, list[bytes]]]:
@@ -76,7 +138,7 @@ def walk_images(root: Path, folder: str) -> Iterator[tuple[str, int, list[bytes]
     Raises:
         UserError: a folder cannot be read, or folders are nested without end.
     """
-    if folder.count("/") > _DEEPEST + 2:
+    if folder.count("/") > MAX_DEPTH + 2:
         raise UserError(f"{root / folder}: folders are nested too deeply; does a link point back up?")
     try:
         modified = os.stat(root / folder).st_mtime_ns
@@ -91,23 +153,10 @@ def walk_images(root: Path, folder: str) -> Iterator[tuple[str, int, list[bytes]
         yield from walk_images(root, f"{folder}/{name}")
 
 
-def _leaves(root: Path, folder: str, depth: int) -> list[str]:
-    """The folders at or below ``folder`` that hold images, or hold no folders."""
-    below = []
-    try:
-        with os.scandir(root / folder) as entries:
-            for entry in entries:
-                if is_image_name(entry.name) and not entry.is_dir():
-                    return [folder]
-                if not entry.name.startswith(".") and entry.is_dir():
-                    below.append(entry.name)
-    except OSError as error:
-        raise UserError(f"cannot read the folder {root / folder}: {error.strerror}") from None
-    if not below or depth >= _DEEPEST:
-        return [folder]
-    return [leaf for name in sorted(below) for leaf in _leaves(root, f"{folder}/{name}", depth + 1)]
+def shortened(names: list[str], shown: int = 10) -> str:
+    """The first few of many names, and how many there are, for a message."""
+    return ", ".join(names[:shown]) + (f", … ({len(names)} in all)" if len(names) > shown else "")
 
 
-def _without_letter(folder: str) -> str:
-    letter, _, rest = folder.partition("/")
-    return rest if rest and len(letter) == 1 else folder
+def _has_folders(folder: Path) -> bool:
+    return folder.is_dir() and bool(subfolders(folder))

@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import json
 import logging
 import operator
 import os
+import secrets
 import shutil
 import tempfile
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from classification.index.file import Columns, DamagedIndex, read_index_file, write_columns, write_index_file
-from classification.index.source import key_of, read_split
+from classification.index.columns import Columns, DamagedIndex, read_index, write_columns, write_index
+from classification.index.split import Split, modification_times
 from engine.errors import UserError
-from engine.files import atomic_path
-from places365.layout import Split
 
 logger = logging.getLogger(__name__)
 
-_MOST_CLASSES = 2**15  # labels are int16
+MAX_CLASSES = 2**15  # labels are int16
 # A file changed twice within the step of the file system's clock keeps its time (2 s on FAT, the coarsest in use).
 _CLOCK_STEP_NS = 2 * 10**9
-_LEFT_OVER_SECONDS = 24 * 3600
+MAX_UNFINISHED_SECONDS = 24 * 3600  # that writing may take
+OPEN_ATTEMPTS = 3  # where the index that is opened is being replaced by an equal one
 
 
 class ImageIndex:
     """Which images a split has: names, folders and labels of any number of them.
 
-    One made by ``open_index`` is a file mapped into memory: a process that gets it by fork or pickle maps the same
-    file, and no memory is copied. Made by ``make_index`` it lives in memory and is pickled as a whole.
+    One made by ``open_index`` is files mapped into memory: a process that gets it by fork or pickle maps the same
+    files, and no memory is copied. Made by ``make_index`` it lives in memory and is pickled as a whole.
 
     Attributes:
         classes: class names, by label.
@@ -53,13 +55,13 @@ class ImageIndex:
         classes: Sequence[str],
         root: Path,
         source: str,
-        file: tuple[Path, str] | None = None,
+        stored: tuple[Path, str] | None = None,
     ):
         self.classes, self.root, self.source = list(classes), Path(root), source
         self.labels, self.folder_numbers, self.folders = columns.labels, columns.folder_numbers, list(folders)
         self.labels.flags.writeable = False
         self._offsets, self._names = columns.offsets, columns.names
-        self._file = file  # and its identity
+        self._stored = stored  # as _open wants it
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -87,33 +89,32 @@ class ImageIndex:
         return index
 
     def __reduce__(self):
-        if self._file is None:
+        if self._stored is None:
             columns = Columns(self.labels, self.folder_numbers, self._offsets, self._names)
             return ImageIndex, (columns, self.folders, self.classes, self.root, self.source)
-        return _map_again, (*self._file, self.root, self.source)
+        return _open, (*self._stored, self.root, self.source)
 
 
 def open_index(split: Split, cache: str | os.PathLike | None = None) -> ImageIndex:
     """The index of a split: from the cache where it is still true, else read from the list or the folders.
 
-    The cache is a file for each list (or folder) and image folder. It is used when it is whole (checksums of all of
-    it) and its key is that of the list: size, modification time, and a hash of the first and last 64 KiB; or, for
-    class folders, the modification times of all folders, which change with each file that comes or goes. It is
-    written atomically: processes that build it at once do the work twice and do no harm. Where the cache folder
-    cannot be written to, the index lies in a temporary folder until this process ends.
+    The cache has a folder for each source and image folder. It is used when it is whole (checksums of all of it), its
+    key is the split's (see ``Split.key``), and the files and folders it was read from have the modification times that
+    they had: a folder's changes with each file that comes or goes. An index is written under a new name and never
+    changed: processes that build it at once do the work twice and do no harm. Where the cache folder cannot be written
+    to, the index lies in a temporary folder until this process ends.
 
     Args:
-        split: from ``layout.find_split``.
         cache: the folder for cached indices; by default ``se-backbones`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
 
     Raises:
         UserError: the list has a wrong line (file and line are named), a folder cannot be read, there are no images
             or too many classes, or neither the cache nor the temporary folder can be written to.
     """
-    if len(split.classes) > _MOST_CLASSES:
-        raise UserError(f"{split.source} has {len(split.classes):,} classes; at most {_MOST_CLASSES:,} are supported")
+    if len(split.classes) > MAX_CLASSES:
+        raise UserError(f"{split.source} has {len(split.classes):,} classes; at most {MAX_CLASSES:,} are supported")
     identity = json.dumps([os.path.abspath(split.source), os.path.abspath(split.image_root), split.name]).encode()
-    name = f"{split.name}-{hashlib.sha256(identity).hexdigest()[:16]}.index"
+    name = f"{split.name.replace('/', '_')}-{hashlib.sha256(identity).hexdigest()[:16]}.index"
     try:
         path = Path(os.path.expanduser(cache or _default_cache())).absolute() / name
         cached = _from_cache(split, path)
@@ -168,59 +169,98 @@ def make_index(
     return ImageIndex(columns, list(folders), classes, Path(root), str(root))
 
 
-def _map_again(file: Path, identity: str, root: Path, source: str) -> ImageIndex:
-    """Unpickles an index in another process."""
-    try:
-        description, columns = read_index_file(file, identity)
-    except (DamagedIndex, OSError) as error:
-        raise UserError(f"the index {file} of {source} was changed while it was in use: {error}") from None
-    return ImageIndex(columns, description["folders"], description["classes"], root, source, (file, identity))
+def _stored(path: Path) -> list[Path]:
+    """The folders of a split's indices, the newest first; ``path`` is what their names begin with."""
+    found = []
+    for folder in path.parent.glob(f"{glob.escape(path.name)}.*"):
+        with suppress(OSError):  # just removed by the process that replaced it
+            found.append((folder.stat().st_mtime_ns, folder))
+    return [folder for _, folder in sorted(found, reverse=True)]
 
 
-def _open(split: Split, path: Path) -> tuple[ImageIndex, dict]:
-    description, columns = read_index_file(path)
-    file = path, description["identity"]
-    folders, classes = description["folders"], description["classes"]
-    return ImageIndex(columns, folders, classes, split.image_root, split.source, file), description
+def _folder(path: Path, identity: str) -> Path:
+    return path.with_name(f"{path.name}.{identity}")
+
+
+def _open(path: Path, identity: str, root: Path, source: str) -> ImageIndex:
+    """The index of this identity, which was verified when it was written or read: here, or in the process that pickled
+    it. An equal one may have taken its place."""
+    for attempt in range(OPEN_ATTEMPTS):
+        time.sleep(0.05 * attempt)
+        try:
+            description, columns = read_index(_folder(path, identity), identity)
+        except (DamagedIndex, OSError) as error:
+            why = str(error)
+        else:
+            folders, classes = description["folders"], description["classes"]
+            return ImageIndex(columns, folders, classes, root, source, (path, identity))
+    raise UserError(f"the index {path} of {source} was changed while it was in use: {why}")
 
 
 def _from_cache(split: Split, path: Path) -> ImageIndex | None:
     """The cached index, if it is there, whole, and still true."""
-    try:
-        index, description = _open(split, path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (DamagedIndex, OSError) as error:
-        logger.warning("the cached index %s is not used: %s; it is made anew", path, str(error))
-        return None
-    if description["key"] != key_of(split, [folder for folder, _ in description["key"].get("folders", [])]):
-        logger.info("%s has changed since it was read: its index is made anew", split.source)
-        return None
-    if not description["settled"]:
-        logger.info("%s was being changed when it was read: its index is made anew", split.source)
-        return None
-    return index
+    for folder in _stored(path):
+        try:
+            description, columns = read_index(folder)
+        except FileNotFoundError:
+            continue
+        except (DamagedIndex, OSError) as error:
+            logger.warning("the cached index %s is not used: %s; it is made anew", folder, str(error))
+            continue
+        times = description["times"]
+        if description["key"] != split.key() or modification_times(split, list(times)) != list(times.values()):
+            logger.info("%s has changed since it was read: its index is made anew", split.source)
+        elif not description["settled"]:
+            logger.info("%s was being changed when it was read: its index is made anew", split.source)
+        else:
+            stored = path, description["identity"]
+            return ImageIndex(columns, description["folders"], split.classes, split.image_root, split.source, stored)
+    return None
 
 
 def _build(split: Split, path: Path) -> ImageIndex:
-    """Reads the list or the folders into an index file. OSError: the file cannot be written."""
+    """Reads the list or the folders into a new index. OSError: it cannot be written."""
     began = time.time_ns()
     folders: dict[str, int] = {}
     times: dict[str, int] = {}
-    key = key_of(split, [])
+    key = split.key()
 
     def describe() -> tuple[dict, dict]:
-        if split.list_path is None:
-            key["folders"] = list(map(list, times.items()))
-        changes = times.values() if split.list_path is None else [key["modified"]]
-        settled = all(abs(began - change) > _CLOCK_STEP_NS for change in changes)
-        return {"folders": list(folders), "classes": split.classes}, {"key": key, "settled": settled}
+        settled = all(abs(began - change) > _CLOCK_STEP_NS for change in times.values())
+        content = {"folders": list(folders), "classes": split.classes}
+        return content, {"key": key, "times": times, "settled": settled}
 
-    _remove_left_overs(path.parent)
-    logger.info("reading %s; its index is kept in %s", split.source, path)
-    with atomic_path(path) as temporary:
-        write_index_file(temporary, read_split(split, folders, times), describe)
-    return _open(split, path)[0]
+    _remove_unfinished(path)
+    found = _stored(path)
+    temporary = _temporary(path)
+    logger.info("reading %s; its index is kept in %s", split.source, path.parent)
+    temporary.mkdir(parents=True)
+    try:
+        identity = write_index(temporary, split.read(folders, times), describe)
+        for replaced in found:
+            _discard(replaced)
+        try:
+            temporary.rename(_folder(path, identity))
+        except OSError:
+            if not _folder(path, identity).exists():  # else another process has just put an equal one there
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    path.unlink(missing_ok=True)  # an earlier version kept the index in one file of this name
+    return _open(path, identity, split.image_root, split.source)
+
+
+def _temporary(path: Path) -> Path:
+    """A name for what is being written, or removed: no index's."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+def _discard(folder: Path) -> None:
+    """Removes an index, all of it at once for other readers; who has mapped it keeps it."""
+    temporary = _temporary(folder)
+    with suppress(OSError):
+        folder.rename(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _default_cache() -> Path:
@@ -228,14 +268,12 @@ def _default_cache() -> Path:
     return Path(base) / "se-backbones"
 
 
-def _remove_left_overs(folder: Path) -> None:
+def _remove_unfinished(path: Path) -> None:
     """Removes what a process left that was killed while it wrote."""
-    for path in folder.glob(".*.part.index"):
-        try:
-            if time.time() - path.stat().st_mtime > _LEFT_OVER_SECONDS:
-                path.unlink()
-        except OSError:
-            continue
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > MAX_UNFINISHED_SECONDS:
+                shutil.rmtree(folder)
 
 
 def _remove(folder: Path, owner: int) -> None:

@@ -1,4 +1,4 @@
-"""A scene prediction drawn: the class activation map over the picture, and bars for the likeliest classes."""
+"""A prediction drawn: the class activation map over the picture, and bars for the likeliest classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import cv2
 import matplotlib
 import numpy as np
 
-from classification.predict.predictor import ScenePrediction
+from classification.predict.predictor import Prediction
 from engine.predict.text import SMALLEST_SIDE, enlarged, letters, with_heading
 
 OPACITY = 0.6  # of the map where it is strongest
@@ -16,11 +16,11 @@ WEAKEST = 0.15  # share of the strongest activation under which nothing is shown
 STRIP = 256  # rows at a time: a photograph of 50 megapixels would take gigabytes otherwise
 UNSEEN = 0.45  # brightness of what lies outside of the crop
 INK, PAPER, BAR = (34, 34, 40), (255, 255, 255), (196, 214, 232)
-INDOOR, OUTDOOR = (176, 98, 44), (40, 112, 84)
+GROUP_COLOURS = ((176, 98, 44), (40, 112, 84), (60, 90, 150), (130, 70, 130))
 
 
-def draw_prediction(image: np.ndarray, prediction: ScenePrediction, classes: Sequence[str]) -> np.ndarray:
-    """The picture with the map, over a panel with the likeliest classes and whether it is indoors.
+def draw_prediction(image: np.ndarray, prediction: Prediction, classes: Sequence[str]) -> np.ndarray:
+    """The picture with the map, over a panel with the likeliest classes and the likeliest of their groups.
 
     image: (H, W, 3) RGB uint8; classes: the names of all classes. Returns (H', W', 3) RGB uint8, the picture enlarged
     if it is small. Raises ValueError for something else than a picture.
@@ -29,9 +29,7 @@ def draw_prediction(image: np.ndarray, prediction: ScenePrediction, classes: Seq
     return np.concatenate([picture, _panel(prediction, classes, *picture.shape[:2])])
 
 
-def draw_comparison(
-    image: np.ndarray, prediction: ScenePrediction, classes: Sequence[str], label: int | None
-) -> np.ndarray:
+def draw_comparison(image: np.ndarray, prediction: Prediction, classes: Sequence[str], label: int | None) -> np.ndarray:
     """On the left the picture under its true class (`label`, an index; None: unknown), on the right the prediction
     with the map; below both the panel. As `draw_prediction` otherwise."""
     map_picture = draw_activation(image, prediction)
@@ -47,7 +45,7 @@ def draw_comparison(
     return np.concatenate([both, _panel(prediction, classes, plain.shape[0], both.shape[1])])
 
 
-def draw_activation(image: np.ndarray, prediction: ScenePrediction) -> np.ndarray:
+def draw_activation(image: np.ndarray, prediction: Prediction) -> np.ndarray:
     """The picture with the class activation map of the first class over the part that the network saw; the rest is
     darkened.
 
@@ -84,15 +82,14 @@ def _inferno() -> np.ndarray:
     return (matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
 
 
-def _panel(prediction: ScenePrediction, classes: Sequence[str], picture_height: int, width: int) -> np.ndarray:
-    """A row for indoor or outdoor and one for each class, on white: name, percentage, and behind them a bar."""
+def _panel(prediction: Prediction, classes: Sequence[str], picture_height: int, width: int) -> np.ndarray:
+    """A row for the likeliest group and one for each class, on white: name, percentage, and behind them a bar."""
     size = int(max(12, min(picture_height / 24, width / 26)))
     row = letters("Ag", size).shape[0] + max(2, size // 5)
     rows = []
-    if prediction.indoor_probability is not None:
-        inside, likely = prediction.indoor, max(prediction.indoor_probability, 1 - prediction.indoor_probability)
-        colour = INDOOR if inside else OUTDOOR
-        rows.append(("indoor" if inside else "outdoor", likely, colour, None))
+    if (group := prediction.group) is not None:
+        colour = GROUP_COLOURS[list(prediction.groups).index(group) % len(GROUP_COLOURS)]
+        rows.append((group, prediction.groups[group], colour, None))
     for index, share in zip(prediction.classes, prediction.probabilities, strict=True):
         rows.append((str(classes[int(index)]), float(share), INK, BAR))
     sheet = np.full((row * len(rows) + size, width, 3), PAPER, np.uint8)

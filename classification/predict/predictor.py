@@ -1,4 +1,4 @@
-"""A trained scene classifier applied to pictures in memory."""
+"""A trained classifier applied to pictures in memory."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from classification.evaluation.metrics import GUESSES, indoor_probability
+from classification.evaluation.metrics import GUESSES
 from classification.images.transforms import TestTransform
 from classification.model import SceneClassifier, load_classifier
 from classification.predict.cam import class_activation_maps
+from classification.task import CLASS_FOLDERS, ClassificationTask
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
-from places365.categories import indoor_flags
 
 from detectron2.config import CfgNode
 
@@ -23,13 +23,14 @@ CENTRE = 4  # of ten crops, the one that a single crop would be
 
 
 @dataclass(frozen=True)
-class ScenePrediction:
+class Prediction:
     """What a classifier says of one picture.
 
     Attributes:
         classes: (min(5, K),) int, class indices, the likeliest first.
         probabilities: their probabilities, 0..1.
-        indoor_probability: 0..1, see ``metrics.indoor_probability``; None where the classes do not tell.
+        groups: {name: probability, 0..1} of the groups of classes, see ``ClassGroups``; empty where there are none, or
+            the classes do not tell.
         cam: (h, w) float32, the class activation map of the first class, see ``cam.class_activation_maps``.
         crop: (x0, y0, x1, y1), the part of the picture that the network saw, in the picture's pixels.
         cell: width of one cell of `cam` in the picture's pixels.
@@ -37,15 +38,15 @@ class ScenePrediction:
 
     classes: np.ndarray
     probabilities: np.ndarray
-    indoor_probability: float | None
+    groups: dict[str, float]
     cam: np.ndarray
     crop: tuple[float, float, float, float]
     cell: float
 
     @property
-    def indoor(self) -> bool | None:
-        """Whether it is an indoor scene; None where the classes do not tell."""
-        return None if self.indoor_probability is None else self.indoor_probability >= 0.5
+    def group(self) -> str | None:
+        """The likeliest group, the first of equals; None where the classes do not tell."""
+        return max(self.groups, key=self.groups.get) if self.groups else None
 
     def activation(self, height: int, width: int, scale: float = 1.0) -> np.ndarray:
         """The class activation map laid over the picture: (height, width) float32, NaN outside of the crop.
@@ -65,33 +66,45 @@ class ScenePrediction:
         return down @ self.cam @ across.T
 
 
-class ScenePredictor:
-    """Names the scene of pictures of any size.
+class Predictor:
+    """Names the classes of pictures of any size.
 
     A picture is prepared as in an evaluation with the same config: shorter side to INPUT.TEST_RESIZE, a crop of
     INPUT.TEST_SIZE from the middle (or ten, with TEST.CROPS): a file gets the answer that it gets there. The class
     activation map is of the crop in the middle; what lies outside of it has no part in the map.
 
     Attributes:
-        classes: the class names; device: where the network is.
+        classes: the class names; device: where the network is; task: what is said of a picture besides its class.
     """
 
-    def __init__(self, model: SceneClassifier, cfg: CfgNode, classes: Sequence[str]):
-        self.model, self.cfg, self.classes = model.eval(), cfg, list(classes)
+    def __init__(
+        self,
+        model: SceneClassifier,
+        cfg: CfgNode,
+        classes: Sequence[str],
+        task: ClassificationTask = CLASS_FOLDERS,
+    ):
+        self.model, self.cfg, self.classes, self.task = model.eval(), cfg, list(classes), task
         self.device = next(model.parameters()).device
         self._transform = TestTransform(cfg)
-        self._flags = indoor_flags(self.classes)
+        self._groups = task.groups(self.classes)
         self._stride = model.network.feature_info[model.network.stages[-1]].stride
 
     @classmethod
-    def from_checkpoint(cls, weights: str | Path, config: str | Path | None = None, device: str = "auto"):
+    def from_checkpoint(
+        cls,
+        weights: str | Path,
+        config: str | Path | None = None,
+        device: str = "auto",
+        task: ClassificationTask = CLASS_FOLDERS,
+    ):
         """Loads a classifier from a run's checkpoint, which holds its config too; `config` names a YAML file to use
         instead. device: auto, cpu or cuda. Raises UserError if the file or the device cannot be used."""
-        return cls(*load_classifier(weights, config, device))
+        return cls(*load_classifier(weights, config, device), task)
 
     @torch.inference_mode()
-    def predict(self, images: Sequence[np.ndarray]) -> list[ScenePrediction]:
-        """The scene of each picture of a list; (H, W, 3) RGB uint8, H and W may differ.
+    def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        """The classes of each picture of a list; (H, W, 3) RGB uint8, H and W may differ.
 
         Raises:
             ValueError: something else than such a picture.
@@ -112,20 +125,22 @@ class ScenePredictor:
             centres = self.model.normalise(pixels.unflatten(0, (count, each))[:, CENTRE])
             first = torch.from_numpy(np.ascontiguousarray(order[:, :1]))
             maps = class_activation_maps(self.model.network, centres, first).maps[:, 0]
-        indoor = indoor_probability(probabilities, self._flags)
         return [
-            ScenePrediction(
+            Prediction(
                 classes=best,
                 probabilities=row[best],
-                indoor_probability=None if np.isnan(inside) else float(inside),
+                groups=self._group_probabilities(row),
                 cam=cam,
                 crop=crop_box(image.shape[0], image.shape[1], self.cfg),
                 cell=self._stride * _reduction(image.shape[0], image.shape[1], self.cfg),
             )
-            for image, best, row, inside, cam in zip(
-                images, order, probabilities, indoor, maps.cpu().numpy(), strict=True
-            )
+            for image, best, row, cam in zip(images, order, probabilities, maps.cpu().numpy(), strict=True)
         ]
+
+    def _group_probabilities(self, row: np.ndarray) -> dict[str, float]:
+        if self._groups is None or not self._groups.told_apart:
+            return {}
+        return dict(zip(self._groups.names, self._groups.probabilities(row[None])[0].tolist(), strict=True))
 
     def _prepare(self, image: np.ndarray) -> np.ndarray:
         """(T, S, S, 3) uint8 in the channel order of the config."""

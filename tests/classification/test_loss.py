@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from classification.config import load_config
-from classification.loss import SceneLoss
+from classification.loss import ClassificationLoss
 
 N, K = 6, 5
 
@@ -17,7 +17,7 @@ def images():
 
 
 def loss_with(*overrides):
-    return SceneLoss(load_config(None, overrides))
+    return ClassificationLoss(load_config(None, overrides))
 
 
 def test_without_mixing_it_is_the_smoothed_cross_entropy(images):

@@ -8,11 +8,12 @@ import torch
 from classification.config import load_config
 from classification.initial_weights import load_initial_weights
 from classification.model import SceneClassifier, build_network, load_classifier
+from classification.task import CLASS_FOLDERS
+from classification.train import describe
 from engine import compat  # noqa: F401
 from engine.errors import UserError
 from engine.train.checkpoint import save_checkpoint
 from engine.train.optim import build_optimizer
-from places365.train import describe
 
 TINY = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.ARCHITECTURE", "se_resnet18"]
 CLASSES = ["beach", "bedroom", "street"]
@@ -44,7 +45,7 @@ def checkpoint(tmp_path_factory):
     last, averaged = stir(build_network(cfg, 3), 1), stir(build_network(cfg, 3), 2)
     path = tmp_path_factory.mktemp("run") / "checkpoint_0000004.pth"
     ema = {f"module.{name}": tensor for name, tensor in averaged.state_dict().items()}
-    content = {**describe(cfg, Index), "iteration": 4, "model": last.state_dict(), "ema": ema}
+    content = {**describe(CLASS_FOLDERS, cfg, Index), "iteration": 4, "model": last.state_dict(), "ema": ema}
     save_checkpoint(path, content)
     return path, averaged
 
@@ -116,7 +117,7 @@ def test_se_inserted_by_the_config_leaves_a_plain_classifiers_features_as_they_w
     plain = stir(build_network(plain_cfg, 3))
     save_checkpoint(
         tmp_path / "plain.pth",
-        {**describe(plain_cfg, Index), "iteration": 1, "model": plain.state_dict(), "ema": None},
+        {**describe(CLASS_FOLDERS, plain_cfg, Index), "iteration": 1, "model": plain.state_dict(), "ema": None},
     )
     words = ["MODEL.WEIGHTS", tmp_path / "plain.pth", "MODEL.HEAD", "keep"]
     cfg = config(*words, "MODEL.SE.INSERT", True)

@@ -5,11 +5,15 @@ import io
 import pytest
 from PIL import Image
 
-from classification.index.class_folders import find_class_folders
+from classification.index.class_folders import ClassFolders
 from classification.index.index import open_index
+from classification.index.split import SplitNotFound
 from engine.errors import UserError
+from places365 import nested_folders
 from places365.categories import PLACES365
-from places365.layout import SplitNotFound, find_split
+from places365.layout import find_split
+from places365.nested_folders import find_classes
+from places365.official_list import OfficialList
 
 TRAIN = {
     "a/airfield/00000001.jpg": 0,
@@ -95,7 +99,7 @@ def test_official_layouts(tmp_path, split, folder, images, list_folder):
         found = find_split(root, split, asked)
         assert found.image_root.resolve() == (root / folder).resolve()
         assert found.classes == list(PLACES365)
-        assert found.labelled == (split != "test")
+        assert isinstance(found, OfficialList) and found.labelled == (split != "test")
         assert found.name == split
         assert read(found, tmp_path) == WANTED[split]
     if images != "auto":
@@ -214,7 +218,7 @@ def test_class_folders_of_any_set(tmp_path):
     assert train.classes == val.classes == ["attic", "empty", "kitchen", "zoo"]
     assert read(train, tmp_path) == {"attic/1.jpeg": 0, "kitchen/a.png": 2, "kitchen/b.JPG": 2, "zoo/2.webp": 3}
     assert read(val, tmp_path) == {"attic/7.jpg": 0, "zoo/1.jpg": 3}
-    assert train.labelled and train.list_path is None
+    assert isinstance(train, ClassFolders)
     with pytest.raises(SplitNotFound, match="only for 'auto'"):
         find_split(tmp_path, "train", "large")
 
@@ -292,15 +296,13 @@ def test_class_folders_stand_in_where_the_lists_images_are_not_there(tmp_path):
     """The archive with easy directory structure, with the lists beside it."""
     lists(tmp_path)
     put(tmp_path / "train", ["airfield/1.jpg", "zen_garden/1.jpg"])
-    assert find_split(tmp_path, "train").list_path is None
+    assert isinstance(find_split(tmp_path, "train"), ClassFolders)
 
 
 def test_a_class_folder_is_not_read_through_to_be_found(tmp_path, monkeypatch):
     put(tmp_path, [f"kitchen/{number}.jpg" for number in range(50)])
-    from classification.index import class_folders
-
     looked_at = []
-    plain = class_folders.is_image_name
-    monkeypatch.setattr(class_folders, "is_image_name", lambda name: looked_at.append(name) or plain(name))
-    assert find_class_folders(tmp_path) == [("kitchen", "kitchen")]
+    plain = nested_folders.is_image_name
+    monkeypatch.setattr(nested_folders, "is_image_name", lambda name: looked_at.append(name) or plain(name))
+    assert find_classes(tmp_path) == [("kitchen", "kitchen")]
     assert len(looked_at) == 1

@@ -3,7 +3,7 @@
 import pytest
 
 from engine.errors import UserError
-from places365.train import find_root
+from places365.layout import find_root
 
 
 def test_data_are_looked_for_here_and_then_where_the_environment_says(tmp_path, monkeypatch):

@@ -18,14 +18,25 @@ from torch import nn
 
 import classification.evaluation.evaluate as module
 from classification.config import get_cfg
-from classification.evaluation.evaluate import evaluate_classifier, format_table, scene_probabilities
+from classification.evaluation.evaluate import class_probabilities, evaluate_classifier, format_table
+from classification.groups import ClassGroups
 from classification.index.index import make_index
+from classification.task import ClassificationTask
 from engine.errors import UserError
 from engine.train.launch import leave_processes
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE, IMAGES = 32, 23
 CLASSES = ["bedroom", "beach", "kitchen", "desert/sand", "swamp", "made_up", "attic"]
+ROW = {"model": "SE-ResNet-152", "top1": 59.63, "top5": 88.99, "top1_error": 40.37, "top5_error": 11.01}
+ROW |= {"crops": 1, "trained_on": "Places365-Challenge", "source": "a paper"}
+GROUPS = ClassGroups("even_or_odd", ("even", "odd"), (0, 1, 0, 1, 0, 1, 0))
+TASK = ClassificationTask(
+    "pets",
+    "pet_predictions.json",
+    groups=lambda classes: GROUPS,
+    published=lambda classes, labels: [ROW] * (len(labels) == 6),
+)
 
 
 class Exact(nn.Module):
@@ -80,22 +91,22 @@ def without_speed(figures):
 def test_the_figures_are_those_of_the_model_on_each_image(tmp_path):
     index, pixels = make_images(tmp_path / "images")
     model = Exact()
-    figures = evaluate_classifier(model, index, config(), tmp_path / "run")
+    figures = evaluate_classifier(model, index, config(), tmp_path / "run", TASK)
     assert model.seen == [4, 4, 4, 4, 4, 3]
     with torch.inference_mode():
         logits = Exact()(as_batch(pixels))
     probabilities, labels = logits.double().softmax(1), torch.tensor(np.asarray(index.labels).astype(int))
     right = logits.argmax(1) == labels
     assert 0.3 < right.float().mean() < 0.9
-    assert figures["places365"]["top1"] == pytest.approx(100 * right.float().mean().item(), abs=1e-4)
+    assert figures["pets"]["top1"] == pytest.approx(100 * right.float().mean().item(), abs=1e-4)
     top = probabilities.topk(5)
-    assert figures["places365"]["top5"] == pytest.approx(
+    assert figures["pets"]["top5"] == pytest.approx(
         100 * (top.indices == labels[:, None]).any(1).float().mean().item(), abs=1e-4
     )
     assert figures["images"] == IMAGES and figures["broken"] == 0 and figures["crops"] == 1
     assert figures["images_per_second"] > 0 and "published" not in figures
-    assert 0 < figures["places365"]["indoor_outdoor"] <= 100
-    records = json.loads((tmp_path / "run" / "scene_predictions.json").read_text())
+    assert 0 < figures["pets"]["even_or_odd"] <= 100
+    records = json.loads((tmp_path / "run" / "pet_predictions.json").read_text())
     assert [record["file"] for record in records] == [f"{number:02}.png" for number in range(IMAGES)]
     for row, record in enumerate(records):
         assert set(record) == {"file", "label", "top"} and record["label"] == CLASSES[labels[row]]
@@ -110,20 +121,20 @@ def test_ten_crops_are_averaged_as_probabilities():
     images = torch.randint(0, 256, (3, 10, SIZE, SIZE, 3), dtype=torch.uint8, generator=random).movedim(-1, -3)
     model = Exact()
     expected = [model(crops).double().softmax(1).mean(0).numpy() for crops in images]
-    np.testing.assert_allclose(scene_probabilities(model, images), expected, rtol=1e-12)
-    single = scene_probabilities(model, images[:, 4])
+    np.testing.assert_allclose(class_probabilities(model, images), expected, rtol=1e-12)
+    single = class_probabilities(model, images[:, 4])
     np.testing.assert_allclose(single, model(images[:, 4]).double().softmax(1).numpy(), rtol=1e-12)
 
 
 def test_ten_crops_of_a_set(tmp_path):
     index, pixels = make_images(tmp_path / "images", 5)
     model = Exact()
-    figures = evaluate_classifier(model, index, config(TEST__CROPS=10, TEST__IMS_PER_BATCH=20), tmp_path / "run")
+    figures = evaluate_classifier(model, index, config(TEST__CROPS=10, TEST__IMS_PER_BATCH=20), tmp_path / "run", TASK)
     assert figures["crops"] == 10 and figures["images"] == 5 and model.seen == [20, 20, 10]
     # The crops of an image of the crop's own size are the image and its mirror image.
     with torch.inference_mode():
         both = [model(as_batch(p)).double().softmax(1) for p in (pixels, pixels[:, :, ::-1])]
-    records = json.loads((tmp_path / "run" / "scene_predictions.json").read_text())
+    records = json.loads((tmp_path / "run" / "pet_predictions.json").read_text())
     highest = ((both[0] + both[1]) / 2).amax(1).tolist()
     assert [record["top"][0][1] for record in records] == pytest.approx(highest, abs=6e-6)
 
@@ -131,55 +142,62 @@ def test_ten_crops_of_a_set(tmp_path):
 def test_a_broken_image_is_named_and_counts_as_wrong(tmp_path, caplog):
     index, _ = make_images(tmp_path / "images", broken=(5, 22))
     with caplog.at_level(logging.WARNING):
-        figures = evaluate_classifier(Exact(), index, config(DATA__MAX_BROKEN_SHARE=0.2), tmp_path / "run")
+        figures = evaluate_classifier(Exact(), index, config(DATA__MAX_BROKEN_SHARE=0.2), tmp_path / "run", TASK)
     assert figures["broken"] == 2 and figures["images"] == IMAGES
     warnings = [record.getMessage() for record in caplog.records if "counts as wrong" in record.getMessage()]
     assert len(warnings) == 2 and "05.png" in warnings[0] and "22.png" in warnings[1]
-    records = json.loads((tmp_path / "run" / "scene_predictions.json").read_text())
+    records = json.loads((tmp_path / "run" / "pet_predictions.json").read_text())
     assert [row for row, record in enumerate(records) if record.get("broken")] == [5, 22]
     assert records[5]["top"] == [] and len(records[4]["top"]) == 5
     right = sum(record["top"][0][0] == record["label"] for record in records if record["top"])
-    assert figures["places365"]["top1"] == pytest.approx(100 * right / IMAGES)
+    assert figures["pets"]["top1"] == pytest.approx(100 * right / IMAGES)
 
 
 def test_too_many_broken_images_end_the_evaluation(tmp_path):
     index, _ = make_images(tmp_path / "images", broken=(5, 22))
-    with pytest.raises(UserError, match=r"2 of the 23 images .* allows 1: .*05\.png.*22\.png.*--deep"):
-        evaluate_classifier(Exact(), index, config(), tmp_path / "run")
-    assert not (tmp_path / "run" / "scene_predictions.json").exists()
+    with pytest.raises(UserError, match=r"2 of the 23 images .* allows 1: .*05\.png.*22\.png"):
+        evaluate_classifier(Exact(), index, config(), tmp_path / "run", TASK)
+    assert not (tmp_path / "run" / "pet_predictions.json").exists()
 
 
 def test_what_cannot_be_evaluated_says_why(tmp_path, monkeypatch):
     index, _ = make_images(tmp_path / "images", 6)
     unlabelled = make_index(["00.png", "01.png"], [0, -1], CLASSES, tmp_path / "images")
-    with pytest.raises(UserError, match=r"1 of 2 images have no label.*predict_scene"):
-        evaluate_classifier(Exact(), unlabelled, config(), tmp_path)
+    with pytest.raises(UserError, match=r"1 of 2 images have no label.*predict_image"):
+        evaluate_classifier(Exact(), unlabelled, config(), tmp_path, TASK)
     with pytest.raises(UserError, match="0 images"):
-        evaluate_classifier(Exact(), make_index([], [], CLASSES, tmp_path), config(), tmp_path)
+        evaluate_classifier(Exact(), make_index([], [], CLASSES, tmp_path), config(), tmp_path, TASK)
     with pytest.raises(UserError, match="tells 9 classes apart.* has 7"):
-        evaluate_classifier(Exact(classes=9), index, config(), tmp_path)
+        evaluate_classifier(Exact(classes=9), index, config(), tmp_path, TASK)
     diverged = Exact()
     diverged.weight.data[2, 7] = float("nan")
     with pytest.raises(UserError, match=r"not finite for 4 images.*00\.png.*, …\)"):
-        evaluate_classifier(diverged, index, config(), tmp_path)
+        evaluate_classifier(diverged, index, config(), tmp_path, TASK)
     batches = module.test_batches
     monkeypatch.setattr(module, "test_batches", lambda index, mine, cfg: list(batches(index, mine, cfg))[:-1])
     with pytest.raises(RuntimeError, match="exactly once"):
-        evaluate_classifier(Exact(), index, config(), tmp_path)
+        evaluate_classifier(Exact(), index, config(), tmp_path, TASK)
 
 
-def test_the_published_figures_stand_beside_where_they_apply(tmp_path, monkeypatch):
+def test_the_published_figures_stand_beside_where_they_apply(tmp_path):
+    index, _ = make_images(tmp_path / "images", 5)
+    figures = evaluate_classifier(Exact(), index, config(), tmp_path, TASK)
+    assert "published" not in figures and "as published" not in format_table(figures, "pets", GROUPS)
     index, _ = make_images(tmp_path / "images", 6)
-    figures = evaluate_classifier(Exact(), index, config(), tmp_path)
-    assert "SE-ResNet-152" not in format_table(figures) and "as published" not in format_table(figures)
-    row = {"model": "SE-ResNet-152", "top1": 59.63, "top5": 88.99, "top1_error": 40.37, "top5_error": 11.01}
-    row |= {"crops": 1, "trained_on": "Places365-Challenge", "source": "a paper"}
-    monkeypatch.setattr(module, "published_beside", lambda classes, labels: [row] * (len(labels) == 6))
-    figures = evaluate_classifier(Exact(), index, config(), tmp_path)
-    assert figures["published"] == [row]
-    table = format_table(figures).splitlines()
-    assert table[1].startswith("this model") and table[2].startswith("SE-ResNet-152, trained on Challenge")
+    figures = evaluate_classifier(Exact(), index, config(), tmp_path, TASK)
+    assert figures["published"] == [ROW]
+    table = format_table(figures, "pets", GROUPS).splitlines()
+    assert table[1].startswith("this model") and table[2].startswith("SE-ResNet-152, trained on Places365-Challenge")
     assert table[2].split()[-5:] == ["59.63", "88.99", "40.37", "11.01", "1"]
+    assert any("even or odd" in line for line in table)
+
+
+def test_without_a_task_of_its_own_a_set_is_class_folders(tmp_path):
+    index, _ = make_images(tmp_path / "images", 6)
+    figures = evaluate_classifier(Exact(), index, config(), tmp_path / "run")
+    assert "even_or_odd" not in figures["classification"] and "published" not in figures
+    assert len(json.loads((tmp_path / "run" / "class_predictions.json").read_text())) == 6
+    assert "odd" not in format_table(figures, "classification")
 
 
 @pytest.fixture(scope="module")
@@ -204,11 +222,11 @@ def two_processes(tmp_path_factory):
 def test_two_processes_give_the_figures_of_one_each_image_once(two_processes, tmp_path):
     folder, (first, second) = two_processes
     index, _ = make_images(tmp_path / "images", broken=(20,))
-    one = evaluate_classifier(Exact(), index, config(DATA__MAX_BROKEN_SHARE=0.2), tmp_path / "run")
+    one = evaluate_classifier(Exact(), index, config(DATA__MAX_BROKEN_SHARE=0.2), tmp_path / "run", TASK)
     assert without_speed(first["figures"]) == without_speed(one) and one["broken"] == 1
     assert second["figures"] == {}
     assert (sum(first["seen"]), sum(second["seen"])) == (11, 12)  # 23 images, none of them twice
-    for name in ("scene_predictions.json", "plots/confusion.png"):
+    for name in ("pet_predictions.json", "plots/confusion.png"):
         assert (folder / "run" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
@@ -231,14 +249,14 @@ def work(rank, processes, folder):
     cfg = config(DATA__MAX_BROKEN_SHARE=0.2)
     index, _ = make_images(folder / f"images{rank}", broken=(20,))
     model, outcome = Exact(), {}
-    outcome["figures"] = evaluate_classifier(model, index, cfg, folder / "run")
+    outcome["figures"] = evaluate_classifier(model, index, cfg, folder / "run", TASK)
     outcome["seen"] = list(model.seen)
     single = make_index(["00.png"], [0], CLASSES, folder / f"images{rank}")
-    outcome["single"] = evaluate_classifier(model, single, cfg, folder / "single")
+    outcome["single"] = evaluate_classifier(model, single, cfg, folder / "single", TASK)
     if rank == 1:
         model.weight.data[:] = float("inf")
     try:
-        evaluate_classifier(model, index, cfg, folder / "trouble")
+        evaluate_classifier(model, index, cfg, folder / "trouble", TASK)
     except UserError as error:
         outcome["trouble"] = str(error)
     (folder / f"{rank}.json").write_text(json.dumps(outcome))

@@ -6,15 +6,16 @@ import torch
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 from classification.evaluation.metrics import (
-    ScenePredictions,
+    Predictions,
+    classification_figures,
     confused_pairs,
     confusion_counts,
     expected_calibration_error,
-    indoor_probability,
-    scene_figures,
 )
+from classification.groups import ClassGroups
 
-FIGURES = {"top1", "top5", "top1_error", "top5_error", "mean_class_top1", "indoor_outdoor", "ece"}
+FIGURES = {"top1", "top5", "top1_error", "top5_error", "mean_class_top1", "ece"}
+NAME = "pets"
 
 
 def draw(images, classes, seed=0, scale=2.0, absent=()):
@@ -27,18 +28,21 @@ def draw(images, classes, seed=0, scale=2.0, absent=()):
     return logits.double().softmax(dim=1), labels
 
 
-def predict(probabilities, labels, flags=None, **kwargs):
-    flags = [None] * probabilities.shape[1] if flags is None else flags
-    return ScenePredictions.from_probabilities(probabilities, labels, range(len(labels)), flags, **kwargs)
+def grouped(*group_of_class):
+    return ClassGroups("in_or_out", ("in", "out"), group_of_class)
+
+
+def predict(probabilities, labels, groups=None, **kwargs):
+    return Predictions.from_probabilities(probabilities, labels, range(len(labels)), groups, **kwargs)
 
 
 def names(count):
     return [f"class {index}" for index in range(count)]
 
 
-def figures_of(probabilities, labels, flags=None, **kwargs):
-    flags = [None] * probabilities.shape[1] if flags is None else flags
-    return scene_figures(predict(probabilities, labels, flags, **kwargs), names(probabilities.shape[1]), flags)
+def figures_of(probabilities, labels, groups=None, **kwargs):
+    predictions = predict(probabilities, labels, groups, **kwargs)
+    return classification_figures(predictions, names(probabilities.shape[1]), NAME, groups)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +61,7 @@ def figures_of(probabilities, labels, flags=None, **kwargs):
 def test_the_figures_are_those_of_torchmetrics(images, classes, absent, scale):
     probabilities, labels = draw(images, classes, scale=scale, absent=absent)
     result = figures_of(probabilities, labels)
-    figures = result["places365"]
+    figures = result[NAME]
     assert set(figures) == FIGURES
 
     def accuracy(**kwargs):
@@ -68,13 +72,12 @@ def test_the_figures_are_those_of_torchmetrics(images, classes, absent, scale):
     top5 = accuracy(average="micro", top_k=5).item() if classes > 5 else 100.0
     assert figures["top5"] == pytest.approx(top5, abs=1e-4)
     assert figures["top1_error"] == 100 - figures["top1"] and figures["top5_error"] == 100 - figures["top5"]
-    assert figures["indoor_outdoor"] is None
     calibration = multiclass_calibration_error(probabilities, labels, num_classes=classes, n_bins=15, norm="l1")
     assert figures["ece"] == pytest.approx(100 * calibration.item(), abs=1e-4)
 
     per_class = accuracy(average="none").tolist()
     present = sorted(set(labels.tolist()))
-    shown = result["per_category"]["places365"]
+    shown = result["per_category"][NAME]
     assert list(shown) == names(classes) and result["images"] == images and result["broken"] == 0
     assert [c for c, value in enumerate(shown.values()) if value is not None] == present
     for c in present:
@@ -87,7 +90,7 @@ def test_of_equal_probabilities_the_lower_index_comes_first():
     predictions = predict(probabilities, [2, 0, 0])
     assert predictions.top5.tolist() == [[1, 2, 0, 3, 4], [0, 1, 2, 3, 4], [5, 0, 1, 2, 3]]
     np.testing.assert_array_equal(predictions.confidence, [0.3, 1 / 6, 1.0])
-    figures = figures_of(probabilities, [2, 5, 4])["places365"]
+    figures = figures_of(probabilities, [2, 5, 4])[NAME]
     assert figures["top1"] == 0.0 and figures["top5"] == pytest.approx(100 / 3)
 
 
@@ -100,17 +103,18 @@ def test_many_ties_order_as_a_sort_by_value_and_index_does():
 
 def test_batches_joined_are_the_whole():
     probabilities, labels = draw(83, 11)
-    flags = [True, False] * 5 + [None]
-    whole = predict(probabilities, labels, flags)
+    groups = grouped(*[0, 1] * 5, -1)
+    whole = predict(probabilities, labels, groups)
     parts = [
-        ScenePredictions.from_probabilities(probabilities[a:b], labels[a:b], range(a, b), flags)
+        Predictions.from_probabilities(probabilities[a:b], labels[a:b], range(a, b), groups)
         for a, b in ((0, 0), (0, 20), (20, 21), (21, 83), (83, 83))
     ]
-    joined = ScenePredictions.concatenate(parts)
+    joined = Predictions.concatenate(parts)
     for name, column in vars(whole).items():
         np.testing.assert_array_equal(getattr(joined, name), column)
         assert getattr(joined, name).dtype == column.dtype
-    assert scene_figures(joined, names(11), flags) == scene_figures(whole, names(11), flags)
+    figures = [classification_figures(predictions, names(11), NAME, groups) for predictions in (joined, whole)]
+    assert figures[0] == figures[1]
 
 
 def test_calibration_by_its_definition_on_the_boundaries_too():
@@ -126,39 +130,49 @@ def test_calibration_by_its_definition_on_the_boundaries_too():
     assert expected_calibration_error(np.array([]), np.array([])) is None
 
 
-def test_indoor_and_outdoor_are_told_apart_by_the_summed_probability():
-    flags = [True, False, True, None]
+def test_groups_are_told_apart_by_the_summed_probability():
+    groups = grouped(0, 1, 0, -1)
     probabilities = np.array(
         [[0.3, 0.4, 0.3, 0.0], [0.1, 0.5, 0.2, 0.2], [0.05, 0.05, 0.0, 0.9], [0.0, 0.0, 0.0, 1.0], [0.5, 0.5, 0.0, 0.0]]
     )
-    np.testing.assert_allclose(indoor_probability(probabilities, flags), [0.6, 0.375, 0.5, 0.5, 0.5])
-    # The first is wrong, those of 0.5 count as indoor, and the fourth one's class is neither, so it does not count.
-    figures = figures_of(probabilities, [1, 1, 0, 3, 0], flags)["places365"]
-    assert figures["indoor_outdoor"] == pytest.approx(75.0)
-    for one_kind in ([True, True, True, None], [None] * 4):
-        assert figures_of(probabilities, [1, 1, 0, 3, 0], one_kind)["places365"]["indoor_outdoor"] is None
+    shares = groups.probabilities(probabilities)
+    np.testing.assert_allclose(shares[:, 0], [0.6, 0.375, 0.5, 0.5, 0.5])
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    # The first is wrong, those of 0.5 count as "in", and the fourth one's class is in neither, so it does not count.
+    figures = figures_of(probabilities, [1, 1, 0, 3, 0], groups)[NAME]
+    assert set(figures) == FIGURES | {"in_or_out"} and figures["in_or_out"] == pytest.approx(75.0)
+    for one_group in (grouped(0, 0, 0, -1), grouped(-1, -1, -1, -1)):
+        assert figures_of(probabilities, [1, 1, 0, 3, 0], one_group)[NAME]["in_or_out"] is None
+        assert np.isnan(one_group.probabilities(probabilities)).all()
+
+
+def test_of_three_groups_the_likeliest_counts():
+    groups = ClassGroups("kind", ("a", "b", "c"), (0, 0, 1, 2))
+    probabilities = np.array([[0.25, 0.25, 0.4, 0.1], [0.1, 0.1, 0.3, 0.5]])
+    np.testing.assert_allclose(groups.probabilities(probabilities), [[0.5, 0.4, 0.1], [0.2, 0.3, 0.5]])
+    assert figures_of(probabilities, [1, 2], groups)[NAME]["kind"] == 50.0
 
 
 def test_a_broken_image_is_wrong_in_every_accuracy_and_left_out_of_calibration():
-    flags = [True, False, True, False, None, False]
+    groups = grouped(0, 1, 0, 1, -1, 1)
     probabilities, labels = draw(60, 6, seed=1)
     broken = np.arange(60) % 10 == 3
     spoilt = probabilities.numpy().copy()
     spoilt[broken] = np.nan  # whatever the network says of a blank picture must not matter
-    result = figures_of(spoilt, labels, flags, broken=broken)
+    result = figures_of(spoilt, labels, groups, broken=broken)
     assert result["images"] == 60 and result["broken"] == 6
-    unbroken = scene_figures(predict(probabilities[~broken], labels[~broken], flags), names(6), flags)
+    unbroken = figures_of(probabilities[~broken], labels[~broken], groups)
     for name in ("top1", "top5"):
-        assert result["places365"][name] == pytest.approx(unbroken["places365"][name] * 54 / 60)
-    known = [flags[label] is not None for label in labels]
-    right = unbroken["places365"]["indoor_outdoor"] * np.sum(np.array(known) & ~broken)
-    assert result["places365"]["indoor_outdoor"] == pytest.approx(right / np.sum(known))
-    assert result["places365"]["ece"] == pytest.approx(unbroken["places365"]["ece"])
+        assert result[NAME][name] == pytest.approx(unbroken[NAME][name] * 54 / 60)
+    known = [groups.group_of_class[label] >= 0 for label in labels]
+    right = unbroken[NAME]["in_or_out"] * np.sum(np.array(known) & ~broken)
+    assert result[NAME]["in_or_out"] == pytest.approx(right / np.sum(known))
+    assert result[NAME]["ece"] == pytest.approx(unbroken[NAME]["ece"])
     assert result["confused_pairs"] and {p["truth"] for p in result["confused_pairs"]} <= set(names(6))
     mistakes = sum(pair["count"] for pair in result["confused_pairs"])
-    assert mistakes == round(54 * (1 - unbroken["places365"]["top1"] / 100))
-    everything = figures_of(spoilt, labels, flags, broken=np.ones(60, dtype=bool))
-    assert everything["places365"]["top1"] == 0.0 and everything["places365"]["ece"] is None
+    assert mistakes == round(54 * (1 - unbroken[NAME]["top1"] / 100))
+    everything = figures_of(spoilt, labels, groups, broken=np.ones(60, dtype=bool))
+    assert everything[NAME]["top1"] == 0.0 and everything[NAME]["ece"] is None
     assert everything["confused_pairs"] == []
 
 

@@ -19,9 +19,10 @@ from classification.images.reading import open_image, read_rgb
 from classification.images.transforms import TestTransform
 from classification.index.index import make_index
 from classification.model import build_network
+from classification.task import CLASS_FOLDERS
+from classification.train import _training_steps
 from engine.errors import UserError
 from engine.train.sampling import derive_seed
-from places365.train import _make_task
 
 CLASSES = ["field", "kitchen", "street"]
 BROKEN = (3, 5, 8)
@@ -174,7 +175,7 @@ def test_images_made_together_are_those_made_alone(partly_broken, held, together
     open_image(partly_broken.path(BROKEN[1]))  # its damage shows when its pixels are asked for
     alone = [dataset[position] for position in positions]
     finished, finish = [], dataset._finish
-    monkeypatch.setattr(data, "_MOST_HELD", held)
+    monkeypatch.setattr(data, "MAX_HELD_BYTES", held)
     monkeypatch.setattr(dataset, "_finish", lambda drafts: finished.append(len(drafts)) or finish(drafts))
     items = dataset.__getitems__(positions)
     assert sum(finished) == 11 and max(finished) in together
@@ -236,10 +237,10 @@ def test_a_batch_splits_into_views_of_equal_size(partly_broken):
     assert [len(part) for part in batch.split(3)] == [1, 1, 2] and len(batch.split(9)) == 4
 
 
-def test_an_error_names_the_images_that_were_shown_and_the_scenes_own_keys(tmp_path, partly_broken):
+def test_an_error_names_the_images_that_were_shown_and_its_own_keys(tmp_path, partly_broken):
     given = cfg("MODEL.BACKBONE.ARCHITECTURE", "resnet18", "DATA.MAX_BROKEN_SHARE", 1.0)
     trainer = SimpleNamespace(model=build_network(given, 3), device=torch.device("cpu"), iteration=0)
-    task = _make_task(trainer, partly_broken, None, given, tmp_path, {})
+    task = _training_steps(trainer, CLASS_FOLDERS, partly_broken, None, given, tmp_path, {})
     batch = next(batch for batch in task.batches if batch.broken)
     named = task.name_images(batch).split(", ")
     assert len(named) == 4 and not {f"{position}.jpg" for position in BROKEN} & set(named)

@@ -1,25 +1,49 @@
-"""An index says what the list says, costs a worker no memory, and is never trusted when it is damaged or old."""
+"""An index says what its split says, costs a worker no memory, and is never trusted when it is damaged or old."""
 
 import gc
 import logging
 import multiprocessing
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from classification.index import index as index_module
+from classification.index.class_folders import ClassFolders
 from classification.index.index import make_index, open_index
+from classification.index.split import Split
 from engine.errors import UserError
-from places365.categories import PLACES365
-from places365.layout import Split
 
 ROOT = Path(__file__).resolve().parents[3]
+CLASSES = [f"class_{number}" for number in range(40)]
+
+
+@dataclass(frozen=True)
+class ListedImages(Split):
+    """A split of a kind of its own: lines FOLDER/NAME LABEL in a file."""
+
+    path: Path
+
+    @property
+    def source(self):
+        return str(self.path)
+
+    def key(self):
+        return {"classes": self.classes, "text": self.path.read_text()[:100]}
+
+    def read(self, folders, times):
+        times[str(self.path)] = self.path.stat().st_mtime_ns
+        for line in self.path.read_bytes().splitlines():
+            name, label = line.split()
+            folder, _, name = name.rpartition(b"/")
+            yield [folders.setdefault(os.fsdecode(folder), len(folders))], [int(label)], [name]
 
 
 def old(path, seconds=1000):
@@ -28,12 +52,12 @@ def old(path, seconds=1000):
     os.utime(path, (then, then))
 
 
-def list_split(folder, text, name="train-standard", labelled=True):
+def list_split(folder, text):
     folder.mkdir(exist_ok=True)
-    path = folder / f"places365_{name}.txt"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    path = folder / "train.txt"
+    path.write_text(text)
     old(path)
-    return Split(name, folder / "data_256", list(PLACES365), path, labelled=labelled)
+    return ListedImages("train", folder / "images", CLASSES, path)
 
 
 def folder_split(folder, files, classes=("attic", "kitchen")):
@@ -42,15 +66,11 @@ def folder_split(folder, files, classes=("attic", "kitchen")):
         (folder / name).write_bytes(b"")
     for path in folder.rglob("*"):
         old(path)
-    return Split("train", folder, list(classes), folders=tuple((name, i) for i, name in enumerate(classes)))
+    return ClassFolders("train", folder, list(classes), tuple((name, i) for i, name in enumerate(classes)))
 
 
 def train_text(count):
-    lines = []
-    for i in range(count):
-        label = i * 7 % 365
-        lines.append(f"/{PLACES365[label][0]}/{PLACES365[label]}/{i:08d}.jpg {label}\n")
-    return "".join(lines)
+    return "".join(f"{CLASSES[i * 7 % 40]}/{i:08d}.jpg {i * 7 % 40}\n" for i in range(count))
 
 
 def contents(index):
@@ -59,22 +79,25 @@ def contents(index):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """Counts how often a list or folders are read."""
+    """Counts how often a split is read."""
     calls = []
-    plain = index_module.read_split
-    monkeypatch.setattr(index_module, "read_split", lambda *args: calls.append(args[0].name) or plain(*args))
+    for kind in (ListedImages, ClassFolders):
+        plain = kind.read
+        monkeypatch.setattr(
+            kind, "read", lambda self, *args, plain=plain: calls.append(self.name) or plain(self, *args)
+        )
     return calls
 
 
-def test_says_what_the_list_says(tmp_path):
+def test_says_what_the_split_says(tmp_path):
     text = train_text(1000)
     index = open_index(list_split(tmp_path, text), tmp_path / "cache")
-    wanted = [(line.split()[0].lstrip("/"), int(line.split()[1])) for line in text.splitlines()]
+    wanted = [(line.split()[0], int(line.split()[1])) for line in text.splitlines()]
     assert contents(index) == wanted
     assert index.labels.tolist() == [label for _, label in wanted]
-    assert index.path(3) == tmp_path / "data_256" / wanted[3][0]
-    assert index.classes == list(PLACES365)
-    assert [index.folders[number] for number in index.folder_numbers[:2]] == ["a/airfield", "a/amusement_park"]
+    assert index.path(3) == tmp_path / "images" / wanted[3][0]
+    assert index.classes == CLASSES
+    assert [index.folders[number] for number in index.folder_numbers[:2]] == ["class_0", "class_7"]
     with pytest.raises(IndexError, match="no image 1000 among the 1000"):
         index.name(1000)
     with pytest.raises(IndexError):
@@ -83,108 +106,55 @@ def test_says_what_the_list_says(tmp_path):
         index.labels[0] = 1
 
 
-@pytest.mark.parametrize("chunk", [1, 40, 1 << 20])
-def test_lists_are_read_in_pieces(tmp_path, monkeypatch, chunk):
-    from places365 import official_list
-
-    monkeypatch.setattr(official_list, "_CHUNK", chunk)
-    text = "\ufeff/a/airfield/1.jpg 0\r\n\r\n/z/zen_garden/ä ö.jpg 364\r\n/d/desert/sand/1.jpg\t116"
-    index = open_index(list_split(tmp_path, text), tmp_path / "cache")
-    assert contents(index) == [
-        ("a/airfield/1.jpg", 0),
-        ("z/zen_garden/ä ö.jpg", 364),
-        ("d/desert/sand/1.jpg", 116),
-    ]
-
-
-def test_val_and_test_lists(tmp_path):
-    val = list_split(tmp_path, "Places365_val_00000001.jpg 165\nPlaces365_val_00000002.jpg 0\n", "val")
-    assert contents(open_index(val, tmp_path)) == [
-        ("Places365_val_00000001.jpg", 165),
-        ("Places365_val_00000002.jpg", 0),
-    ]
-    test = list_split(tmp_path, "Places365_test_00000001.jpg\n", "test", labelled=False)
-    assert contents(open_index(test, tmp_path)) == [("Places365_test_00000001.jpg", -1)]
-
-
-def test_names_that_are_not_utf8_survive(tmp_path):
-    split = list_split(tmp_path, b"/a/airfield/\xff.jpg 0\n")
-    index = open_index(split, tmp_path / "cache")
-    assert os.fsencode(index.name(0)) == b"a/airfield/\xff.jpg"
-    assert pickle.loads(pickle.dumps(index)).name(0) == index.name(0)
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("/a/airfield/2.jpg 365", r"the class index is not in 0\.\.364"),
-        ("/a/airfield/2.jpg " + "9" * 5000, r"the class index is not in 0\.\.364"),
-        ("/a/airfield/2.jpg 00000000000365", r"the class index is not in 0\.\.364"),
-        ("/a/airfield/2.jpg -1", "the class index '-1' is not a whole number"),
-        ("/a/airfield/2.jpg 1_0", "the class index '1_0' is not a whole number"),
-        ("/a/airfield/2.jpg x", "the class index 'x' is not a whole number"),
-        ("/a/airfield/2.jpg", "is not a file name and its class index"),
-        ("7", "is not a file name and its class index"),
-        ("/a/airfield/ 0", "is not a file name and its class index"),
-        ("/a/airfield/2.jpg 1", r"the folder 'a/airfield' is not that of class 1, which is airplane_cabin"),
-        ("/d/desert_road/2.jpg 116", "is not that of class 116, which is desert/sand"),
-        ("/x/unknown/2.jpg 0", "the folder 'x/unknown' is not that of class 0"),
-        ("2.jpg 0", "the folder '' is not that of class 0"),
-        ("/a/airfield/../../../etc/2.jpg 0", "points out of the image folder"),
-    ],
-)
-def test_a_wrong_line_is_named(tmp_path, line, message):
-    split = list_split(tmp_path, f"/a/airfield/1.jpg 0\n\n{line}\n")
-    with pytest.raises(UserError, match=rf"train-standard\.txt, line 3: .*{message}"):
-        open_index(split, tmp_path / "cache")
-    assert list((tmp_path / "cache").glob("*")) == []
-
-
-def test_val_names_lie_in_no_class_folder_but_may_not_leave_theirs(tmp_path):
-    with pytest.raises(UserError, match="line 1: .*points out"):
-        open_index(list_split(tmp_path, "../1.jpg 0\n", "val"), tmp_path / "cache")
-
-
-def test_empty_sets_are_an_error(tmp_path):
-    with pytest.raises(UserError, match="is empty"):
-        open_index(list_split(tmp_path, "\n"), tmp_path / "cache")
+def test_a_split_that_cannot_be_read_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="unpack"):
+        open_index(list_split(tmp_path, "class_0/1.jpg 0\nclass_0/2.jpg\n"), tmp_path / "cache")
     (tmp_path / "set" / "kitchen").mkdir(parents=True)
     (tmp_path / "set" / "attic").mkdir(parents=True)
     with pytest.raises(UserError, match="has no images"):
         open_index(folder_split(tmp_path / "set", []), tmp_path / "cache")
+    assert list((tmp_path / "cache").glob("*")) == []
 
 
 # The cache
 
 
-def test_a_list_is_read_once(tmp_path, reads):
+def test_a_split_is_read_once(tmp_path, reads):
     split = list_split(tmp_path, train_text(50))
     first = open_index(split, tmp_path / "cache")
     again = open_index(split, tmp_path / "cache")
-    assert reads == ["train-standard"]
+    assert reads == ["train"]
     assert contents(first) == contents(again)
-    assert isinstance(again.labels.base, np.memmap) or isinstance(again.labels.base.base, np.memmap)
+    for index in (first, again):
+        for column in (index.labels, index.folder_numbers, index._offsets, index._names):
+            assert isinstance(column.base, np.memmap)
 
 
-def test_a_changed_list_is_read_again(tmp_path, reads):
-    split = list_split(tmp_path, "/a/airfield/1.jpg 0\n")
+def test_an_index_is_of_numpys_own_files(tmp_path):
+    index = open_index(list_split(tmp_path, train_text(50)), tmp_path / "cache")
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert {path.name for path in folder.iterdir()} == {
+        "labels.npy", "folder_numbers.npy", "offsets.npy", "names.npy", "index.json",
+    }  # fmt: skip
+    assert (np.load(folder / "labels.npy", allow_pickle=False) == index.labels).all()
+    names = np.load(folder / "names.npy", allow_pickle=False).tobytes()
+    assert names.startswith(b"00000000.jpg00000001.jpg") and len(names) == 50 * 12
+
+
+def test_a_changed_split_is_read_again(tmp_path, reads):
+    split = list_split(tmp_path, "class_0/1.jpg 0\n")
     open_index(split, tmp_path / "cache")
-    list_split(tmp_path, "/a/airfield/1.jpg 0\n/a/alley/1.jpg 4\n")
+    list_split(tmp_path, "class_0/1.jpg 0\nclass_4/1.jpg 4\n")  # another key, the same time
     assert len(open_index(split, tmp_path / "cache")) == 2
-    # the same size and time, other bytes
-    modified = split.list_path.stat()
-    split.list_path.write_text("/a/airfield/1.jpg 0\n/a/alley/9.jpg 4\n")
-    os.utime(split.list_path, ns=(modified.st_atime_ns, modified.st_mtime_ns))
-    assert open_index(split, tmp_path / "cache").name(1) == "a/alley/9.jpg"
-    old(split.list_path, 500)
+    old(split.path, 500)  # another time, the same key
     open_index(split, tmp_path / "cache")
-    assert len(reads) == 4
+    assert len(reads) == 3
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_a_list_that_was_just_written_is_not_relied_on(tmp_path, reads):
-    split = list_split(tmp_path, "/a/airfield/1.jpg 0\n")
-    os.utime(split.list_path)
+def test_a_split_that_was_just_written_is_not_relied_on(tmp_path, reads):
+    split = list_split(tmp_path, "class_0/1.jpg 0\n")
+    os.utime(split.path)
     open_index(split, tmp_path / "cache")
     open_index(split, tmp_path / "cache")
     assert len(reads) == 2
@@ -219,30 +189,73 @@ def test_an_index_of_other_classes_is_not_used(tmp_path, reads):
 def damages(path):
     """The file's bytes with one bit flipped, at each of many places, and cut at several."""
     whole = path.read_bytes()
-    # all of the trailer and the description's beginning, and places spread over the rest
-    places = {*range(len(whole) - 32, len(whole)), *range(8, len(whole), max(len(whole) // 60, 1))}
-    for place in sorted(places):
+    # the beginning, which says what it is, and places spread over the rest
+    for place in sorted({*range(min(len(whole), 16)), *range(0, len(whole), max(len(whole) // 25, 1))}):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << place % 8
         yield f"bit at {place}", bytes(damaged)
-    for size in (0, 1, 20, len(whole) // 2, len(whole) - 24, len(whole) - 1):
+    for size in (0, 1, 20, len(whole) // 2, len(whole) - 1):
         yield f"cut at {size}", whole[:size]
-    yield "doubled", whole + whole[8:]
+    yield "doubled", whole + whole
 
 
-def test_a_damaged_cache_is_rebuilt_never_trusted(tmp_path, reads, caplog):
+@pytest.mark.parametrize("name", ["index.json", "labels.npy", "folder_numbers.npy", "offsets.npy", "names.npy"])
+def test_a_damaged_cache_is_rebuilt_never_trusted(tmp_path, reads, caplog, name):
     split = list_split(tmp_path, train_text(30))
     wanted = contents(open_index(split, tmp_path / "cache"))
-    (path,) = (tmp_path / "cache").iterdir()
-    whole = path.read_bytes()
-    for number, (what, damaged) in enumerate(damages(path), 1):
-        path.write_bytes(damaged)
+    (folder,) = (tmp_path / "cache").iterdir()
+    whole = (folder / name).read_bytes()
+    for number, (what, damaged) in enumerate(damages(folder / name), 1):
+        (folder / name).write_bytes(damaged)
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             assert contents(open_index(split, tmp_path / "cache")) == wanted, what
         assert len(reads) == number + 1, f"{what}: the damaged cache was used"
         assert "is not used" in caplog.text
-        assert path.read_bytes() == whole, f"{what}: the cache was not mended"
+        (folder,) = (tmp_path / "cache").iterdir()
+        assert (folder / name).read_bytes() == whole, f"{what}: the cache was not mended"
+
+
+@pytest.mark.parametrize("name", ["index.json", "labels.npy"])
+def test_a_cache_that_lacks_a_file_is_rebuilt(tmp_path, reads, name):
+    split = list_split(tmp_path, train_text(30))
+    wanted = contents(open_index(split, tmp_path / "cache"))
+    (folder,) = (tmp_path / "cache").iterdir()
+    (folder / name).unlink()
+    assert contents(open_index(split, tmp_path / "cache")) == wanted and len(reads) == 2
+    assert contents(open_index(split, tmp_path / "cache")) == wanted and len(reads) == 2
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [folder.name]
+
+
+def test_no_column_is_taken_from_a_pickle(tmp_path, caplog):
+    """A file that numpy would unpickle, with its checksum in the description, is refused all the same."""
+    from classification.index import columns
+
+    split = list_split(tmp_path, train_text(30))
+    wanted = contents(open_index(split, tmp_path / "cache"))
+    (folder,) = (tmp_path / "cache").iterdir()
+    np.save(folder / "labels.npy", np.array([object] * 30), allow_pickle=True)
+    description = columns.json.loads((folder / "index.json").read_bytes())
+    del description["checksum"]
+    description["columns"]["labels"] = columns._checksum(folder / "labels.npy")
+    checksum = columns.zlib.crc32(columns._json(description))
+    (folder / "index.json").write_bytes(columns._json({"checksum": checksum, **description}))
+    with caplog.at_level(logging.WARNING):
+        assert contents(open_index(split, tmp_path / "cache")) == wanted
+    assert "is not used" in caplog.text
+
+
+def test_an_earlier_versions_cache_makes_way_silently(tmp_path, reads, caplog):
+    split = list_split(tmp_path, train_text(30))
+    open_index(split, tmp_path / "cache")
+    (folder,) = (tmp_path / "cache").iterdir()
+    shutil.rmtree(folder)
+    earlier = folder.with_suffix("")  # one file, SPLIT-HASH.index
+    earlier.write_bytes(b"SEINDEX\n...")
+    (tmp_path / "cache" / "other.index").write_bytes(b"of another set")
+    with caplog.at_level(logging.WARNING):
+        open_index(split, tmp_path / "cache")
+    assert not caplog.records and not earlier.exists() and len(list((tmp_path / "cache").iterdir())) == 2
 
 
 def test_a_folder_in_the_way_or_an_unwritable_cache(tmp_path, reads, caplog):
@@ -252,13 +265,13 @@ def test_a_folder_in_the_way_or_an_unwritable_cache(tmp_path, reads, caplog):
         index = open_index(split, tmp_path / "file" / "cache")
     assert "cannot be kept in the cache folder" in caplog.text
     assert "is not used" not in caplog.text
-    assert contents(index)[1] == ("a/amusement_park/00000001.jpg", 7)
-    place = index._file[0]
-    assert place.is_file()
+    assert contents(index)[1] == ("class_7/00000001.jpg", 7)
+    place = index._stored[0].parent
+    assert place.is_dir()
     assert contents(pickle.loads(pickle.dumps(index))) == contents(index)
     del index
     gc.collect()
-    assert not place.exists() and not place.parent.exists()
+    assert not place.exists()
 
 
 def test_no_room_anywhere_is_an_error(tmp_path, monkeypatch):
@@ -267,7 +280,7 @@ def test_no_room_anywhere_is_an_error(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(index_module, "write_index_file", full)
+    monkeypatch.setattr(index_module, "write_index", full)
     with pytest.raises(UserError, match="No space left on device.*DATA.CACHE"):
         open_index(split, tmp_path / "cache")
 
@@ -276,22 +289,28 @@ def test_the_default_cache_folder(tmp_path, monkeypatch):
     split = list_split(tmp_path, train_text(3))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     open_index(split)
-    assert len(list((tmp_path / "xdg" / "se-backbones").glob("*.index"))) == 1
+    assert len(list((tmp_path / "xdg" / "se-backbones").glob("*.index.*"))) == 1
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     open_index(split, "")
-    assert len(list((tmp_path / "home" / ".cache" / "se-backbones").glob("*.index"))) == 1
+    assert len(list((tmp_path / "home" / ".cache" / "se-backbones").glob("*.index.*"))) == 1
 
 
 def test_what_a_kill_left_is_removed(tmp_path):
     split = list_split(tmp_path, train_text(3))
-    (tmp_path / "cache").mkdir()
-    stale, fresh = tmp_path / "cache" / ".a.1.part.index", tmp_path / "cache" / ".b.2.part.index"
-    stale.write_text("")
-    fresh.write_text("")
-    old(stale, 3 * 86400)
     open_index(split, tmp_path / "cache")
-    assert (stale.exists(), fresh.exists()) == (False, True)
+    (folder,) = (tmp_path / "cache").iterdir()
+    name = folder.with_suffix("").name
+    stale, fresh, others = (
+        tmp_path / "cache" / left for left in (f".{name}.1.part", f".{name}.2.part", ".my.own.part")
+    )
+    for left in (stale, fresh, others):
+        left.mkdir()
+    for left in (stale, others):
+        old(left, 3 * 86400)
+    old(split.path, 500)
+    open_index(split, tmp_path / "cache")
+    assert (stale.exists(), fresh.exists(), others.exists()) == (False, True, True)
 
 
 # Several processes
@@ -333,28 +352,28 @@ def test_pickled_by_its_file(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], input=pickled, capture_output=True, cwd=ROOT, timeout=120)
     assert done.stdout.decode().split() == [
-        "5000", index.name(4999), str(index.label(4999)), "365", str(index.path(0)), "False",
+        "5000", index.name(4999), str(index.label(4999)), "40", str(index.path(0)), "False",
     ], done.stderr.decode()  # fmt: skip
 
 
 def test_a_rebuilt_but_equal_index_still_unpickles_and_another_does_not(tmp_path):
-    split = list_split(tmp_path, "/a/airfield/1.jpg 0\n")
+    split = list_split(tmp_path, "class_0/1.jpg 0\n")
     pickled = pickle.dumps(open_index(split, tmp_path / "cache"))
-    old(split.list_path, 500)
+    old(split.path, 500)
     open_index(split, tmp_path / "cache")
-    assert pickle.loads(pickled).name(0) == "a/airfield/1.jpg"
-    list_split(tmp_path, "/a/alley/1.jpg 4\n")
+    assert pickle.loads(pickled).name(0) == "class_0/1.jpg"
+    list_split(tmp_path, "class_4/1.jpg 4\n")
     open_index(split, tmp_path / "cache")
     with pytest.raises(UserError, match="was changed while it was in use"):
         pickle.loads(pickled)
 
 
 def test_an_open_index_outlives_its_replacement(tmp_path):
-    split = list_split(tmp_path, "/a/airfield/1.jpg 0\n")
+    split = list_split(tmp_path, "class_0/1.jpg 0\n")
     first = open_index(split, tmp_path / "cache")
-    list_split(tmp_path, "/a/alley/22.jpg 4\n")
-    assert open_index(split, tmp_path / "cache").name(0) == "a/alley/22.jpg"
-    assert first.name(0) == "a/airfield/1.jpg" and first.label(0) == 0
+    list_split(tmp_path, "class_4/22.jpg 4\n")
+    assert open_index(split, tmp_path / "cache").name(0) == "class_4/22.jpg"
+    assert first.name(0) == "class_0/1.jpg" and first.label(0) == 0
 
 
 # Made in memory

@@ -1,18 +1,17 @@
-"""Drawing a scene prediction: what changes in a picture, what must not, and that it can be read."""
+"""Drawing a prediction: what changes in a picture, what must not, and that it can be read."""
 
 import numpy as np
 import pytest
 
 from classification.predict.draw import (
     BAR,
-    INDOOR,
-    OUTDOOR,
+    GROUP_COLOURS,
     UNSEEN,
     draw_activation,
     draw_comparison,
     draw_prediction,
 )
-from classification.predict.predictor import ScenePrediction
+from classification.predict.predictor import Prediction
 
 CLASSES = ["coast", "corridor", "a_class_whose_name_is_much_too_long_for_any_small_picture", "street", "attic", "x"]
 PROBABILITIES = np.array([0.5, 0.25, 0.125, 0.1, 0.025])
@@ -20,11 +19,12 @@ PROBABILITIES = np.array([0.5, 0.25, 0.125, 0.1, 0.025])
 
 def prediction(height, width, cam, share=1.0, indoor=0.2):
     """The centre square, `share` of the shorter side, was seen, with `cam` over it."""
+    groups = {} if indoor is None else {"indoor": indoor, "outdoor": 1 - indoor}
     cam = np.asarray(cam, np.float32)
     side = share * min(height, width)
     left, top = (width - side) / 2, (height - side) / 2
     crop = (left, top, left + side, top + side)
-    return ScenePrediction(np.arange(5), PROBABILITIES, indoor, cam, crop, side / len(cam))
+    return Prediction(np.arange(5), PROBABILITIES, groups, cam, crop, side / len(cam))
 
 
 def grey(height, width):
@@ -69,7 +69,7 @@ def test_any_size_is_readable(size):
     factor = max(360 / min(size), 1)
     assert drawn.shape[1] == round(width * factor)
     panel = drawn[round(height * factor) :]
-    assert len(panel) >= 6 * 12  # a row for indoor or outdoor and one for each of five classes
+    assert len(panel) >= 6 * 12  # a row for the group and one for each of five classes
     for line in np.array_split(panel, 6):
         assert (line.max(2) < 120).sum() > 30  # with dark letters
     assert (panel[:, -3:] == 255).all()  # percentages end before the edge, the long name before them
@@ -84,10 +84,10 @@ def test_a_line_is_enlarged_within_limits(size):
 
 
 @pytest.mark.parametrize("indoor", [True, False])
-def test_indoors_and_outdoors_are_told_apart(indoor):
+def test_groups_are_told_apart_by_their_colours(indoor):
     seen = prediction(400, 400, np.eye(4), indoor=0.9 if indoor else 0.1)
     panel = draw_prediction(grey(400, 400), seen, CLASSES)[400:].astype(int)
-    inside, outside = ((np.abs(panel - colour).max(2) < 12).sum() for colour in (INDOOR, OUTDOOR))  # of the letters
+    inside, outside = ((np.abs(panel - colour).max(2) < 12).sum() for colour in GROUP_COLOURS[:2])  # of the letters
     assert min(inside, outside) == 0 and (inside > 100) == indoor and (outside > 100) != indoor
 
 
@@ -100,7 +100,7 @@ def test_bars_are_as_long_as_classes_are_likely():
     np.testing.assert_allclose(np.array(lengths) / lengths[0], PROBABILITIES / PROBABILITIES[0], atol=0.01)
 
 
-def test_indoor_or_outdoor_is_said_only_where_it_is_known():
+def test_the_group_is_said_only_where_it_is_known():
     pictures = [
         draw_prediction(grey(400, 400), prediction(400, 400, np.eye(4), indoor=p), CLASSES) for p in (0.9, 0.1, None)
     ]

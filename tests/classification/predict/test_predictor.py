@@ -14,18 +14,28 @@ from PIL import Image
 
 from classification.config import get_cfg
 from classification.evaluation.evaluate import evaluate_classifier
-from classification.evaluation.pictures import write_pictures
+from classification.groups import ClassGroups
 from classification.images.transforms import TestTransform
 from classification.index.index import make_index
 from classification.model import SceneClassifier, build_network
-from classification.predict.files import predict_files, scene_record
-from classification.predict.predictor import ScenePrediction, ScenePredictor, crop_box
+from classification.predict.files import predict_files, prediction_record
+from classification.predict.pictures import write_pictures
+from classification.predict.predictor import Prediction, Predictor, crop_box
+from classification.task import CLASS_FOLDERS, ClassificationTask
 from engine.errors import UserError
 from engine.predict.media import Video, read_image, video_writer
 from engine.train.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[3]
 CLASSES = ["bedroom", "coast", "corridor", "mountain", "my_own_scene", "staircase", "street"]
+
+
+def inside_or_outside(classes):
+    return ClassGroups("inside_outside", ("inside", "outside"), tuple(GROUPS.get(name, -1) for name in classes))
+
+
+GROUPS = {"bedroom": 0, "coast": 1, "corridor": 0, "mountain": 1, "staircase": 0, "street": 1}
+TASK = ClassificationTask("places", "place_predictions.json", groups=inside_or_outside)
 
 
 def picture(height, width, seed=0):
@@ -53,24 +63,24 @@ def checkpoint(tmp_path_factory):
         pictures = np.stack([picture(64, 64, seed) for seed in range(6)])
         answers = SceneClassifier(network.eval(), cfg)(torch.from_numpy(pictures).permute(0, 3, 1, 2))
         network.fc.bias.sub_(answers.mean(0))
-    content = {"task": "places365", "model": network.state_dict(), "config": cfg.dump(), "classes": CLASSES}
+    content = {"task": "classification", "model": network.state_dict(), "config": cfg.dump(), "classes": CLASSES}
     return save_checkpoint(tmp_path_factory.mktemp("run") / "model_final.pth", content)
 
 
 @pytest.fixture(scope="module")
 def predictor(checkpoint):
-    return ScenePredictor.from_checkpoint(checkpoint, device="cpu")
+    return Predictor.from_checkpoint(checkpoint, device="cpu")
 
 
-def with_config(predictor, *overrides, classes=CLASSES):
+def with_config(predictor, *overrides, classes=CLASSES, task=CLASS_FOLDERS):
     cfg = small_config(*overrides)
-    return ScenePredictor(SceneClassifier(predictor.model.network, cfg), cfg, classes)
+    return Predictor(SceneClassifier(predictor.model.network, cfg), cfg, classes, task)
 
 
 class StandIn:
     """Says the same of every picture."""
 
-    classes, device = CLASSES, torch.device("cpu")
+    classes, device, task = CLASSES, torch.device("cpu"), CLASS_FOLDERS
 
     def __init__(self, interrupt_at=None):
         self.seen, self.interrupt_at = 0, interrupt_at
@@ -84,12 +94,21 @@ class StandIn:
             side = min(image.shape[:2])
             cam = np.eye(2, dtype=np.float32)
             shares = np.array([0.6, 0.2, 0.1, 0.05, 0.01])
-            found.append(ScenePrediction(np.array([3, 1, 6, 0, 2]), shares, 0.125, cam, (0, 0, side, side), side / 2))
+            found.append(
+                Prediction(
+                    np.array([3, 1, 6, 0, 2]),
+                    shares,
+                    {"inside": 0.125, "outside": 0.875},
+                    cam,
+                    (0, 0, side, side),
+                    side / 2,
+                )
+            )
         return found
 
 
 def records(output):
-    return json.loads((output / "scene_predictions.json").read_text())
+    return json.loads((output / "class_predictions.json").read_text())
 
 
 def save(path, image):
@@ -120,7 +139,7 @@ def test_a_file_gets_the_answer_of_the_evaluation(predictor, tmp_path, crops):
     index = make_index([path.name for path in paths], [0, 1, 2], CLASSES, tmp_path)
     with torch.inference_mode():
         evaluate_classifier(predictor.model, index, predictor.cfg, tmp_path)
-    for record, path in zip(json.loads((tmp_path / "scene_predictions.json").read_text()), paths, strict=True):
+    for record, path in zip(json.loads((tmp_path / "class_predictions.json").read_text()), paths, strict=True):
         (found,) = predictor.predict([read_image(path)])
         names, shares = zip(*record["top"], strict=True)
         assert [CLASSES[index] for index in found.classes] == list(names)
@@ -189,7 +208,7 @@ def test_the_map_lies_where_the_network_looks(predictor):
 
     cam = np.zeros((5, 5), np.float32)
     cam[row, column] = 1
-    found = ScenePrediction(np.arange(5), np.full(5, 0.2), None, cam, (100, 50, 100 + 2 * size, 50 + 2 * size), 64)
+    found = Prediction(np.arange(5), np.full(5, 0.2), {}, cam, (100, 50, 100 + 2 * size, 50 + 2 * size), 64)
     laid = found.activation(400, 500)  # a picture in which the crop begins at (50, 100), twice as large
     y, x = np.unravel_index(np.nanargmax(laid), laid.shape)
     assert (y - 50) / 2 == pytest.approx(centre[0], abs=6) and (x - 100) / 2 == pytest.approx(centre[1], abs=6)
@@ -197,36 +216,39 @@ def test_the_map_lies_where_the_network_looks(predictor):
 
 def test_the_map_covers_the_crop_and_nothing_else():
     cam = np.random.default_rng(0).normal(size=(7, 7)).astype(np.float32)
-    found = ScenePrediction(np.arange(5), np.full(5, 0.2), None, cam, (30, 20, 254, 244), 32)
+    found = Prediction(np.arange(5), np.full(5, 0.2), {}, cam, (30, 20, 254, 244), 32)
     laid = found.activation(260, 300)
     assert laid.shape == (260, 300) and laid.dtype == np.float32
     seen = ~np.isnan(laid)
     assert seen[20:244, 30:254].all() and seen.sum() == 224 * 224
     np.testing.assert_allclose(found.activation(780, 900, 3.0)[1::3, 1::3][seen], laid[seen], atol=1e-4)
-    flat = ScenePrediction(found.classes, found.probabilities, None, np.full((7, 7), 2.5, np.float32), found.crop, 32)
+    flat = Prediction(found.classes, found.probabilities, {}, np.full((7, 7), 2.5, np.float32), found.crop, 32)
     np.testing.assert_allclose(flat.activation(260, 300)[seen], 2.5, rtol=1e-5)
 
 
-def test_indoor_or_outdoor(predictor):
+def test_groups_of_classes(predictor):
     image = picture(100, 140, 2)
-    (found,) = predictor.predict([image])
-    shares = np.zeros(len(CLASSES))
+    (found,) = with_config(predictor, task=TASK).predict([image])
     with torch.inference_mode():
         pixels = torch.from_numpy(TestTransform(predictor.cfg)(image)).permute(2, 0, 1)[None]
         shares = predictor.model(pixels).softmax(1)[0].numpy()
     inside, outside = shares[[0, 2, 5]].sum(), shares[[1, 3, 6]].sum()
-    assert found.indoor_probability == pytest.approx(inside / (inside + outside), rel=1e-4)
-    assert found.indoor is bool(inside > outside)
-    names = [f"scene_{n}" for n in range(len(CLASSES))]
-    (unknown,) = with_config(predictor, classes=names).predict([image])
-    assert unknown.indoor is None and scene_record(unknown, names)["indoor"] is None
+    assert found.groups == pytest.approx(
+        {"inside": inside / (inside + outside), "outside": outside / (inside + outside)}, rel=1e-4
+    )
+    assert found.group == ("inside" if inside > outside else "outside")
+    names = [f"place_{n}" for n in range(len(CLASSES))]
+    (unknown,) = with_config(predictor, classes=names, task=TASK).predict([image])
+    assert unknown.group is None and set(prediction_record(unknown, names, TASK)) == {"top"}
+    (plain,) = predictor.predict([image])
+    assert plain.groups == {}
 
 
 def test_wrong_pictures_and_diverged_weights_are_refused(predictor, checkpoint):
     for image in (np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3)), np.zeros((9, 9, 4), np.uint8)):
         with pytest.raises(ValueError, match="expected a picture"):
             predictor.predict([image])
-    diverged = ScenePredictor.from_checkpoint(checkpoint, device="cpu")
+    diverged = Predictor.from_checkpoint(checkpoint, device="cpu")
     with torch.no_grad():
         diverged.model.network.fc.weight[0, 0] = float("nan")
     with pytest.raises(UserError, match="not finite"):
@@ -255,8 +277,7 @@ def test_files_of_every_kind(tmp_path, capsys):
                 ["mountain", "coast", "street", "bedroom", "corridor"], [0.6, 0.2, 0.1, 0.05, 0.01], strict=True
             )
         ],
-        "indoor": False,
-        "indoor_probability": 0.125,
+        "groups": {"inside": 0.125, "outside": 0.875},
     }
     with Image.open(tmp_path / "out" / "wide.png") as drawn:
         assert drawn.width == 1440 and drawn.height > 360  # enlarged for legibility, and with a panel below
@@ -276,10 +297,10 @@ def test_a_run_folder_is_no_place_to_write_to(tmp_path):
     source = save(tmp_path / "a.png", picture(40, 40))
     (tmp_path / "run").mkdir()
     evaluated = '[{"file": "a.png", "label": "coast", "top": [["coast", 0.9]]}]'
-    (tmp_path / "run" / "scene_predictions.json").write_text(evaluated)
+    (tmp_path / "run" / "class_predictions.json").write_text(evaluated)
     with pytest.raises(UserError, match="already there"):
         predict_files(StandIn(), [source], tmp_path / "run")
-    assert (tmp_path / "run" / "scene_predictions.json").read_text() == evaluated
+    assert (tmp_path / "run" / "class_predictions.json").read_text() == evaluated
 
 
 def test_a_runs_pictures(predictor, tmp_path, caplog):
@@ -299,7 +320,7 @@ def test_a_runs_pictures(predictor, tmp_path, caplog):
 
 
 def command(*arguments):
-    return [sys.executable, str(ROOT / "tools" / "predict_scene.py"), *map(str, arguments)]
+    return [sys.executable, str(ROOT / "tools" / "predict_image.py"), *map(str, arguments)]
 
 
 def test_the_command_line(tmp_path, checkpoint):
@@ -326,7 +347,7 @@ def test_a_real_photograph(predictor, tmp_path):
 
 @pytest.fixture
 def tool(load_tool):
-    return load_tool("predict_scene")
+    return load_tool("predict_image")
 
 
 def test_the_command_line_says_what_is_wrong(tool, tmp_path):
@@ -346,6 +367,6 @@ def test_a_polite_kill_keeps_what_was_done(tool, tmp_path, monkeypatch, capsys):
 
     for index in range(6):
         save(tmp_path / "in" / f"{index}.png", picture(40, 40))
-    monkeypatch.setattr(ScenePredictor, "from_checkpoint", lambda *arguments: Killed())
+    monkeypatch.setattr(Predictor, "from_checkpoint", lambda *arguments: Killed())
     assert tool.main(["--weights", "x", str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 130
     assert len(records(tmp_path / "out")) == 3 and "interrupted after 3 pictures" in capsys.readouterr().out

@@ -11,7 +11,8 @@ from classification.images.reading import UnreadableImage, read_rgb
 from classification.index.index import ImageIndex
 from classification.model import SceneClassifier
 from classification.predict.draw import draw_comparison
-from classification.predict.predictor import ScenePredictor
+from classification.predict.predictor import Predictor
+from classification.task import CLASS_FOLDERS, ClassificationTask
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.predict.media import write_image
 
@@ -20,7 +21,14 @@ from detectron2.config import CfgNode
 logger = logging.getLogger(__name__)
 
 
-def write_pictures(run: Path, model: SceneClassifier, index: ImageIndex, cfg: CfgNode, count: int = 8) -> list[Path]:
+def write_pictures(
+    run: Path,
+    model: SceneClassifier,
+    index: ImageIndex,
+    cfg: CfgNode,
+    task: ClassificationTask = CLASS_FOLDERS,
+    count: int = 8,
+) -> list[Path]:
     """Draws some images with their truth, and beside them with the prediction, into ``predictions/``.
 
     Args:
@@ -32,7 +40,7 @@ def write_pictures(run: Path, model: SceneClassifier, index: ImageIndex, cfg: Cf
     Returns:
         the files.
     """
-    predictor, paths = ScenePredictor(model, cfg, index.classes), []
+    predictor, paths = Predictor(model, cfg, index.classes, task), []
     for position in np.unique(np.linspace(0, len(index) - 1, min(count, len(index))).round().astype(int)).tolist():
         try:
             image = read_rgb(index.path(position))

@@ -1,4 +1,4 @@
-"""Scene-classification configs: epochs become steps, contradictions are errors, all shipped files load."""
+"""Classification configs: epochs become steps, contradictions are errors, all shipped files load."""
 
 from pathlib import Path
 
@@ -7,11 +7,12 @@ import pytest
 from classification.config import config_from_checkpoint, get_cfg, in_steps, load_config
 from engine.errors import UserError
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*places*.yaml"))
+FOLDER = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = sorted([*FOLDER.glob("*places*.yaml"), *FOLDER.glob("class_folders_*.yaml")])
 
 
 def test_the_papers_recipe_in_steps():
-    cfg = in_steps(load_config(CONFIGS[0].parent / "places365_se_resnet50.yaml"), images=10_240)
+    cfg = in_steps(load_config(FOLDER / "places365_se_resnet50.yaml"), images=10_240)
     assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (1000, (300, 600, 900))
     assert (cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD) == (10, 10)
     assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MOMENTUM, cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.GAMMA) == (0.6, 0.9, 1e-4, 0.1)
@@ -39,9 +40,7 @@ def test_a_shipped_config_loads_and_says_what_to_expect(path):
 
 def test_twins_differ_in_the_architecture_alone():
     for name in ("resnet50", "resnet152"):
-        plain, se = (
-            load_config(CONFIGS[0].parent / f"places365_{prefix}{name}.yaml").clone() for prefix in ("", "se_")
-        )
+        plain, se = (load_config(FOLDER / f"places365_{prefix}{name}.yaml").clone() for prefix in ("", "se_"))
         assert (plain.MODEL.BACKBONE.ARCHITECTURE, se.MODEL.BACKBONE.ARCHITECTURE) == (name, f"se_{name}")
         for cfg in (plain, se):
             cfg.defrost()
@@ -83,6 +82,12 @@ def test_the_ends_of_the_ranges_may_be_meant():
 def test_the_images_size_is_a_text_that_may_be_written_as_a_number(tmp_path):
     (tmp_path / "c.yaml").write_text("DATA: {IMAGES: 256}\n")
     assert load_config(tmp_path / "c.yaml").DATA.IMAGES == cfg_with("DATA.IMAGES", "256").DATA.IMAGES == "256"
+
+
+@pytest.mark.parametrize("task", ["classification", "places365"])
+def test_a_classifiers_checkpoint_holds_its_config_whichever_its_data_were(task):
+    cfg = cfg_with("SEED", "7")
+    assert config_from_checkpoint({"task": task, "config": cfg.dump()}) == cfg
 
 
 def test_a_detectors_checkpoint_is_no_classifier():

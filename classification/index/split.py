@@ -1,0 +1,73 @@
+"""A split: where its images are, what their classes are called, and how it is read."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import UserError
+
+#: Some images of a split: (numbers of their folders, class indices or -1, file names), three lists of one length.
+Batch = tuple[list[int], list[int], list[bytes]]
+
+
+class SplitNotFound(UserError):
+    """There is no such split here: its images, or what lists them, are absent. Any other UserError says that what is
+    there is wrong."""
+
+
+@dataclass(frozen=True)
+class Split(ABC):
+    """Where the images of a split are, and where their labels come from.
+
+    Attributes:
+        name: train, val, ….
+        image_root: the names in the index are relative to it.
+        classes: class names; the position is the class index.
+    """
+
+    name: str
+    image_root: Path
+    classes: list[str]
+
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """The file or folder that it is read from: what to name in a message."""
+
+    @abstractmethod
+    def key(self) -> dict:
+        """What its index depends on besides the modification times of what is read, as JSON's types; cheap enough to
+        be compared at each start.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+
+    @abstractmethod
+    def read(self, folders: dict[str, int], times: dict[str, int]) -> Iterator[Batch]:
+        """The images in pieces, in the order of the index.
+
+        Args:
+            folders: filled while reading: the folders that have images, relative to ``image_root`` ("" is that
+                itself), and their numbers 0, 1, … in the order of appearance.
+            times: filled while reading: the files or folders that were read, relative to ``image_root`` or absolute,
+                and their modification times in ns from before they were read.
+
+        Raises:
+            UserError: something cannot be read, or is wrong.
+        """
+
+
+def modification_times(split: Split, paths: list[str]) -> list[int | None]:
+    """The modification times, in ns, of what ``Split.read`` read; None for what is gone."""
+    times = []
+    for path in paths:
+        try:
+            times.append(os.stat(split.image_root / path).st_mtime_ns)
+        except OSError:
+            times.append(None)
+    return times

@@ -1,0 +1,47 @@
+"""What a data set of its own adds to classification: a value that training, evaluation and prediction are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from classification.groups import ClassGroups
+from classification.index import class_folders
+from classification.index.split import Split
+
+
+def _find_split(root: str, split: str, images: str) -> Split:
+    return class_folders.find_split(Path(root), split, images)
+
+
+def _group_shares(groups: Mapping[str, float]) -> dict:
+    return {"groups": {name: round(share, 6) for name, share in groups.items()}} if groups else {}
+
+
+@dataclass(frozen=True)
+class ClassificationTask:
+    """Classification of the images of some kind of data set; the defaults are those of class folders.
+
+    Attributes:
+        name: in checkpoints, and in result.json, where the figures stand under it.
+        predictions_file: name of the JSON file of an evaluation's, or of a prediction's answers.
+        find_split: (DATA.ROOT, the split's name, DATA.IMAGES) → the split. Raises UserError where it is not there.
+        groups: class names → what groups the classes belong to, or None.
+        published: (class names, labels (N,)) → figures of others to show beside those of a set, each a dictionary with
+            "model", "top1", "top5", "top1_error", "top5_error", "crops", "trained_on" and "source".
+        record_groups: {group: probability 0..1}, empty where the classes do not tell → what a prediction's record says
+            of it.
+    """
+
+    name: str
+    predictions_file: str
+    find_split: Callable[[str, str, str], Split] = _find_split
+    groups: Callable[[Sequence[str]], ClassGroups | None] = lambda classes: None
+    published: Callable[[Sequence[str], np.ndarray], list[dict]] = lambda classes, labels: []
+    record_groups: Callable[[Mapping[str, float]], dict] = _group_shares
+
+
+CLASS_FOLDERS = ClassificationTask("classification", "class_predictions.json")

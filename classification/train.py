@@ -1,0 +1,194 @@
+"""A classification run from a config to its figures: what ``tools/train_classifier.py`` does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from classification.config import config_from_checkpoint, in_steps, load_config
+from classification.evaluation.evaluate import evaluate_classifier
+from classification.images.batches import ImageBatch, training_batches
+from classification.images.broken_files import BrokenFiles
+from classification.index.index import ImageIndex, open_index
+from classification.initial_weights import load_initial_weights
+from classification.loss import ClassificationLoss
+from classification.model import SceneClassifier, build_network
+from classification.predict.pictures import write_pictures
+from classification.task import CLASS_FOLDERS, ClassificationTask
+from engine import compat  # noqa: F401  (compat before detectron2)
+from engine.errors import UserError
+from engine.run import experiment
+from engine.run import folder as run_folder
+from engine.run.experiment import Options
+from engine.run.initial_weights import load_trained_weights
+from engine.train.launch import once
+from engine.train.trainer import Task, Trainer
+
+from detectron2.config import CfgNode
+from detectron2.solver import build_lr_scheduler
+from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
+
+
+def run_classification(options: Options, task: ClassificationTask = CLASS_FOLDERS) -> dict:
+    """Trains and evaluates, or evaluates alone, and leaves everything in the run folder.
+
+    Args:
+        task: what kind of data set it is.
+
+    Returns:
+        the figures, as in ``result.json``; an empty dict in all processes but the first.
+
+    Raises:
+        UserError: anything the person can put right, with what to do.
+    """
+    return experiment.run_experiment(options, load_config, partial(_train, task), partial(_evaluate_only, task))
+
+
+def _train(task: ClassificationTask, options: Options, cfg: CfgNode, device: torch.device) -> dict:
+    run, checkpoint = experiment.begin_training(options, cfg, device)
+    train_index = load_index(task, cfg, cfg.DATA.TRAIN)
+    val_index = load_index(task, cfg, cfg.DATA.VAL) if cfg.DATA.VAL else None
+    if val_index is not None:
+        _check_classes("the training set", train_index.classes, val_index)
+    if comm.is_main_process():
+        run_folder.write_config(run, cfg)
+
+    here = in_steps(experiment.on_device(cfg, device), len(train_index))
+    network = build_network(here, len(train_index.classes))
+    if checkpoint is not None:
+        run_folder.announce_changes(config_from_checkpoint(checkpoint), cfg)
+        if checkpoint["task"] != task.name:
+            began = checkpoint["task"]
+            raise UserError(
+                f"the run in {run} is one of {began}, not {task.name}: resume it with the tool that began it"
+            )
+        _check_classes("the run to go on with", checkpoint["classes"], train_index)
+    elif cfg.MODEL.WEIGHTS or cfg.MODEL.SE.INSERT:
+        load_initial_weights(network, cfg, run, train_index.classes)
+    else:
+        logger.info("no MODEL.WEIGHTS: training starts from random weights")
+    if cfg.COMPILE:
+        network.compile()  # in place; a copy of it, for averaged weights, computes eagerly
+    factors = {network.head_path: cfg.SOLVER.HEAD_LR_FACTOR}
+    trainer = Trainer(network, here, lambda optimizer: build_lr_scheduler(here, optimizer), run, checkpoint, factors)
+    steps = _training_steps(trainer, task, train_index, val_index, here, run, describe(task, cfg, train_index))
+    figures = experiment.train(trainer, steps)
+    network = trainer.evaluated_model
+    return _finish(task, run, figures, cfg, network, val_index, device, trainer.iteration, trainer.seconds)
+
+
+def _training_steps(
+    trainer: Trainer,
+    task: ClassificationTask,
+    train_index: ImageIndex,
+    val_index: ImageIndex | None,
+    cfg: CfgNode,
+    run: Path,
+    description: dict,
+) -> Task:
+    """What the training loop needs to know of this training."""
+    share = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+    if share % cfg.SOLVER.ACCUMULATE:
+        raise UserError(
+            f"each process's share of a batch, {share} images, cannot be cut into SOLVER.ACCUMULATE "
+            f"{cfg.SOLVER.ACCUMULATE} equal parts"
+        )
+    normalise, loss = SceneClassifier(trainer.model, cfg).normalise, ClassificationLoss(cfg)
+    device = trainer.device
+
+    def losses(network: nn.Module, batch: ImageBatch) -> dict:
+        return loss(network, normalise(batch.images), batch.labels.to(device, non_blocking=True))
+
+    def batches() -> Iterator[ImageBatch]:
+        broken = BrokenFiles(run, len(train_index), cfg.DATA.MAX_BROKEN_SHARE)
+        rank, processes = comm.get_rank(), comm.get_world_size()
+        for batch in training_batches(train_index, cfg, trainer.iteration, rank, processes):
+            broken.add(batch.broken, train_index)
+            yield batch
+
+    def evaluate(network: nn.Module) -> dict:
+        return evaluate_classifier(SceneClassifier(network, cfg), val_index, cfg, run, task)
+
+    return Task(
+        batches=batches(),
+        name_images=lambda batch: ", ".join(train_index.name(int(i)) for i in batch.chosen),
+        advice="a longer SOLVER.WARMUP_EPOCHS",
+        split=ImageBatch.split,
+        evaluate=evaluate if val_index is not None else None,
+        describe=description,
+        losses=losses,
+    )
+
+
+def _evaluate_only(task: ClassificationTask, options: Options, cfg: CfgNode, device: torch.device) -> dict:
+    run, source, checkpoint = experiment.begin_evaluation(options, cfg, device, task.name)
+    if not cfg.DATA.VAL:
+        raise UserError("DATA.VAL is empty: name the split to evaluate on")
+    index = load_index(task, cfg, cfg.DATA.VAL)
+    if checkpoint is not None:
+        _check_classes(f"the weights in {source}", checkpoint["classes"], index)
+    here = experiment.on_device(cfg, device)
+    network = build_network(here, len(index.classes)).eval()
+    load_trained_weights(network, source, checkpoint, cfg, run)
+    if comm.is_main_process():
+        run_folder.write_config(run, cfg)
+    with torch.inference_mode():
+        figures = evaluate_classifier(SceneClassifier(network, cfg), index, here, run, task)
+    figures["weights"] = source
+    iteration = checkpoint["iteration"] if checkpoint is not None else None
+    return _finish(task, run, figures, cfg, network, index, device, iteration, None)
+
+
+def _finish(
+    task: ClassificationTask,
+    run: Path,
+    figures: dict,
+    cfg: CfgNode,
+    network: nn.Module,
+    index: ImageIndex | None,
+    device: torch.device,
+    iteration: int | None,
+    seconds: float | None,
+) -> dict:
+    def draw() -> None:
+        if index is not None:
+            write_pictures(run, SceneClassifier(network, cfg).eval(), index, cfg, task)
+
+    dataset = f"{cfg.DATA.ROOT} {cfg.DATA.VAL}"
+    return experiment.finish(run, figures, task.name, dataset, cfg, network, device, iteration, seconds, draw)
+
+
+def load_index(task: ClassificationTask, cfg: CfgNode, split: str) -> ImageIndex:
+    """The index of a split under DATA.ROOT; the first process reads the lists, the others what it left in the cache.
+
+    Raises:
+        UserError: there is no such data.
+    """
+    if not cfg.DATA.ROOT:
+        raise UserError("DATA.ROOT is empty: give the folder with the images, DATA.ROOT FOLDER")
+    found = task.find_split(cfg.DATA.ROOT, split, cfg.DATA.IMAGES)
+    cache = Path(cfg.DATA.CACHE).expanduser() if cfg.DATA.CACHE else None
+    built = []  # not what `once` gives: on another machine the cache may be another folder
+    once(lambda: built.append(open_index(found, cache)))
+    index = built[0] if built else open_index(found, cache)
+    if not len(index):
+        raise UserError(f"{index.source} has no images")
+    logger.info("%s: %s, %s images, %d classes", split, index.source, f"{len(index):,}", len(index.classes))
+    return index
+
+
+def describe(task: ClassificationTask, cfg: CfgNode, index: ImageIndex) -> dict:
+    """What a checkpoint says of itself besides its weights."""
+    return experiment.description(task.name, cfg, index.classes)
+
+
+def _check_classes(whose: str, classes: Sequence[str], index: ImageIndex) -> None:
+    if difference := run_folder.class_difference(classes, index.classes):
+        raise UserError(f"the classes of {whose} (first) and of {index.source} (second) differ:\n  {difference}")

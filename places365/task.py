@@ -1,0 +1,38 @@
+"""What Places365 adds to classification: its lists and folders, indoor and outdoor, published figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from classification.groups import ClassGroups
+from classification.index.split import Split
+from classification.task import ClassificationTask
+from places365.categories import indoor_flags
+from places365.layout import find_root, find_split
+from places365.published import published_beside
+
+INDOOR, OUTDOOR = "indoor", "outdoor"
+
+
+def indoor_outdoor(classes: Sequence[str]) -> ClassGroups:
+    """Indoor and outdoor, for class names in any spelling; a class that is none of Places365's belongs to neither."""
+    groups = {True: 0, False: 1, None: -1}
+    return ClassGroups("indoor_outdoor", (INDOOR, OUTDOOR), tuple(groups[flag] for flag in indoor_flags(classes)))
+
+
+def _find_split(root: str, split: str, images: str) -> Split:
+    return find_split(find_root(root), split, images)
+
+
+def _record(groups: Mapping[str, float]) -> dict:
+    """{"indoor": true, false, or null where the classes do not tell, "indoor_probability": 0..1 or null}."""
+    share = groups.get(INDOOR)
+    return {
+        "indoor": None if share is None else share >= groups[OUTDOOR],
+        "indoor_probability": None if share is None else round(share, 6),
+    }
+
+
+PLACES365_TASK = ClassificationTask(
+    "places365", "scene_predictions.json", _find_split, indoor_outdoor, published_beside, _record
+)

@@ -1,0 +1,99 @@
+"""A run on class folders from beginning to end: trained, gone on with, evaluated, predicted with."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from classification.train import Options, run_classification
+from engine.errors import UserError
+from engine.train.checkpoint import load_checkpoint
+from places365.task import PLACES365_TASK
+
+CLASSES = ("aster", "tulip", "zinnia")
+TINY = [
+    "MODEL.DEVICE", "cpu", "MODEL.BACKBONE.ARCHITECTURE", "resnet18", "INPUT.TRAIN_SIZE", "32", "INPUT.TEST_RESIZE", "36",
+    "INPUT.TEST_SIZE", "32", "SOLVER.IMS_PER_BATCH", "6", "SOLVER.BASE_LR", "0.01", "SOLVER.MAX_ITER", "4",
+    "SOLVER.CHECKPOINT_EPOCHS", "0.5", "TEST.EVAL_EPOCHS", "0", "DATALOADER.NUM_WORKERS", "0", "LOG_PERIOD", "1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory, write_scenes):
+    """The KEY VALUE pairs of a tiny training, OUTPUT_DIR excepted."""
+    folder = tmp_path_factory.mktemp("data")
+    data = write_scenes(folder / "flowers", {"train": 8, "val": 3}, CLASSES)
+    return [*TINY, "DATA.ROOT", str(data), "DATA.CACHE", str(folder / "cache")]
+
+
+@pytest.fixture(scope="module")
+def whole(words, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return folder, run_classification(Options(overrides=[*words, "OUTPUT_DIR", str(folder)]))
+
+
+def test_a_run_leaves_what_a_person_needs_under_its_own_names(whole):
+    folder, result = whole
+    for name in "config.yaml metrics.jsonl result.json model_final.pth summary.html class_predictions.json".split():
+        assert (folder / name).is_file(), name
+    assert (folder / "plots" / "confusion.png").is_file() and len(list((folder / "predictions").glob("*.jpg"))) == 8
+    assert result == json.loads((folder / "result.json").read_text())
+    figures = {"top1", "top5", "top1_error", "top5_error", "mean_class_top1", "ece"}
+    assert result["task"] == "classification" and set(result["classification"]) == figures
+    assert list(result["per_category"]["classification"]) == list(CLASSES) and result["images"] == 9
+    checkpoint = load_checkpoint(folder / "model_final.pth")
+    assert checkpoint["task"] == "classification" and checkpoint["classes"] == list(CLASSES)
+
+
+def test_a_resumed_run_comes_out_as_the_whole_one(whole, words, tmp_path):
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    for name in ("config.yaml", "checkpoint_0000002.pth"):
+        (folder / name).write_bytes((whole[0] / name).read_bytes())
+    result = run_classification(Options(overrides=[*words, "OUTPUT_DIR", str(folder)], resume=True))
+    assert result["classification"] == whole[1]["classification"]
+    ours, theirs = (load_checkpoint(f / "model_final.pth")["model"] for f in (folder, whole[0]))
+    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_a_runs_own_config_evaluates_it(whole):
+    result = run_classification(Options(config=str(whole[0] / "config.yaml"), eval_only=True))
+    assert result["classification"] == whole[1]["classification"]
+    assert result["weights"] == str(whole[0] / "model_final.pth")
+
+
+def test_a_run_of_another_task_is_not_gone_on_with(whole, words):
+    options = Options(overrides=[*words, "OUTPUT_DIR", str(whole[0])], resume=True)
+    with pytest.raises(UserError, match="is one of classification, not places365"):
+        run_classification(options, PLACES365_TASK)
+
+
+def test_places365s_checkpoints_start_and_evaluate_one_of_class_folders(whole, words, tmp_path):
+    """A classifier is a classifier, whatever its data were."""
+    checkpoint = load_checkpoint(whole[0] / "model_final.pth")
+    torch.save({**checkpoint, "task": "places365"}, tmp_path / "scenes.pth")
+    given = [*words, "MODEL.WEIGHTS", str(tmp_path / "scenes.pth"), "OUTPUT_DIR", str(tmp_path / "run")]
+    result = run_classification(Options(overrides=given, eval_only=True))
+    assert result["classification"] == whole[1]["classification"]
+    result = run_classification(Options(overrides=[*given, "MODEL.HEAD", "keep", "SOLVER.BASE_LR", "0.0"]))
+    assert result["task"] == "classification"
+
+
+@pytest.mark.parametrize("tool, file", [("predict_image", "class_predictions"), ("predict_scene", "scene_predictions")])
+def test_both_prediction_tools_take_it(whole, load_tool, tmp_path, tool, file):
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    given = [
+        "--weights",
+        whole[0] / "model_final.pth",
+        "--output",
+        tmp_path / "out",
+        "--device",
+        "cpu",
+        tmp_path / "a.png",
+    ]
+    assert load_tool(tool).main(list(map(str, given))) == 0
+    (record,) = json.loads((tmp_path / "out" / f"{file}.json").read_text())
+    assert [guess["class"] for guess in record["top"]] != [] and record.get("indoor") is None
