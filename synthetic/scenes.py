@@ -31,7 +31,7 @@ CLASSES = tuple(DRAWINGS)  # sorted, as folders are
 GENERATOR = "se-backbones-scenes/1"
 MARKER = "scenes.json"
 SPLITS = ("train", "val")
-SMALLEST = 64
+MIN_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ def generate_scenes(
     Raises:
         UserError: `root` holds something else, a value is out of range, or the disk cannot be written to.
     """
-    if train < 1 or val < 1 or size < SMALLEST or not 0 <= seed < 2**32:
+    if train < 1 or val < 1 or size < MIN_SIZE or not 0 <= seed < 2**32:
         raise UserError(
-            f"scenes: train {train} and val {val} must be at least 1, size {size} at least {SMALLEST}, "
+            f"scenes: train {train} and val {val} must be at least 1, size {size} at least {MIN_SIZE}, "
             f"seed {seed} in 0..2^32-1"
         )
     settings = {

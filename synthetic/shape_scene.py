@@ -33,8 +33,8 @@ OUTLINES: dict[str, tuple[tuple[int, int], ...] | None] = {
 
 RADIUS = (80, 220)  # smallest and largest, in thousandths of the image's side
 OBJECTS = (3, 8)  # fewest and most
-VISIBLE = 60  # percent of an object's own pixels that later ones must leave in sight
-TRIES = 12
+MIN_VISIBLE = 60  # percent of an object's own pixels that later ones must leave in sight
+MAX_ATTEMPTS = 12
 
 
 @dataclass
@@ -50,8 +50,8 @@ def draw_scene(random: np.random.RandomState, size: int) -> tuple[np.ndarray, li
     """A scene of some shapes (OBJECTS says how many), of which later ones may hide parts of earlier ones.
 
     A shape lies inside the image, in a size within RADIUS, at any angle. A placement is drawn again if it
-    would leave less than VISIBLE of any shape's pixels in sight, or leave one in pieces or with a hole, so
-    that every shape has one outline; after TRIES tries the shape is left out.
+    would leave less than MIN_VISIBLE of any shape's pixels in sight, or leave one in pieces or with a hole, so
+    that every shape has one outline; after MAX_ATTEMPTS tries the shape is left out.
 
     Args:
         random: the source of everything; the scene depends on its state alone.
@@ -68,7 +68,7 @@ def draw_scene(random: np.random.RandomState, size: int) -> tuple[np.ndarray, li
     for _ in range(count):
         name = names[int(random.randint(len(names), dtype=np.int64))]
         colour = _colour(random, colours)
-        for _ in range(TRIES):
+        for _ in range(MAX_ATTEMPTS):
             coverage = _draw(random, name, size)
             mask = coverage >= SAMPLES * SAMPLES // 2
             remaining = [shape.mask & ~mask for shape in shapes]
@@ -76,7 +76,7 @@ def draw_scene(random: np.random.RandomState, size: int) -> tuple[np.ndarray, li
                 left for left, shape in zip(remaining, shapes, strict=True) if not np.array_equal(left, shape.mask)
             ]
             if all(
-                np.count_nonzero(left) * 100 >= VISIBLE * shape.pixels
+                np.count_nonzero(left) * 100 >= MIN_VISIBLE * shape.pixels
                 for left, shape in zip(remaining, shapes, strict=True)
             ) and all(len(outlines(one)) == 1 for one in [mask, *changed]):
                 break

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.errors import UserError
 from synthetic.drawn_set import compact_json, make_drawn_set
-from synthetic.shape_scene import OBJECTS, RADIUS, VISIBLE, Shape, draw_scene, outlines
+from synthetic.shape_scene import MIN_VISIBLE, OBJECTS, RADIUS, Shape, draw_scene, outlines
 
 # Ids with gaps, as COCO's have, so that whoever mistakes ids for indices finds out here.
 CATEGORIES = {"circle": 1, "square": 2, "triangle": 4, "star": 7, "cross": 9}
@@ -21,8 +21,8 @@ CATEGORIES = {"circle": 1, "square": 2, "triangle": 4, "star": 7, "cross": 9}
 GENERATOR = "se-backbones-shapes/1"
 MARKER = "shapes.json"
 SPLITS = ("train", "val")
-SMALLEST = 64
-LARGEST_BLOCK = 65535
+MIN_SIZE = 64
+MAX_BLOCK_BYTES = 65535
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,13 @@ def generate_shapes(
         UserError: `root` holds something else, a value is out of range, or the disk cannot be written to.
     """
     root = Path(root)
-    if train < 1 or val < 1 or size < SMALLEST or not 0 <= seed < 2**32:
+    if train < 1 or val < 1 or size < MIN_SIZE or not 0 <= seed < 2**32:
         raise UserError(
-            f"shapes: train {train} and val {val} must be at least 1, size {size} at least {SMALLEST}, "
+            f"shapes: train {train} and val {val} must be at least 1, size {size} at least {MIN_SIZE}, "
             f"seed {seed} in 0..2^32-1"
         )
     settings = {"generator": GENERATOR, "train": train, "val": val, "size": size, "seed": seed}
-    settings["scene"] = {"radius": list(RADIUS), "objects": list(OBJECTS), "visible": VISIBLE}
+    settings["scene"] = {"radius": list(RADIUS), "objects": list(OBJECTS), "visible": MIN_VISIBLE}
     counts = {"train": train, "val": val}
     names = []
     for split, count in counts.items():
@@ -104,9 +104,9 @@ def encode_png(image: np.ndarray) -> bytes:
     lines[:, 1:] = image.reshape(height, -1)
     data = lines.tobytes()
     stream = [b"\x78\x01"]
-    for start in range(0, len(data), LARGEST_BLOCK):
-        block = data[start : start + LARGEST_BLOCK]
-        last = start + LARGEST_BLOCK >= len(data)
+    for start in range(0, len(data), MAX_BLOCK_BYTES):
+        block = data[start : start + MAX_BLOCK_BYTES]
+        last = start + MAX_BLOCK_BYTES >= len(data)
         stream.append(struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF) + block)
     stream.append(struct.pack(">I", zlib.adler32(data)))
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)

@@ -1,6 +1,7 @@
 """What the tests of several rooms need."""
 
 import importlib.util
+import logging
 import signal
 from pathlib import Path
 
@@ -24,6 +25,22 @@ def load_tool():
 
     yield load
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="module")
+def runs_in_this_process():
+    """Puts back what runs that are started in the tests' own process change in it."""
+
+    def loggers():
+        return [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+
+    before = {logger: (list(logger.handlers), logger.propagate, logger.level) for logger in loggers()}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("MALLOC_", "")  # with it a run leaves the allocator alone, which other tests here share
+        yield
+    for logger in loggers():  # a run's handlers and its propagate = False would blind later tests' caplog
+        logger.handlers, logger.propagate, level = before.get(logger, ([], True, logging.NOTSET))
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

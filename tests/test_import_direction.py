@@ -1,4 +1,7 @@
-"""Imports go one way: tools -> detection | places365 -> classification -> engine -> se_backbones. Read from the source."""
+"""Imports go one way: tools -> detection | places365 -> classification -> engine -> se_backbones.
+
+Read from the source.
+"""
 
 import ast
 import io

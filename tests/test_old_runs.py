@@ -5,7 +5,6 @@ that version itself made of it afterwards; its README says how they were made.
 """
 
 import json
-import logging
 import lzma
 import os
 import shutil
@@ -150,28 +149,15 @@ def remove_checkpoints(folder):
 
 
 @pytest.fixture
-def call(load_tool, tmp_path, monkeypatch):
+def call(load_tool, runs_in_this_process, tmp_path, monkeypatch):
     """(tool, *words): a command line in this process, started in the folder that the runs' relative paths begin at."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MALLOC_", "")  # with it a run leaves the allocator alone, which other tests here share
-    before = {logger: logging_state(logger) for logger in loggers()}
 
     def call(tool, *words):
         monkeypatch.setattr(sys, "argv", [f"{tool}.py", *map(str, words)])
         assert load_tool(tool).main() == 0
 
-    yield call
-    for logger in loggers():  # a run's handlers and its propagate = False would blind later tests' caplog
-        logger.handlers, logger.propagate, level = before.get(logger, ([], True, logging.NOTSET))
-        logger.setLevel(level)
-
-
-def loggers():
-    return [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
-
-
-def logging_state(logger):
-    return list(logger.handlers), logger.propagate, logger.level
+    return call
 
 
 def test_an_old_checkpoint_is_evaluated(task, old_run, call, expected):

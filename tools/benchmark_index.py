@@ -185,7 +185,7 @@ def main():
             "lines": args.lines,
             "list_mib": round(path.stat().st_size / MIB, 1),
             "build": separately(step, root, cache),
-            "index_mib": round(sum(file.stat().st_size for file in cache.iterdir()) / MIB, 1),
+            "index_mib": round(sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) / MIB, 1),
             "open": separately(step, root, cache),
             "workers": workers(root, cache, args.workers),
             "sampling": separately(sampling, args.lines),

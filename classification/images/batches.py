@@ -20,7 +20,7 @@ from engine.train.sampling import TrainingBatches, derive_seed, shard, steps_per
 
 from detectron2.config import CfgNode
 
-_ATTEMPTS = 10  # at finding a readable image in place of a broken one
+MAX_ATTEMPTS = 10  # at finding a readable image in place of a broken one
 MAX_HELD_BYTES = 2**25  # of files and pixels; from there on images are finished before others are opened
 
 
@@ -69,12 +69,12 @@ class _Item:
     pixels: Tensor  # (S, S, 3) or (10, S, S, 3)
     label: int
     index: int
-    chosen: int  # as in _Draft
+    chosen: int  # as in _UnfinishedItem
     broken: list[tuple[int, str]]
 
 
 @dataclass
-class _Draft:
+class _UnfinishedItem:
     """A training item in the making.
 
     Attributes:
@@ -116,56 +116,56 @@ class TrainingSet(Dataset):
         Each step is taken for many images before the next step: its code is then in the processor's caches, which
         every image's pixels sweep.
         """
-        items, drafts, held = [], [], 0
+        items, unfinished, held = [], [], 0
         for position in positions:
-            drafts.append(draft := _Draft(*position, chosen=position[1]))
-            self._choose(draft)
-            held += draft.image.nbytes + draft.view.nbytes
+            unfinished.append(item := _UnfinishedItem(*position, chosen=position[1]))
+            self._choose(item)
+            held += item.image.nbytes + item.view.nbytes
             if held > MAX_HELD_BYTES:
-                items += self._finish(drafts)
-                drafts, held = [], 0
-        return items + self._finish(drafts)
+                items += self._finish(unfinished)
+                unfinished, held = [], 0
+        return items + self._finish(unfinished)
 
-    def _finish(self, drafts: list[_Draft]) -> list[_Item]:
-        for draft in drafts:
-            draft.pixels = self._read(draft)
-        for draft in drafts:
-            draft.pixels = torch.from_numpy(self.transform.finish(draft.pixels, draft.view, draft.rng))
+    def _finish(self, unfinished: list[_UnfinishedItem]) -> list[_Item]:
+        for item in unfinished:
+            item.pixels = self._read(item)
+        for item in unfinished:
+            item.pixels = torch.from_numpy(self.transform.finish(item.pixels, item.view, item.rng))
         return [
-            _Item(draft.pixels, self.index.label(draft.chosen), draft.index, draft.chosen, draft.broken)
-            for draft in drafts
+            _Item(item.pixels, self.index.label(item.chosen), item.index, item.chosen, item.broken)
+            for item in unfinished
         ]
 
-    def _choose(self, draft: _Draft) -> None:
+    def _choose(self, item: _UnfinishedItem) -> None:
         """Opens the image, or the first of its replacements that can be opened, and draws what is seen of it."""
-        size = self.sizes[min(int(draft.epoch / self.epochs * len(self.sizes)), len(self.sizes) - 1)]
+        size = self.sizes[min(int(item.epoch / self.epochs * len(self.sizes)), len(self.sizes) - 1)]
         while True:
-            draft.rng = np.random.Generator(np.random.PCG64(derive_seed(self.seed, draft.epoch, draft.index)))
+            item.rng = np.random.Generator(np.random.PCG64(derive_seed(self.seed, item.epoch, item.index)))
             try:
-                draft.image = open_image(self.index.path(draft.chosen))
+                item.image = open_image(self.index.path(item.chosen))
             except UnreadableImage as error:
-                self._replace(draft, error)
+                self._replace(item, error)
                 continue
-            draft.view = self.transform.choose(draft.image, draft.rng, size)
+            item.view = self.transform.choose(item.image, item.rng, size)
             return
 
-    def _read(self, draft: _Draft) -> np.ndarray:
+    def _read(self, item: _UnfinishedItem) -> np.ndarray:
         while True:
             try:
-                return draft.view.read(draft.image)
+                return item.view.read(item.image)
             except UnreadableImage as error:
-                self._replace(draft, error)
-                self._choose(draft)
+                self._replace(item, error)
+                self._choose(item)
 
-    def _replace(self, draft: _Draft, error: UnreadableImage) -> None:
-        draft.broken.append((draft.chosen, str(error)))
-        attempt = len(draft.broken)
-        if attempt == _ATTEMPTS:
+    def _replace(self, item: _UnfinishedItem, error: UnreadableImage) -> None:
+        item.broken.append((item.chosen, str(error)))
+        attempt = len(item.broken)
+        if attempt == MAX_ATTEMPTS:
             raise UserError(
-                f"{self.index.source}: none of {_ATTEMPTS} images could be read ({draft.broken[0][1]}; …). Check the "
+                f"{self.index.source}: none of {MAX_ATTEMPTS} images could be read ({item.broken[0][1]}; …). Check the "
                 "data"
             )
-        draft.chosen = derive_seed(self.seed, draft.epoch, draft.index, attempt) % len(self.index)
+        item.chosen = derive_seed(self.seed, item.epoch, item.index, attempt) % len(self.index)
 
 
 class TestSet(Dataset):

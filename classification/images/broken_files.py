@@ -16,7 +16,7 @@ from engine.errors import UserError
 logger = logging.getLogger(__name__)
 
 BROKEN_FILES = "broken_files.jsonl"
-_SHOWN = 5
+MAX_SHOWN = 5
 
 
 def broken_limit(size: int, max_share: float) -> int:
@@ -66,7 +66,7 @@ class BrokenFiles:
         if len(self.names) > self.limit:
             self._drop_mended(index.root, keep=new)
         if len(self.names) > self.limit:
-            shown = list(self.names)[-_SHOWN:]
+            shown = list(self.names)[-MAX_SHOWN:]
             raise UserError(
                 f"{len(self.names):,} of {self.size:,} training images cannot be read, and DATA.MAX_BROKEN_SHARE "
                 f"{self.max_share:g} allows {self.limit:,}. Among them: {', '.join(shown)}; all that were met so far "

@@ -30,7 +30,7 @@ _UPRIGHT = {  # by EXIF orientation; 1 is upright
 }
 _END_MARKER = b"\xff\xd9"
 _SPARE_ROWS = 4  # the last rows that are decoded lack what their colour is smoothed with: two chroma rows
-_ROWS_OF_BLOCKS = 32  # that are decoded together, at most
+MAX_BLOCK_ROWS = 32  # that are decoded together, at most
 MAX_KEPT_BYTES = 2**24  # of pixels that a thread keeps the memory of
 MAX_PIXELS = 2**27  # more is left to Pillow, which refuses what looks like a decompression bomb
 
@@ -112,7 +112,7 @@ class JpegImage:
     def _stored_pixels(self, reduction: int, rows: int) -> np.ndarray | None:
         """RGB pixels as stored, of the whole image, or of its first ``rows`` rows at least; see ``_decode``."""
         header, rows = self._header, rows + _SPARE_ROWS * reduction
-        if not header.row_by_row or rows > header.height - _ROWS_OF_BLOCKS:
+        if not header.row_by_row or rows > header.height - MAX_BLOCK_ROWS:
             return _decode(self._data, header.height, header.width, reduction)
         # A decoder stops at the height that the header states.
         stated = slice(header.height_at, header.height_at + 2)
@@ -177,7 +177,7 @@ def _orientation(data: bytearray) -> int:
     return orientation if orientation in _UPRIGHT else 1
 
 
-class _Scratch(threading.local):
+class _DecodeBuffer(threading.local):
     """Memory to decode into: new memory for each image would take time, as the system clears it first."""
 
     memory = bytearray()
@@ -190,7 +190,7 @@ class _Scratch(threading.local):
         return self.memory
 
 
-_scratch = _Scratch()
+_decode_buffer = _DecodeBuffer()
 
 
 def _decode(data: bytearray, height: int, width: int, reduction: int) -> np.ndarray | None:
@@ -199,7 +199,7 @@ def _decode(data: bytearray, height: int, width: int, reduction: int) -> np.ndar
     They lie in memory that the thread's next call writes to.
     """
     sides = -(-height // reduction), -(-width // reduction)
-    memory = _scratch.of(sides[0] * sides[1] * 3)
+    memory = _decode_buffer.of(sides[0] * sides[1] * 3)
     try:
         pixels = simplejpeg.decode_jpeg(
             data, "RGB", min_height=sides[0], min_width=sides[1], buffer=memory, strict=False

@@ -17,7 +17,7 @@ from engine.errors import UserError
 
 from detectron2.config import CfgNode
 
-_TRIES = 10  # of torchvision's RandomResizedCrop
+MAX_ATTEMPTS = 10  # of torchvision's RandomResizedCrop
 
 
 class View(NamedTuple):
@@ -157,7 +157,7 @@ def random_box(
     After ten draws that do not fit, the largest central part with an allowed ratio.
     """
     narrow, wide = math.log(ratio[0]), math.log(ratio[1])
-    for _ in range(_TRIES):
+    for _ in range(MAX_ATTEMPTS):
         area = height * width * (scale[0] + (scale[1] - scale[0]) * rng.random())
         aspect = math.exp(narrow + (wide - narrow) * rng.random())
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))

@@ -30,7 +30,7 @@ MAX_CLASSES = 2**15  # labels are int16
 # A file changed twice within the step of the file system's clock keeps its time (2 s on FAT, the coarsest in use).
 _CLOCK_STEP_NS = 2 * 10**9
 MAX_UNFINISHED_SECONDS = 24 * 3600  # that writing may take
-OPEN_ATTEMPTS = 3  # where the index that is opened is being replaced by an equal one
+MAX_ATTEMPTS = 3  # where the index that is opened is being replaced by an equal one
 
 
 class ImageIndex:
@@ -185,7 +185,7 @@ def _folder(path: Path, identity: str) -> Path:
 def _open(path: Path, identity: str, root: Path, source: str) -> ImageIndex:
     """The index of this identity, which was verified when it was written or read: here, or in the process that pickled
     it. An equal one may have taken its place."""
-    for attempt in range(OPEN_ATTEMPTS):
+    for attempt in range(MAX_ATTEMPTS):
         time.sleep(0.05 * attempt)
         try:
             description, columns = read_index(_folder(path, identity), identity)

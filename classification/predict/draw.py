@@ -12,7 +12,7 @@ from classification.predict.predictor import Prediction
 from engine.predict.text import SMALLEST_SIDE, enlarged, letters, with_heading
 
 OPACITY = 0.6  # of the map where it is strongest
-WEAKEST = 0.15  # share of the strongest activation under which nothing is shown: it is everywhere
+MIN_STRENGTH = 0.15  # share of the strongest activation under which nothing is shown: it is everywhere
 STRIP = 256  # rows at a time: a photograph of 50 megapixels would take gigabytes otherwise
 UNSEEN = 0.45  # brightness of what lies outside of the crop
 INK, PAPER, BAR = (34, 34, 40), (255, 255, 255), (196, 214, 232)
@@ -64,7 +64,7 @@ def draw_activation(image: np.ndarray, prediction: Prediction) -> np.ndarray:
         strength = np.clip(np.nan_to_num(strength), 0, 1)
         # From inferno's purple on: its first quarter is near black, and would darken what it should point out.
         tint = colours[(64 + strength * 191).astype(np.uint8)]
-        share = (OPACITY * np.clip((strength - WEAKEST) / (1 - WEAKEST), 0, 1))[..., None]
+        share = (OPACITY * np.clip((strength - MIN_STRENGTH) / (1 - MIN_STRENGTH), 0, 1))[..., None]
         light = np.where(seen, np.float32(1), np.float32(UNSEEN))
         drawn[top : top + STRIP] = (rows * (light - light * share) + tint * share).round()
     return drawn

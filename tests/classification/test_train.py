@@ -1,6 +1,7 @@
 """A run on class folders from beginning to end: trained, gone on with, evaluated, predicted with."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,12 +13,17 @@ from engine.errors import UserError
 from engine.train.checkpoint import load_checkpoint
 from places365.task import PLACES365_TASK
 
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "class_folders_se_resnet50.yaml"
 CLASSES = ("aster", "tulip", "zinnia")
 TINY = [
-    "MODEL.DEVICE", "cpu", "MODEL.BACKBONE.ARCHITECTURE", "resnet18", "INPUT.TRAIN_SIZE", "32", "INPUT.TEST_RESIZE", "36",
-    "INPUT.TEST_SIZE", "32", "SOLVER.IMS_PER_BATCH", "6", "SOLVER.BASE_LR", "0.01", "SOLVER.MAX_ITER", "4",
-    "SOLVER.CHECKPOINT_EPOCHS", "0.5", "TEST.EVAL_EPOCHS", "0", "DATALOADER.NUM_WORKERS", "0", "LOG_PERIOD", "1",
+    "MODEL.DEVICE", "cpu", "MODEL.BACKBONE.ARCHITECTURE", "resnet18", "INPUT.TRAIN_SIZE", "32",
+    "INPUT.TEST_RESIZE", "36", "INPUT.TEST_SIZE", "32", "SOLVER.IMS_PER_BATCH", "6", "SOLVER.BASE_LR", "0.01",
+    "SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_EPOCHS", "0.5", "TEST.EVAL_EPOCHS", "0", "DATALOADER.NUM_WORKERS", "0",
+    "LOG_PERIOD", "1",
 ]  # fmt: skip
+
+
+pytestmark = pytest.mark.usefixtures("runs_in_this_process")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +35,7 @@ def words(tmp_path_factory, write_scenes):
 
 
 @pytest.fixture(scope="module")
-def whole(words, tmp_path_factory):
+def whole(runs_in_this_process, words, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "whole"
     return folder, run_classification(Options(overrides=[*words, "OUTPUT_DIR", str(folder)]))
 
@@ -64,6 +70,18 @@ def test_a_runs_own_config_evaluates_it(whole):
     assert result["weights"] == str(whole[0] / "model_final.pth")
 
 
+def test_the_command_line_takes_the_folder_and_a_config(words, load_tool, tmp_path, monkeypatch, capsys):
+    place = words.index("DATA.ROOT")
+    data, others = words[place + 1], words[:place] + words[place + 2 :]
+    argv = ["train_classifier.py", "--config", CONFIG, "--data", data, "OUTPUT_DIR", tmp_path / "run", *others]
+    monkeypatch.setattr("sys.argv", [*map(str, argv), "MODEL.WEIGHTS", "", "SOLVER.MAX_ITER", "1"])
+    assert load_tool("train_classifier").main() == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["iteration"] == 1
+    monkeypatch.setattr("sys.argv", [*map(str, argv)])
+    with pytest.raises(UserError, match="already holds a run"):
+        load_tool("train_classifier").main()
+
+
 def test_a_run_of_another_task_is_not_gone_on_with(whole, words):
     options = Options(overrides=[*words, "OUTPUT_DIR", str(whole[0])], resume=True)
     with pytest.raises(UserError, match="is one of classification, not places365"):
@@ -84,16 +102,8 @@ def test_places365s_checkpoints_start_and_evaluate_one_of_class_folders(whole, w
 @pytest.mark.parametrize("tool, file", [("predict_image", "class_predictions"), ("predict_scene", "scene_predictions")])
 def test_both_prediction_tools_take_it(whole, load_tool, tmp_path, tool, file):
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
-    cv2.imwrite(str(tmp_path / "a.png"), image)
-    given = [
-        "--weights",
-        whole[0] / "model_final.pth",
-        "--output",
-        tmp_path / "out",
-        "--device",
-        "cpu",
-        tmp_path / "a.png",
-    ]
-    assert load_tool(tool).main(list(map(str, given))) == 0
+    cv2.imwrite(str(picture := tmp_path / "a.png"), image)
+    words = ["--weights", whole[0] / "model_final.pth", "--output", tmp_path / "out", "--device", "cpu", picture]
+    assert load_tool(tool).main(list(map(str, words))) == 0
     (record,) = json.loads((tmp_path / "out" / f"{file}.json").read_text())
     assert [guess["class"] for guess in record["top"]] != [] and record.get("indoor") is None

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from detection.annotations.check import check_annotations, class_list
 from engine.errors import UserError
 from synthetic import shapes as module
-from synthetic.shape_scene import OUTLINES, UNIT, VISIBLE, draw_scene, outlines
+from synthetic.shape_scene import MIN_VISIBLE, OUTLINES, UNIT, draw_scene, outlines
 from synthetic.shapes import CATEGORIES, encode_png, generate_shapes
 
 SMALL = {"train": 8, "val": 3, "size": 64, "seed": 5}
@@ -104,7 +104,7 @@ def test_masks_do_not_overlap_and_enough_is_in_sight():
         _, shapes = draw_scene(np.random.RandomState(seed), 96)
         assert (sum(shape.mask.astype(int) for shape in shapes) <= 1).all()
         for shape in shapes:
-            assert shape.mask.sum() * 100 >= VISIBLE * shape.pixels
+            assert shape.mask.sum() * 100 >= MIN_VISIBLE * shape.pixels
             partly_hidden += int(shape.mask.sum() < shape.pixels)
         assert shapes[-1].mask.sum() == shapes[-1].pixels
     assert partly_hidden > 5, "scenes without overlap would be too easy"
@@ -206,7 +206,7 @@ def test_other_arguments_replace_a_set_of_ours(tmp_path, small):
 
 def test_another_recipe_makes_another_set(tmp_path, monkeypatch):
     generate_shapes(tmp_path, **SMALL)
-    monkeypatch.setattr(module, "VISIBLE", VISIBLE + 1)
+    monkeypatch.setattr(module, "MIN_VISIBLE", MIN_VISIBLE + 1)
     assert generate_shapes(tmp_path, **SMALL).generated is True
 
 
