@@ -151,6 +151,8 @@ def test_of_three_groups_the_likeliest_counts():
     probabilities = np.array([[0.25, 0.25, 0.4, 0.1], [0.1, 0.1, 0.3, 0.5]])
     np.testing.assert_allclose(groups.probabilities(probabilities), [[0.5, 0.4, 0.1], [0.2, 0.3, 0.5]])
     assert figures_of(probabilities, [1, 2], groups)[NAME]["kind"] == 50.0
+    mostly_in_none = np.array([[0.05, 0.15, 0.8]])
+    np.testing.assert_allclose(grouped(0, 1, -1).probabilities(mostly_in_none), [[0.25, 0.75]])
 
 
 def test_a_broken_image_is_wrong_in_every_accuracy_and_left_out_of_calibration():
