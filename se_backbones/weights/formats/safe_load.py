@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from se_backbones.errors import WeightsError
+from se_backbones.weights.formats.caffemodel import caffe_state_dict, looks_like_caffemodel, read_caffemodel
 from se_backbones.weights.formats.numpy_pickle import read_numpy_pickle
 from se_backbones.weights.formats.safetensors_file import read_safetensors
 from se_backbones.weights.formats.torch_file import LEGACY_MAGIC, read_torch_file
@@ -18,6 +19,8 @@ from se_backbones.weights.formats.torch_file import LEGACY_MAGIC, read_torch_fil
 # seresnet50-60a8950a85b2b).
 _NAME_HASH = re.compile(r"-((?=[0-9]*[a-f])[0-9a-f]{8,64})\.[A-Za-z0-9.]+$")
 
+_SUFFIXES = (".pth", ".safetensors", ".pkl", ".caffemodel")
+
 
 @dataclass
 class SafeFile:
@@ -26,7 +29,7 @@ class SafeFile:
     Attributes:
         content: dictionaries, lists, numbers, text, and tensors on the CPU.
         metadata: the text fields of a safetensors header; empty for other forms.
-        form: ``safetensors``, ``torch`` or ``pickle``.
+        form: ``safetensors``, ``torch``, ``pickle`` or ``caffemodel``.
     """
 
     path: Path
@@ -36,14 +39,15 @@ class SafeFile:
 
 
 def load_safely(path: str | Path):
-    """The content of a .safetensors, .pth or .pkl file, as torch.load would give it; none of it is run.
+    """The content of a .safetensors, .pth, .pkl or .caffemodel file, as torch.load would give it; none of it is run.
 
     Args:
         path: a file. Which form it has is told from its bytes, whatever its suffix (.pth, .pth.tar, .pt,
             .bin, …).
 
     Returns:
-        plain dictionaries, lists, tuples, numbers and text, and tensors on the CPU.
+        plain dictionaries, lists, tuples, numbers and text, and tensors on the CPU; of a .caffemodel what
+        ``caffe_state_dict`` makes of it.
 
     Raises:
         WeightsError: no such file; it is cut or damaged; it asks for anything but tensors, arrays and plain
@@ -57,11 +61,11 @@ def open_safely(path: str | Path) -> SafeFile:
     """As load_safely, with the form and the metadata."""
     path = Path(path)
     if path.is_dir():
-        inside = sorted(p.name for p in path.iterdir() if p.suffix in (".pth", ".safetensors", ".pkl"))
+        inside = sorted(p.name for p in path.iterdir() if p.suffix in _SUFFIXES)
         raise WeightsError(f"{path} is a folder; name a file in it" + (f": {', '.join(inside[:6])}" if inside else ""))
     try:
         with open(path, "rb") as file:
-            head = file.read(256)
+            head = file.read(1024)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file") from None
     except OSError as error:
@@ -74,6 +78,8 @@ def open_safely(path: str | Path) -> SafeFile:
         return SafeFile(path, read_torch_file(path), "torch")
     if head.startswith(LEGACY_MAGIC) and not tarfile.is_tarfile(path):
         return SafeFile(path, read_torch_file(path), "torch")
+    if looks_like_caffemodel(head):
+        return _open_caffemodel(path)
     if head[4:9] == b"\0\0\0\0{" or path.suffix == ".safetensors":  # the header's length, then JSON
         tensors, metadata = read_safetensors(path)
         return SafeFile(path, tensors, "safetensors", metadata)
@@ -81,9 +87,16 @@ def open_safely(path: str | Path) -> SafeFile:
         raise WeightsError(f"{path}: a tar archive (torch's form of 2016), which is not read; save it anew with torch")
     if head.startswith(b"\x80") or path.suffix in (".pkl", ".pickle"):
         return SafeFile(path, read_numpy_pickle(path), "pickle")
+    if path.suffix == ".caffemodel":
+        return _open_caffemodel(path)  # which says what is wrong with it
     raise WeightsError(
-        f"{path}: not a weights file. A .safetensors, a .pth of torch.save or a .pkl of arrays is expected."
+        f"{path}: not a weights file. A .safetensors, a .pth of torch.save, a .pkl of arrays or a .caffemodel is "
+        "expected."
     )
+
+
+def _open_caffemodel(path: Path) -> SafeFile:
+    return SafeFile(path, caffe_state_dict(read_caffemodel(path), str(path)), "caffemodel")
 
 
 def _what_came_instead(head: bytes) -> str:
