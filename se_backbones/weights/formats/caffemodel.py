@@ -64,8 +64,6 @@ def looks_like_caffemodel(head: bytes) -> bool:
                 return _begins_a_layer(wire, field)
             if _NET.get(field.number) != field.kind or (field.number in (5, 7) and field.value > 1):
                 return False
-            if field.number in (1, 3) and not wire.text(field).isprintable():
-                return False
     except WeightsError:  # no message of Protocol Buffers
         pass
     return False

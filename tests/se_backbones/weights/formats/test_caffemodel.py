@@ -226,6 +226,7 @@ DATA = message(5, numbers(4).tobytes())
         (one(message(7, varint(1 << 3 | 5) + bytes(4)) + DATA), "should be a whole number"),
         (one(varint(5 << 3 | 2) + varint(1 << 40) + bytes(16)), "bytes more than there are"),
         (one(varint(5 << 3 | 2) + b"\xff" * 10 + b"\x01"), "more than 64 bits"),
+        (one(varint(5 << 3 | 2) + b"\xff" * 9 + b"\x7f"), "more than 64 bits"),
         (one(varint(5 << 3 | 3)), "begin no field"),
         (one(b"\0\0"), "begin no field"),
     ],
