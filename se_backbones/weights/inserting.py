@@ -274,7 +274,8 @@ def _with_gates(weights: WeightsFile, places: Mapping[str, str], network: Backbo
         elif found := GATE_TENSOR.match(name):
             # Where the owner has no tensors of its own, those of its parent tell the place.
             prefixes = (f"{found[1]}.", f"{found[1].rpartition('.')[0]}.")
-            beside = next(inner for prefix in prefixes for inner in places if inner.startswith(prefix))
+            kept = [inner for inner in places if inner.endswith(".weight")]
+            beside = next(inner for prefix in prefixes for inner in kept if inner.startswith(prefix))
             tensors[_in_file(name, beside, places[beside])] = tensor.to(tensors[places[beside]].dtype)
     return tensors
 
