@@ -54,7 +54,7 @@ def test_writes_the_twin_and_says_what_it_is(plain, tmp_path):
     done = run(path, out)
     assert done.returncode == 0 and "se_resnet50" in done.stdout, done.stderr
     assert "differ from the plain network's by at most 0 " in done.stdout
-    assert "SE inserted into 16 residual units" in done.stdout and "--to timm" in done.stdout
+    assert "SE inserted into 16 units" in done.stdout and "--to timm" in done.stdout
     written = read_state_dict(out)
     assert (written.architecture, written.classes) == ("se_resnet50", list("abc"))
     assert written.preprocessing.as_dict() == RGB and written.se["reduction"] == 16
@@ -102,7 +102,8 @@ def test_settings_of_the_command_line_reach_the_file(plain, tmp_path):
     assert "relu gates are this package's own form" in done.stdout and "0.731 in place of 1" in done.stdout
     written = read_state_dict(out)
     se = SEConfig(**written.se)
-    assert se == SEConfig((2, 4, 8, 16), "post", (3, 5), "max", "relu", init="neutral")
+    asked_for = SEConfig((2, 4, 8, 16), "post", (3, 5), "max", "relu", init="neutral")
+    assert se == asked_for.resolved(model.spec.sites())
     twin = create_backbone(written.architecture, 0, se=se)
     load_weights(twin, out)
     assert all(torch.equal(a, b) for a, b in zip(outputs(twin, IMAGES), outputs(model, IMAGES), strict=True))
