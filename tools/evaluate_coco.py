@@ -29,8 +29,8 @@ def parse(arguments=None):
         "--evaluator",
         default="auto",
         metavar="NAME",
-        help="hotcoco, faster-coco-eval, pycocotools, or auto (default): the fastest of them that equals "
-        "pycocotools on a set of hard cases run first",
+        help="hotcoco, faster-coco-eval, pycocotools, or auto (default): the fastest of them in the "
+        "version that is tested to equal pycocotools",
     )
     parser.add_argument("--no-categories", action="store_true", help="print the twelve figures alone")
     parser.add_argument("--compare", action="store_true", help="also time every installed evaluator on these files")

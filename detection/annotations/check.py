@@ -12,8 +12,9 @@ from typing import Any
 from tqdm import tqdm
 
 from detection.annotations.image_files import DamagedImage, inspect_image
-from detection.annotations.records import as_text, check_annotation_records, is_id, is_size, wrong_keys
+from detection.annotations.records import as_text, check_annotation_records, what_is_wrong
 from detection.annotations.report import KINDS, AnnotationReport, DropSummary, Problem, drop_bad_records
+from detection.annotations.values import LISTS, is_id, is_size, require_lists
 from engine.errors import UserError
 from engine.json_files import read_json
 
@@ -26,7 +27,7 @@ __all__ = [
     "drop_bad_records",
 ]
 
-CHUNK = 64
+IMAGES_A_TASK = 64  # of a thread
 
 
 def check_annotations(
@@ -54,9 +55,9 @@ def check_annotations(
         name: the file of a dictionary, for messages.
 
     Returns:
-        the report; `report.ok` is whether training may start. annotation_report.KINDS lists the kinds of
-        problems. A box may reach BOX_TOLERANCE (annotation_records) outside its image. An image's size is
-        that with its EXIF orientation applied.
+        the report; `report.ok` is whether training may start. `report.KINDS` lists the kinds of problems. A box
+        may reach `records.MAX_OUTSIDE` outside its image. An image's size is that with its EXIF orientation
+        applied.
 
     Raises:
         UserError: the json cannot be read, lacks one of its three lists, or the folder does not exist.
@@ -65,7 +66,7 @@ def check_annotations(
         raise ValueError(f"check_pixels is {check_pixels!r}, not header, full or none")
     coco = source if isinstance(source, dict) else read_json(source, "annotations")
     where = name or ("annotations" if isinstance(source, dict) else str(source))
-    _check_shape(coco, where)
+    require_lists(coco, where)
     root = Path(image_root)
     if check_pixels != "none" and not root.is_dir():
         raise UserError(f"{where}: the image folder {root} does not exist")
@@ -77,8 +78,7 @@ def check_annotations(
     check_annotation_records(coco["annotations"], images, category_ids, need_masks, problems)
     order = {kind: position for position, kind in enumerate(KINDS)}
     problems.sort(key=lambda problem: (order[problem.kind], problem.index))
-    counts = (len(coco[key]) for key in ("images", "annotations", "categories"))
-    return AnnotationReport(where, str(root), *counts, problems)
+    return AnnotationReport(where, str(root), *(len(coco[key]) for key in LISTS), problems)
 
 
 def class_list(coco: dict) -> tuple[list[str], dict[int, int]]:
@@ -92,15 +92,6 @@ def class_list(coco: dict) -> tuple[list[str], dict[int, int]]:
     }
 
 
-def _check_shape(coco: Any, where: str) -> None:
-    if not isinstance(coco, dict):
-        raise UserError(f"{where} holds a {type(coco).__name__}, not the object of a COCO instances file")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(coco.get(key), list):
-            hint = "; a file of test images has none and cannot be trained on" if key == "annotations" else ""
-            raise UserError(f"{where}: the list `{key}` is missing (its keys: {', '.join(map(str, coco))}){hint}")
-
-
 def _check_categories(categories: list, class_names: Sequence[str] | None, problems: list[Problem]) -> set:
     """The ids of the sound categories."""
     ids: set = set()
@@ -110,21 +101,15 @@ def _check_categories(categories: list, class_names: Sequence[str] | None, probl
         problems.append(Problem(kind, "categories", index, message))
 
     for index, record in enumerate(categories):
-        wrong = wrong_keys(record, {"id": is_id, "name": lambda value: isinstance(value, str) and bool(value.strip())})
+        wrong = what_is_wrong(
+            record, {"id": is_id, "name": lambda value: isinstance(value, str) and bool(value.strip())}
+        )
         if wrong:
             add("category_record", index, wrong)
         elif record["id"] in ids:
-            add(
-                "duplicate_category_id",
-                index,
-                f"id {record['id']} ({record['name']!r}) is taken by an earlier one",
-            )
+            add("duplicate_category_id", index, f"id {record['id']} ({record['name']!r}) is taken by an earlier one")
         elif record["name"] in names:
-            add(
-                "duplicate_category_name",
-                index,
-                f"{record['name']!r} (id {record['id']}) is an earlier one's name",
-            )
+            add("duplicate_category_name", index, f"{record['name']!r} (id {record['id']}) is an earlier one's name")
         else:
             ids.add(record["id"])
             names.add(record["name"])
@@ -151,12 +136,12 @@ def _check_image_records(images: list, problems: list[Problem]) -> dict:
         "height": is_size,
     }
     for index, record in enumerate(images):
-        wrong = wrong_keys(record, keys)
+        wrong = what_is_wrong(record, keys)
         if wrong:
             name, identity = (record.get(key) if isinstance(record, dict) else None for key in ("file_name", "id"))
             problems.append(Problem("image_record", "images", index, wrong, as_text(name), as_text(identity)))
             continue
-        name, identity = record["file_name"], record["id"]
+        name, identity = record["file_name"], as_text(record["id"])
         if identity in by_id:
             message = f"its id {identity} is taken by {by_id[identity]['file_name']}"
             problems.append(Problem("duplicate_image_id", "images", index, message, name, identity))
@@ -181,7 +166,7 @@ def _check_image_files(
     def check(chunk: list) -> list[Problem]:
         return [problem for index, record in chunk for problem in _check_image_file(index, record, root, decode)]
 
-    chunks = [named[start : start + CHUNK] for start in range(0, len(named), CHUNK)]
+    chunks = [named[start : start + IMAGES_A_TASK] for start in range(0, len(named), IMAGES_A_TASK)]
     workers = num_workers or min(32, 4 * (os.cpu_count() or 1))
     # Warnings of the image library concern odd but harmless metadata. Filters are global, hence here
     # and not in the threads.

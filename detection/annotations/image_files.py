@@ -9,7 +9,7 @@ from PIL import Image
 
 EXIF_ORIENTATION = 274
 TURNED_BY_90 = (5, 6, 7, 8)
-TAIL = 4096
+TAIL_BYTES = 4096
 
 
 class DamagedImage(Exception):
@@ -66,7 +66,7 @@ def inspect_image(path: str | os.PathLike, decode: bool = False) -> ImageSize:
 
 
 def _tail(file) -> bytes:
-    file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+    file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
     return file.read()
 
 

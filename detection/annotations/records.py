@@ -7,9 +7,12 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from detection.annotations.report import Problem
+import numpy as np
 
-BOX_TOLERANCE = 1.0
+from detection.annotations.report import Problem
+from detection.annotations.values import box_fault, is_id, keys_of, wrong_key
+
+MAX_OUTSIDE = 1.0
 """Pixels that a box may reach outside its image; rounding, and counting pixels from 1, stay within it."""
 
 PUBLISHED_FLAWS = {("000000200365.jpg", 200365), ("000000550395.jpg", 550395)}
@@ -36,24 +39,15 @@ def check_annotation_records(
         if plainly_right and not need_masks:
             seen.add(record["id"])
             continue
-        wrong = "" if plainly_right else wrong_keys(record, keys)
+        wrong = "" if plainly_right else what_is_wrong(record, keys)
         if wrong:
             image_id, identity = (record.get(key) if isinstance(record, dict) else None for key in ("image_id", "id"))
             image = images.get(image_id, {}) if is_id(image_id) else {}
             name = image.get("file_name")
-            problems.append(
-                Problem(
-                    "annotation_record",
-                    "annotations",
-                    index,
-                    wrong,
-                    name,
-                    as_text(image_id),
-                    as_text(identity),
-                )
-            )
+            ids = (as_text(image_id), as_text(identity))
+            problems.append(Problem("annotation_record", "annotations", index, wrong, name, *ids))
             continue
-        identity, image_id = record["id"], record["image_id"]
+        identity, image_id = as_text(record["id"]), as_text(record["image_id"])
         image = images.get(image_id)
 
         def add(kind: str, message: str, index=index, image=image, image_id=image_id, identity=identity) -> None:
@@ -101,25 +95,26 @@ def _is_plainly_right(record: Any, seen: set, images: dict, category_ids: set) -
 
 
 def _check_box(box: Any, image: dict | None, add: Callable[[str, str], None]) -> None:
-    if not isinstance(box, list | tuple) or len(box) != 4 or not all(_is_number(value) for value in box):
+    fault = box_fault(box)
+    if fault in ("not_four", "not_numbers"):
         add("box_format", f"bbox {box!r:.80} is not four numbers x, y, width, height")
         return
-    x, y, width, height = box
-    if not all(map(math.isfinite, box)):
+    if fault == "not_finite":
         add("box_not_finite", f"bbox {box}")
         return
+    x, y, width, height = box
     if width <= 0 or height <= 0:
         published = image and (os.path.basename(image["file_name"]), image["id"]) in PUBLISHED_FLAWS
         if published and min(width, height) == 0:
             add("published_flaw", f"bbox {box} has no area")
         else:
-            hint = "; is it x1, y1, x2, y2?" if min(width, height) < 0 else ""
+            hint = "; is it x1, y1, x2, y2?" if fault == "negative" else ""
             add("box_without_area", f"bbox {box} (x, y, width, height){hint}")
         return
     if image is None:
         return
     over = max(-x, -y, x + width - image["width"], y + height - image["height"])
-    if over > BOX_TOLERANCE:
+    if over > MAX_OUTSIDE:
         size = f"{image['width']} x {image['height']}"
         add("box_outside_image", f"bbox {box} (x, y, width, height) reaches {over:g} px outside of {size}")
 
@@ -149,16 +144,14 @@ def _check_mask(shape: Any, image: dict | None, add: Callable[[str, str], None])
             add(kind, f"a polygon of {len(bad[0])} numbers: at least 6 and an even count are needed")
 
 
-def wrong_keys(record: Any, keys: dict[str, Callable[[Any], bool]]) -> str:
+def what_is_wrong(record: Any, keys: dict[str, Callable[[Any], bool]]) -> str:
     """What is wrong with the first wrong key of a record, "" for none."""
     if not isinstance(record, dict):
         return f"{record!r:.60} is not an object"
-    for key, is_right in keys.items():
-        if key not in record:
-            return f"`{key}` is missing (its keys: {', '.join(map(str, record)) or 'none'})"
-        if not is_right(record[key]):
-            return f"`{key}` is {record[key]!r:.60}"
-    return ""
+    key = wrong_key(record, keys)
+    if key is None:
+        return ""
+    return f"`{key}` is {record[key]!r:.60}" if key in record else f"`{key}` is missing ({keys_of(record)})"
 
 
 def _sum(values: list) -> float:
@@ -169,18 +162,8 @@ def _sum(values: list) -> float:
         return math.nan
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def is_id(value: Any) -> bool:
-    return isinstance(value, int | str) and not isinstance(value, bool)
-
-
-def is_size(value: Any) -> bool:
-    return _is_number(value) and math.isfinite(value) and value > 0 and value == int(value)
-
-
 def as_text(value: Any) -> int | str | None:
     """An id or name for a message, whatever the json holds there."""
+    if isinstance(value, np.integer):
+        return int(value)
     return value if value is None or isinstance(value, int | str) else repr(value)[:60]

@@ -10,7 +10,7 @@ from pathlib import Path
 from engine.errors import UserError
 from engine.json_files import write_json
 
-SHOWN = 10
+MAX_SHOWN = 10
 
 # Every kind of problem: whether it stops training, and its line in the listing.
 KINDS = {
@@ -100,7 +100,7 @@ class AnnotationReport:
         found = Counter(problem.kind for problem in self.problems)
         return {kind: found[kind] for kind in KINDS if found[kind]}
 
-    def format(self, shown: int = SHOWN) -> str:
+    def format(self, shown: int = MAX_SHOWN) -> str:
         """For people: a line of counts, then of each kind its count and its first `shown` problems."""
         lines = [
             f"{self.source}: {len(self.errors)} errors and {len(self.warnings)} warnings "

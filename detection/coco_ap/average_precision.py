@@ -17,13 +17,14 @@ import numpy as np
 
 from detection.coco_ap.evaluators import (
     EVALUATORS,
+    REFERENCE,
     Arrays,
     choose_evaluator,
     evaluate_with,
     evaluator_version,
     largest_difference,
 )
-from detection.coco_ap.records import IOU_TYPES, CocoProblem, build_problem, read_detections, read_ground_truth
+from detection.coco_ap.inputs import IOU_TYPES, EvaluationInput, build_input, read_detections, read_ground_truth
 from engine.errors import UserError
 
 # name: (of precision or of recall, index of the IoU threshold or None for all, index of the area, of maxDets)
@@ -51,7 +52,7 @@ class CocoResult:
     per_category: AP by category name in the order of category ids, in percent, None without annotations.
     stats: the twelve as pycocotools gives them, in 0..1 at full precision, -1 where there is nothing to find.
     seconds: from records in memory to figures; reading files and choosing an evaluator not counted.
-    notes: what the reader of the figures should know (an evaluator passed over, annotations left out).
+    notes: what the reader of the figures should know (annotations left out, areas filled in).
     """
 
     figures: dict[str, dict[str, float | None]]
@@ -95,7 +96,7 @@ def evaluate_coco(
             "bbox": [x, y, width, height] in pixels and/or "segmentation": run lengths or polygons}. An empty
             list gives 0 (or None where there is nothing to find).
         iou_types: any of "bbox" and "segm"; None for those that both sides have.
-        evaluator: "auto" (the fastest that equals pycocotools, see `choose_evaluator`) or the name of one.
+        evaluator: "auto" (the fastest in a tested version, see `choose_evaluator`) or the name of one.
         class_names: names to report instead of the file's, in ascending order of category ids.
 
     Raises:
@@ -105,27 +106,21 @@ def evaluate_coco(
     types = available_iou_types(data, records) if iou_types is None else tuple(dict.fromkeys(iou_types))
     if not types:
         raise UserError(f"no IoU type to evaluate: give one or more of {', '.join(IOU_TYPES)}")
-    result = None
+    used = choose_evaluator() if evaluator == "auto" else evaluator
+    result = CocoResult({}, {}, {}, used, evaluator_version(used), 0.0, 0, 0, 0)
     for iou_type in types:
         start = time.perf_counter()
-        problem = build_problem(data, records, iou_type)
-        seconds = time.perf_counter() - start
-        names = _class_names(problem, class_names)
-        used, passed_over = choose_evaluator(iou_type) if evaluator == "auto" else (evaluator, ())
-        start = time.perf_counter()
-        arrays = evaluate_with(used, problem)
+        given = build_input(data, records, iou_type)
+        names = _class_names(given, class_names)
+        arrays = evaluate_with(used, given)
         stats = summarize(arrays)
-        seconds += time.perf_counter() - start
-        if result is None:
-            result = CocoResult({}, {}, {}, used, evaluator_version(used), 0.0, len(problem.image_ids), 0, 0)
-        elif used != result.evaluator:  # one passes on boxes and fails on masks: the figures name both
-            result.evaluator_version += f" ({iou_type}: {used} {evaluator_version(used)})"
+        result.seconds += time.perf_counter() - start
         result.figures[iou_type] = {name: _percent(value) for name, value in zip(FIGURES, stats, strict=True)}
         result.per_category[iou_type] = dict(zip(names, _category_ap(arrays), strict=True))
         result.stats[iou_type] = stats
-        result.seconds += seconds
-        result.ground_truths, result.detections = len(problem.ground_truth), len(problem.detections)
-        result.notes += [note for note in (*passed_over, *problem.notes) if note not in result.notes]
+        result.images = len(given.image_ids)
+        result.ground_truths, result.detections = len(given.ground_truth), len(given.detections)
+        result.notes += [note for note in given.notes if note not in result.notes]
     return result
 
 
@@ -167,18 +162,18 @@ def compare_evaluators(
         for each: {"evaluator", "version", "seconds" (columns to figures), "largest_difference" (of any
         element of the precision and recall arrays to pycocotools'), "stats" (the twelve, 0..1)}.
     """
-    problem = build_problem(read_ground_truth(ground_truth), read_detections(detections), iou_type)
+    given = build_input(read_ground_truth(ground_truth), read_detections(detections), iou_type)
     names = [name for name in EVALUATORS if evaluators is None or name in evaluators]
-    names = [name for name in names if name != "pycocotools" and evaluator_version(name) != "not installed"]
+    names = [name for name in names if name != REFERENCE and evaluator_version(name) != "not installed"]
     rows, arrays = [], {}
-    for name in [*names, "pycocotools"]:
+    for name in [*names, REFERENCE]:
         start = time.perf_counter()
-        arrays[name] = evaluate_with(name, problem)
+        arrays[name] = evaluate_with(name, given)
         stats = summarize(arrays[name])
         seconds = time.perf_counter() - start
         rows.append({"evaluator": name, "version": evaluator_version(name), "seconds": seconds, "stats": stats})
     for row in rows:
-        row["largest_difference"] = largest_difference(arrays[row["evaluator"]], arrays["pycocotools"])
+        row["largest_difference"] = largest_difference(arrays[row["evaluator"]], arrays[REFERENCE])
     return rows
 
 
@@ -216,13 +211,13 @@ def _category_lines(tables: list[dict[str, float | None]], width: int) -> list[s
     return ["    ".join(cells[row::rows]) for row in range(rows)]
 
 
-def _class_names(problem: CocoProblem, class_names: Sequence[str] | None) -> list[str]:
+def _class_names(given: EvaluationInput, class_names: Sequence[str] | None) -> list[str]:
     if class_names is None:
-        return problem.category_names
-    if len(class_names) != len(problem.category_names) or len(set(class_names)) != len(class_names):
+        return given.category_names
+    if len(class_names) != len(given.category_names) or len(set(class_names)) != len(class_names):
         raise UserError(
             f"{len(class_names)} class names ({len(set(class_names))} different) for the ground truth's "
-            f"{len(problem.category_names)} categories; give one each, in ascending order of category ids"
+            f"{len(given.category_names)} categories; give one each, in ascending order of category ids"
         )
     return list(class_names)
 

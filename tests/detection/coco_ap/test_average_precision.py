@@ -1,27 +1,19 @@
-"""COCO AP equals pycocotools', whichever evaluator is used, and says what is wrong with what it is given."""
+"""COCO AP is that of published pairs of files, and says what is wrong with what it is given."""
 
-import contextlib
 import copy
-import io
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from pycocotools import cocoeval
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from detection.coco_ap import evaluators as coco_evaluators
 from detection.coco_ap.average_precision import FIGURES, compare_evaluators, evaluate_coco, format_table
-from detection.coco_ap.evaluators import EVALUATORS, TOLERANCE, choose_evaluator, evaluate_with, largest_difference
-from detection.coco_ap.problems import hard_problem, random_problem
-from detection.coco_ap.records import build_problem
+from detection.coco_ap.inputs import build_input
 from engine.errors import UserError
+from tests.detection.coco_ap.generated import random_case
+from tests.detection.coco_ap.reference import MAX_DIFFERENCE, pycocotools_stats
 
-RESULTS = Path(os.environ.get("SE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "coco_results"
+RESULTS = Path(os.environ.get("SE_DATA", Path(__file__).resolve().parents[4] / "shared" / "data")) / "coco_results"
 COCO_100 = "cocoapi_val2014_100/instances_val2014_100.json"
 PAIRS = {
     "cocoapi_val2014_100 bbox": (
@@ -37,26 +29,6 @@ PAIRS = {
     "fce_small": ("fce_small/gt_dataset.json", "fce_small/dt_dataset.json", "bbox"),
 }
 needs_results = pytest.mark.skipif(not RESULTS.is_dir(), reason=f"no {RESULTS} (set SE_DATA to the data's folder)")
-
-
-@pytest.fixture(params=EVALUATORS)
-def evaluator(request):
-    pytest.importorskip(EVALUATORS[request.param][0])
-    return request.param
-
-
-def pycocotools_stats(ground_truth, detections, iou_type):
-    """The twelve figures by pycocotools' own path from dictionaries to figures, nothing of ours in
-    between."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = copy.deepcopy(ground_truth)
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(detections)), iou_type)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation.stats, evaluation.eval["precision"]
 
 
 def small():
@@ -100,25 +72,8 @@ def test_files_give_each_category_its_own_ap():
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-def test_generated_problems_equal_pycocotools(iou_type, evaluator):
-    for seed in range(60 if iou_type == "bbox" else 30):
-        shape = {"images": 4 + seed % 4, "categories": 2 + seed % 5, "crowded": seed % 10 == 0}
-        truth, found = random_problem(seed, masks=iou_type == "segm", **shape)
-        stats, _ = pycocotools_stats(truth, found, iou_type)
-        result = evaluate_coco(truth, found, (iou_type,), evaluator)
-        assert result.stats[iou_type] == pytest.approx(stats.tolist(), abs=1e-9), f"seed {seed}"
-
-
-@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-def test_arrays_equal_pycocotools_element_by_element(iou_type, evaluator):
-    problem = hard_problem(iou_type)
-    difference = largest_difference(evaluate_with(evaluator, problem), evaluate_with("pycocotools", problem))
-    assert difference <= TOLERANCE
-
-
-@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 def test_no_detections_give_zero(iou_type, evaluator):
-    truth, _ = random_problem(3, masks=iou_type == "segm")
+    truth, _ = random_case(3, masks=iou_type == "segm")
     result = evaluate_coco(truth, [], (iou_type,), evaluator)
     assert all(value in (0.0, None) for value in result.figures[iou_type].values())
     assert result.figures[iou_type]["AP"] == 0.0
@@ -148,95 +103,6 @@ def test_crowd_is_neither_found_nor_missed(evaluator):
     assert result.figures["bbox"]["AP"] == pytest.approx(100.0)
 
 
-def test_auto_takes_the_first_that_is_right():
-    name, passed_over = choose_evaluator("bbox")
-    installed = [one for one, (module, _) in EVALUATORS.items() if coco_evaluators.importlib.util.find_spec(module)]
-    assert name == installed[0]
-    assert len(passed_over) == list(EVALUATORS).index(name)
-    assert evaluate_coco(*small()).evaluator == name
-
-
-def without_crowds(problem):
-    return replace(problem, ground_truth=replace(problem.ground_truth, crowd=problem.ground_truth.crowd * False))
-
-
-def with_ties_reversed(problem):
-    found = problem.detections
-    order = np.arange(len(found))[::-1]
-    fields = {name: getattr(found, name)[order] for name in ("image", "category", "box", "area", "crowd", "score")}
-    mask = None if found.mask is None else found.mask[::-1]
-    return replace(problem, detections=replace(found, mask=mask, **fields))
-
-
-def with_open_area_limits(problem):
-    truth = problem.ground_truth
-    at_limit = np.isin(truth.area, [32.0**2, 96.0**2])
-    return replace(problem, ground_truth=replace(truth, area=truth.area + at_limit))
-
-
-def with_detection_areas_forgotten(problem):
-    found = problem.detections
-    return replace(problem, detections=replace(found, area=np.zeros(len(found))))
-
-
-def with_looser_overlaps(problem):
-    found = problem.detections
-    return replace(problem, detections=replace(found, box=found.box * [1, 1, 1 + 1e-6, 1]))
-
-
-MISTAKES = [without_crowds, with_ties_reversed, with_open_area_limits, with_detection_areas_forgotten]
-
-
-@pytest.mark.parametrize(
-    ("iou_type", "mistake"),
-    [("bbox", one) for one in [*MISTAKES, with_looser_overlaps]] + [("segm", one) for one in MISTAKES],
-)
-def test_hard_problem_tells_a_wrong_evaluator(monkeypatch, iou_type, mistake):
-    right = EVALUATORS["pycocotools"]
-    wrong = ("pycocotools", lambda problem: right[1](mistake(problem)))
-    monkeypatch.setattr(coco_evaluators, "EVALUATORS", {"wrong": wrong, "pycocotools": right})
-    name, passed_over = choose_evaluator.__wrapped__(iou_type)
-    assert name == "pycocotools"
-    assert "differs from pycocotools" in passed_over[0]
-
-
-@pytest.mark.parametrize("limit", [99, 101])
-def test_hard_problem_tells_a_wrong_limit_of_detections(monkeypatch, limit):
-    def limited(problem):
-        with monkeypatch.context() as patch:
-            original = cocoeval.Params.setDetParams
-            patch.setattr(cocoeval.Params, "setDetParams", lambda params: (original(params), set_limit(params)))
-            return right[1](problem)
-
-    def set_limit(params):
-        params.maxDets = [1, 10, limit]
-
-    right = EVALUATORS["pycocotools"]
-    evaluators = {"wrong": ("pycocotools", limited), "pycocotools": right}
-    monkeypatch.setattr(coco_evaluators, "EVALUATORS", evaluators)
-    name, passed_over = choose_evaluator.__wrapped__("bbox")
-    assert name == "pycocotools"
-    assert "differs from pycocotools" in passed_over[0]
-
-
-def test_auto_survives_evaluators_that_crash_or_are_absent(monkeypatch):
-    def crash(problem):
-        raise RuntimeError("out of luck")
-
-    evaluators = {
-        "absent": ("no_such_module_anywhere", crash),
-        "crashing": ("pycocotools", crash),
-        "pycocotools": EVALUATORS["pycocotools"],
-    }
-    monkeypatch.setattr(coco_evaluators, "EVALUATORS", evaluators)
-    name, (absent, crashing) = choose_evaluator.__wrapped__("bbox")
-    assert name == "pycocotools"
-    assert "absent is not installed" in absent
-    assert "out of luck" in crashing
-    with pytest.raises(UserError, match="unknown evaluator 'best'"):
-        evaluate_coco(*small(), evaluator="best")
-
-
 def test_evaluators_print_nothing(evaluator, capfd):
     evaluate_coco(*small(), evaluator=evaluator)
     out, err = capfd.readouterr()
@@ -244,7 +110,7 @@ def test_evaluators_print_nothing(evaluator, capfd):
 
 
 def test_inputs_are_not_changed():
-    for truth, found in (small(), random_problem(1, masks=True)):
+    for truth, found in (small(), random_case(1, masks=True)):
         before = copy.deepcopy((truth, found))
         evaluate_coco(truth, found, None)
         assert (truth, found) == before
@@ -252,7 +118,7 @@ def test_inputs_are_not_changed():
 
 def test_ids_are_identity_and_order_alone(evaluator):
     """Gapped, negative or textual ids give the figures that 1, 2, 3, ... give."""
-    truth, found = random_problem(8, images=6)
+    truth, found = random_case(8, images=6)
     expected = evaluate_coco(truth, found, evaluator=evaluator).stats
     for rename in (lambda one: one - 5000, lambda one: f"image {one:06d}", lambda one: one * 2**40):
         renamed, moved = copy.deepcopy((truth, found))
@@ -289,13 +155,13 @@ def test_what_the_format_leaves_open():
 
 def test_masks_count_their_own_area_even_beside_a_box():
     """A mask of area 100 in a box of 40 x 40 is small, with and without the box in the record."""
-    truth, found = random_problem(5, masks=True)
+    truth, found = random_case(5, masks=True)
     boxed = [{**record, "bbox": [0, 0, 59, 59]} for record in found]
     assert evaluate_coco(truth, boxed, ("segm",)).stats == evaluate_coco(truth, found, ("segm",)).stats
 
 
 def test_boxes_come_from_masks_where_there_are_none():
-    truth, found = random_problem(5, masks=True)
+    truth, found = random_case(5, masks=True)
     stats, _ = pycocotools_stats(truth, found, "bbox")
     assert evaluate_coco(truth, found).stats["bbox"] == pytest.approx(stats.tolist(), abs=1e-9)
 
@@ -312,7 +178,7 @@ def test_polygons_and_uncompressed_runs_are_masks_too():
 
 
 def test_more_than_255_masks():
-    truth, found = random_problem(2, masks=True)
+    truth, found = random_case(2, masks=True)
     found = [record for record in found for _ in range(300 // len(found) + 1)]
     stats, _ = pycocotools_stats(truth, found, "segm")
     assert evaluate_coco(truth, found, ("segm",)).stats["segm"] == pytest.approx(stats.tolist(), abs=1e-9)
@@ -320,7 +186,7 @@ def test_more_than_255_masks():
 
 def test_iou_types_are_found():
     assert list(evaluate_coco(*small(), iou_types=None).figures) == ["bbox"]
-    truth, found = random_problem(1, masks=True)
+    truth, found = random_case(1, masks=True)
     assert list(evaluate_coco(truth, found, None).figures) == ["segm"]
     both = [{**record, "bbox": [0, 0, 5, 5]} for record in found]
     assert list(evaluate_coco(truth, both, None).figures) == ["bbox", "segm"]
@@ -338,7 +204,7 @@ def test_class_names():
 
 
 def test_table_is_aligned():
-    truth, found = random_problem(4, categories=40)
+    truth, found = random_case(4, categories=40)
     lines = format_table(evaluate_coco(truth, found)).splitlines()
     header, values = lines[0], lines[1]
     assert len(header) == len(values) <= 110
@@ -361,7 +227,7 @@ def test_result_is_json():
 def test_compare_evaluators_ends_with_the_reference():
     rows = compare_evaluators(*small())
     assert rows[-1]["evaluator"] == "pycocotools"
-    assert all(row["largest_difference"] <= TOLERANCE and row["seconds"] > 0 for row in rows)
+    assert all(row["largest_difference"] <= MAX_DIFFERENCE and row["seconds"] > 0 for row in rows)
     assert [row["evaluator"] for row in compare_evaluators(*small(), evaluators=[])] == ["pycocotools"]
 
 
@@ -509,7 +375,7 @@ def test_masks_need_a_size():
 
 def test_columns_keep_file_order():
     """Equal scores are decided by file order, so columns must not reorder."""
-    truth, found = random_problem(6)
-    problem = build_problem(truth, found, "bbox")
+    truth, found = random_case(6)
+    problem = build_input(truth, found, "bbox")
     assert [problem.image_ids[index] for index in problem.detections.image] == [one["image_id"] for one in found]
     assert problem.detections.score.tolist() == [one["score"] for one in found]

@@ -1,27 +1,62 @@
-"""The values of COCO records as arrays and masks, each checked, with errors that name the record and the key.
+"""The values of COCO records as columns: arrays and masks, each checked, with errors that name the record and the key.
 
 `name` is everywhere a function from a record's index to what a message calls it.
 """
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from detection.annotations.values import box_fault, is_id, is_number, keys_of, kind_of, wrong_key
 from engine.errors import UserError
 
+BOX_FAULTS = {
+    "not_four": "is {}, not four numbers x, y, width, height",
+    "not_numbers": "{} holds something that is not a finite number",
+    "not_finite": "{} holds something that is not a finite number",
+    "negative": "{} has a negative width or height; COCO boxes are x, y, width, height, not x1, y1, x2, y2",
+}
 
-def require(records: list, keys: tuple[str, ...], name) -> None:
+
+@dataclass
+class Columns:
+    """N annotations or detections; row order is file order.
+
+    image, category: (N,) int64, indices into EvaluationInput.image_ids and .category_ids.
+    box: (N, 4) float64, x, y, width, height in pixels.
+    area: (N,) float64, square pixels, which COCO's small/medium/large are decided by.
+    crowd: (N,) bool. score: (N,) float64 (zeros in ground truth).
+    mask: N run-length encodings {"size": [height, width], "counts": bytes}, for "segm" alone.
+    """
+
+    image: np.ndarray
+    category: np.ndarray
+    box: np.ndarray
+    area: np.ndarray
+    crowd: np.ndarray
+    score: np.ndarray
+    mask: list[dict] | None = None
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+def require(records: list, keys: tuple[str, ...], name: Callable[[int], str]) -> None:
+    """Raises UserError unless each record is an object with `keys`, which hold ids but for "score"."""
+    rights = {key: is_id if key != "score" else lambda value: True for key in keys}
     for index, record in enumerate(records):
         if not isinstance(record, dict):
             raise UserError(f"{name(index)} is {kind_of(record)}, not an object")
-        for key in keys:
-            if key not in record:
-                raise UserError(f"{name(index)} has no `{key}` (its keys: {', '.join(map(str, record)) or 'none'})")
-            if key != "score" and not isinstance(record[key], int | str | np.integer):
-                raise UserError(f"{name(index)}: `{key}` is {kind_of(record[key])}, not an id")
+        key = wrong_key(record, rights)
+        if key in record:
+            raise UserError(f"{name(index)}: `{key}` is {kind_of(record[key])}, not an id")
+        if key is not None:
+            raise UserError(f"{name(index)} has no `{key}` ({keys_of(record)})")
 
 
 def numbers(values: list, key: str, name) -> np.ndarray:
@@ -29,7 +64,7 @@ def numbers(values: list, key: str, name) -> np.ndarray:
     array = np.array(values) if values else np.zeros(0)
     if array.dtype.kind not in "iuf" or array.ndim != 1 or not np.isfinite(array).all():
         for index, value in enumerate(values):
-            if not isinstance(value, int | float | np.number) or not np.isfinite(value):
+            if not is_number(value) or not np.isfinite(value):
                 raise UserError(f"{name(index)}: `{key}` is {kind_of(value)}, not a finite number")
     return array.astype(np.float64)
 
@@ -47,15 +82,8 @@ def boxes(records: list[dict], name) -> np.ndarray:
         for index, value in enumerate(values):
             if value is None:
                 raise UserError(f"{name(index)} has no `bbox`")
-            if not isinstance(value, list | tuple | np.ndarray) or len(value) != 4:
-                raise UserError(f"{name(index)}: `bbox` is {value!r:.80}, not four numbers x, y, width, height")
-            if not all(isinstance(number, int | float | np.number) and np.isfinite(number) for number in value):
-                raise UserError(f"{name(index)}: `bbox` {value!r:.80} holds something that is not a finite number")
-            if value[2] < 0 or value[3] < 0:
-                raise UserError(
-                    f"{name(index)}: `bbox` {value!r:.80} has a negative width or height; COCO boxes are "
-                    "x, y, width, height, not x1, y1, x2, y2"
-                )
+            if fault := box_fault(value):
+                raise UserError(f"{name(index)}: `bbox` {BOX_FAULTS[fault].format(f'{value!r:.80}')}")
     return array.astype(np.float64)
 
 
@@ -98,9 +126,3 @@ def mask_area(masks: list[dict]) -> np.ndarray:
     # One at a time: pycocotools 2.0.11 counts the masks of one call in a uint8 under numpy 2, and 256
     # overflow it.
     return np.array([coco_mask.area(mask) for mask in masks], dtype=np.float64)
-
-
-def kind_of(value: Any) -> str:
-    if value is None or isinstance(value, bool | int | float | str):
-        return f"{value!r:.60}"
-    return {dict: "an object", list: "a list"}.get(type(value), f"a {type(value).__name__}")

@@ -15,39 +15,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from detection.coco_ap.values import boxes, kind_of, mask_area, masks, numbers, require
+from detection.annotations.values import is_id, is_number, kind_of, require_lists
+from detection.coco_ap.columns import Columns, boxes, mask_area, masks, numbers, require
 from engine.errors import UserError
 from engine.json_files import read_json
 
 IOU_TYPES = ("bbox", "segm")
-DETECTION_KEYS = {"bbox": "bbox", "segm": "segmentation"}
 
 
 @dataclass
-class Columns:
-    """N annotations or detections; row order is file order.
-
-    image, category: (N,) int64, indices into CocoProblem.image_ids and .category_ids.
-    box: (N, 4) float64, x, y, width, height in pixels.
-    area: (N,) float64, square pixels, which COCO's small/medium/large are decided by.
-    crowd: (N,) bool. score: (N,) float64 (zeros in ground truth).
-    mask: N run-length encodings {"size": [height, width], "counts": bytes}, for "segm" alone.
-    """
-
-    image: np.ndarray
-    category: np.ndarray
-    box: np.ndarray
-    area: np.ndarray
-    crowd: np.ndarray
-    score: np.ndarray
-    mask: list[dict] | None = None
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-
-@dataclass
-class CocoProblem:
+class EvaluationInput:
     """One evaluation: what an evaluator needs and nothing else.
 
     image_ids and category_ids are the file's own ids in ascending order: the order that COCO's own evaluation
@@ -71,18 +48,10 @@ def read_ground_truth(source: str | os.PathLike | dict) -> dict:
         UserError: unreadable, or not COCO instance annotations.
     """
     data = source if isinstance(source, dict) else read_json(source, "ground truth")
-    where = "" if isinstance(source, dict) else f" {source}"
-    if not isinstance(data, dict):
-        hint = " A list is what a detections file holds: are the two files swapped?" if isinstance(data, list) else ""
-        raise UserError(
-            f"ground truth{where}: expected an object with images, annotations and categories, "
-            f"found {kind_of(data)}.{hint}"
-        )
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(data.get(key), list):
-            found = f"is {kind_of(data[key])}, not a list" if key in data else "is missing"
-            hint = " (a file of test images without annotations cannot be evaluated against)"
-            raise UserError(f"ground truth{where}: `{key}` {found}{hint if key == 'annotations' else ''}")
+    name = "ground truth" if isinstance(source, dict) else f"ground truth {source}"
+    if isinstance(data, list):
+        raise UserError(f"{name}: found a list. That is what a detections file holds: are the two files swapped?")
+    require_lists(data, name)
     return data
 
 
@@ -102,7 +71,7 @@ def read_detections(source: str | os.PathLike | Sequence[dict]) -> list[dict]:
     return list(data)
 
 
-def build_problem(ground_truth: dict, detections: list[dict], iou_type: str) -> CocoProblem:
+def build_input(ground_truth: dict, detections: list[dict], iou_type: str) -> EvaluationInput:
     """Checks both sides and turns them into columns. The inputs are not changed.
 
     What the format leaves open is decided here, the same for every evaluator:
@@ -130,7 +99,7 @@ def build_problem(ground_truth: dict, detections: list[dict], iou_type: str) -> 
     names = [f"{name} (id {key})" if name in repeated else name for name, key in zip(names, category_ids, strict=True)]
     image_index = {key: index for index, key in enumerate(image_ids)}
     category_index = {key: index for index, key in enumerate(category_ids)}
-    return CocoProblem(
+    return EvaluationInput(
         iou_type,
         image_ids,
         sizes,
@@ -162,25 +131,15 @@ def _ground_truth_columns(annotations, image_index, category_index, sizes, iou_t
     if any(count > 1 for count in ids.values()):
         notes.append(f"{sum(count > 1 for count in ids.values())} annotation ids occur more than once; all evaluated")
     image = np.array([image_index[row["image_id"]] for row in rows], dtype=np.int64)
+    category = np.array([category_index[row["category_id"]] for row in rows], dtype=np.int64)
     crowd = np.array([bool(row.get("iscrowd", 0)) for row in rows], dtype=bool)
-    mask = None
-    if iou_type == "segm":
-        mask = masks(rows, image, sizes, name_kept)
-        box = np.zeros((len(rows), 4))
-        own_area = mask_area(mask)
-    else:
-        box = boxes(rows, name_kept)
-        own_area = box[:, 2] * box[:, 3]
+    box, own_area, mask = _shapes(rows, image, sizes, iou_type, iou_type == "segm", name_kept)
     without_area = np.array([row.get("area") is None for row in rows], dtype=bool)
     if without_area.any():
-        notes.append(f"{without_area.sum()} annotations have no area; the {_shape(iou_type)}'s is used")
-    given = numbers(
-        [0.0 if none else row["area"] for row, none in zip(rows, without_area, strict=True)],
-        "area",
-        name_kept,
-    )
-    area = np.where(without_area, own_area, given)
-    category = np.array([category_index[row["category_id"]] for row in rows], dtype=np.int64)
+        shape = "mask" if iou_type == "segm" else "box"
+        notes.append(f"{without_area.sum()} annotations have no area; the {shape}'s is used")
+    areas = [0.0 if none else row["area"] for row, none in zip(rows, without_area, strict=True)]
+    area = np.where(without_area, own_area, numbers(areas, "area", name_kept))
     return Columns(image, category, box, area, crowd, np.zeros(len(rows)), mask)
 
 
@@ -199,17 +158,20 @@ def _detection_columns(records, image_index, category_index, sizes, iou_type) ->
         and not any("bbox" in record for record in records)
         and all("segmentation" in record for record in records)
     )
-    mask = masks(records, image, sizes, name) if from_masks else None
-    area = mask_area(mask) if from_masks else None
-    if iou_type == "segm":
-        box = np.zeros((len(records), 4))
-    elif from_masks:
-        box = np.array([coco_mask.toBbox(one) for one in mask], dtype=np.float64).reshape(-1, 4)
-        mask = None
-    else:
-        box = boxes(records, name)
-        area = box[:, 2] * box[:, 3]
+    box, area, mask = _shapes(records, image, sizes, iou_type, from_masks, name)
     return Columns(image, category, box, area, np.zeros(len(records), dtype=bool), score, mask)
+
+
+def _shapes(rows, image, sizes, iou_type, from_masks, name) -> tuple[np.ndarray, np.ndarray, list[dict] | None]:
+    """(N, 4) boxes, (N,) areas of the boxes or the masks, and the masks for "segm", which compares no boxes."""
+    if not from_masks:
+        box = boxes(rows, name)
+        return box, box[:, 2] * box[:, 3], None
+    mask = masks(rows, image, sizes, name)
+    if iou_type == "segm":
+        return np.zeros((len(rows), 4)), mask_area(mask), mask
+    box = np.array([coco_mask.toBbox(one) for one in mask], dtype=np.float64).reshape(-1, 4)
+    return box, mask_area(mask), None
 
 
 def _by_id(records: list, key: str) -> dict:
@@ -217,7 +179,7 @@ def _by_id(records: list, key: str) -> dict:
     for index, record in enumerate(records):
         if not isinstance(record, dict) or "id" not in record:
             raise UserError(f"ground truth: {key}[{index}] has no `id`")
-        if not isinstance(record["id"], int | str | np.integer) or isinstance(record["id"], bool):
+        if not is_id(record["id"]):
             raise UserError(f"ground truth: the id of {key}[{index}] is {kind_of(record['id'])}, not a number")
     unsorted = {record["id"]: record for record in records}
     try:
@@ -228,7 +190,7 @@ def _by_id(records: list, key: str) -> dict:
 
 def _size(record: dict) -> tuple[int, int]:
     height, width = record.get("height"), record.get("width")
-    ok = all(isinstance(value, int | float) and 0 < value < 2**31 for value in (height, width))
+    ok = all(is_number(value) and 0 < value < 2**31 for value in (height, width))
     return (int(height), int(width)) if ok else (0, 0)
 
 
@@ -249,7 +211,3 @@ def _check_known(records: list[dict], key: str, index: dict, what: str) -> None:
         f"`{what}` do not have ({len(distinct)} distinct: {shown}).{hint} "
         "Is this the ground truth that the detections are for?"
     )
-
-
-def _shape(iou_type: str) -> str:
-    return {"bbox": "box", "segm": "mask"}[iou_type]

@@ -20,7 +20,7 @@ from detection.annotations.image_files import DamagedImage, ImageSize, inspect_i
 from detection.annotations.report import KINDS
 from engine.errors import UserError
 
-DATA = Path(os.environ.get("SE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("SE_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
 SQUARE = [[2.0, 2.0, 12.0, 2.0, 12.0, 12.0, 2.0, 12.0]]
 
 

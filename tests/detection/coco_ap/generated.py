@@ -1,19 +1,19 @@
-"""Generated problems on which evaluators are compared with the reference: small, seeded, full of corners."""
+"""Generated ground truth and detections, on which evaluators are compared: small, seeded, full of corners."""
 
 from __future__ import annotations
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from detection.coco_ap.records import CocoProblem, build_problem
+from detection.coco_ap.inputs import EvaluationInput, build_input
 
 
-def hard_problem(iou_type: str) -> CocoProblem:
-    """The fixed problem that a faster evaluator must get right before it is used."""
-    return build_problem(*random_problem(2017, masks=iou_type == "segm", images=12, crowded=True), iou_type)
+def hard_case(iou_type: str) -> EvaluationInput:
+    """The fixed case whose arrays a faster evaluator must give as the reference does, element by element."""
+    return build_input(*random_case(2017, masks=iou_type == "segm", images=12, crowded=True), iou_type)
 
 
-def random_problem(
+def random_case(
     seed: int, *, masks: bool = False, images: int = 5, categories: int = 4, crowded: bool = False
 ) -> tuple[dict, list[dict]]:
     """A ground truth dictionary and a list of detections, the same for the same arguments.
