@@ -14,7 +14,7 @@ from tqdm import tqdm
 from detection.annotations.image_files import DamagedImage, inspect_image
 from detection.annotations.records import as_text, check_annotation_records, what_is_wrong
 from detection.annotations.report import KINDS, AnnotationReport, DropSummary, Problem, drop_bad_records
-from detection.annotations.values import LISTS, is_id, is_size, require_lists
+from detection.annotations.values import LISTS, is_id, is_other_kind, is_size, require_lists
 from engine.errors import UserError
 from engine.json_files import read_json
 
@@ -106,6 +106,8 @@ def _check_categories(categories: list, class_names: Sequence[str] | None, probl
         )
         if wrong:
             add("category_record", index, wrong)
+        elif is_other_kind(record["id"], ids):
+            add("category_record", index, f"`id` is {record['id']!r}: some ids are numbers and some are text")
         elif record["id"] in ids:
             add("duplicate_category_id", index, f"id {record['id']} ({record['name']!r}) is taken by an earlier one")
         elif record["name"] in names:
@@ -137,6 +139,8 @@ def _check_image_records(images: list, problems: list[Problem]) -> dict:
     }
     for index, record in enumerate(images):
         wrong = what_is_wrong(record, keys)
+        if not wrong and is_other_kind(record["id"], by_id):
+            wrong = f"`id` is {record['id']!r}: some ids are numbers and some are text"
         if wrong:
             name, identity = (record.get(key) if isinstance(record, dict) else None for key in ("file_name", "id"))
             problems.append(Problem("image_record", "images", index, wrong, as_text(name), as_text(identity)))

@@ -63,7 +63,7 @@ class Problem:
         if self.image_id is not None:
             named.append(f"image {self.image_id}")
         if self.file_name is not None:
-            named.append(self.file_name)
+            named.append(str(self.file_name))
         return f"{', '.join(named)}: {self.message}"
 
 

@@ -6,7 +6,8 @@ The check before training lists everything that is wrong, AP stops at the first 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,11 @@ def is_number(value: Any) -> bool:
 def is_id(value: Any) -> bool:
     # The first question settles nearly all of half a million detections, in half the time.
     return type(value) is int or isinstance(value, int | str | np.integer) and not isinstance(value, bool)
+
+
+def is_other_kind(identity: int | str, ids: Iterable[int | str]) -> bool:
+    """Whether an id is text where the first of `ids` is a number, or the other way round: they could not be sorted."""
+    return any(isinstance(identity, str) != isinstance(one, str) for one in islice(ids, 1))
 
 
 def is_size(value: Any) -> bool:

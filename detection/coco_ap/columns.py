@@ -61,7 +61,7 @@ def require(records: list, keys: tuple[str, ...], name: Callable[[int], str]) ->
 
 def numbers(values: list, key: str, name) -> np.ndarray:
     """(N,) float64 of finite numbers."""
-    array = np.array(values) if values else np.zeros(0)
+    array = _array(values, (0,))
     if array.dtype.kind not in "iuf" or array.ndim != 1 or not np.isfinite(array).all():
         for index, value in enumerate(values):
             if not is_number(value) or not np.isfinite(value):
@@ -73,10 +73,7 @@ def boxes(records: list[dict], name) -> np.ndarray:
     """(N, 4) float64 of finite x, y, width, height with width and height at least 0."""
     require(records, (), name)
     values = [record.get("bbox") for record in records]
-    try:
-        array = np.array(values) if values else np.zeros((0, 4))
-    except ValueError:  # rows of different lengths
-        array = np.zeros(0, dtype=object)
+    array = _array(values, (0, 4))
     good = array.dtype.kind in "iuf" and array.shape == (len(values), 4) and np.isfinite(array).all()
     if not good or (array[:, 2:] < 0).any():
         for index, value in enumerate(values):
@@ -85,6 +82,13 @@ def boxes(records: list[dict], name) -> np.ndarray:
             if fault := box_fault(value):
                 raise UserError(f"{name(index)}: `bbox` {BOX_FAULTS[fault].format(f'{value!r:.80}')}")
     return array.astype(np.float64)
+
+
+def _array(values: list, shape_without_values: tuple[int, ...]) -> np.ndarray:
+    try:
+        return np.array(values) if values else np.zeros(shape_without_values)
+    except ValueError:  # of different lengths
+        return np.zeros(0, dtype=object)
 
 
 def masks(records: list[dict], image: np.ndarray, sizes: np.ndarray, name) -> list[dict]:

@@ -125,7 +125,7 @@ def _ground_truth_columns(annotations, image_index, category_index, sizes, iou_t
     def name_kept(index):
         return name(kept[index])
 
-    ids = Counter(row["id"] for row in rows if "id" in row)
+    ids = Counter(row["id"] for row in rows if is_id(row.get("id")))
     if 0 in ids:
         notes.append("an annotation has the id 0; it is evaluated (pycocotools counts a match with it as a miss)")
     if any(count > 1 for count in ids.values()):

@@ -165,6 +165,20 @@ BROKEN = {
         None,
     ),
     "image no object": (set_value("images", 3, value=7), "image_record", "7 is not an object", None, None),
+    "file as number": (
+        set_value("images", 3, "file_name", value=7),
+        "image_record",
+        "`file_name` is 7",
+        13,
+        None,
+    ),
+    "image id as text": (
+        set_value("images", 3, "id", value="13"),
+        "image_record",
+        "`id` is '13': some ids are numbers",
+        "13",
+        None,
+    ),
     "image without file": (
         set_value("images", 3, "file_name", value=""),
         "image_record",
@@ -230,6 +244,13 @@ BROKEN = {
         lambda coco, root: coco["categories"].append({"id": [9], "name": "cup"}),
         "category_record",
         r"`id` is \[9\]",
+        None,
+        None,
+    ),
+    "category id as text": (
+        lambda coco, root: coco["categories"].append({"id": "9", "name": "cup"}),
+        "category_record",
+        "`id` is '9': some ids are numbers",
         None,
         None,
     ),
@@ -522,6 +543,21 @@ def test_published_flaws_are_warnings(root):
     assert report.ok and report.counts == {"published_flaw": 1}
     coco["annotations"][0]["bbox"] = [5.0, 5.0, -1.0, 4.0]
     assert check_annotations(coco, root).counts == {"box_without_area": 1}
+
+
+def test_a_dictionary_may_hold_numpy_numbers(root, tmp_path):
+    coco = good()
+    for record in coco["images"]:
+        record.update(id=np.int64(record["id"]), width=np.int32(40), height=np.float64(30))
+    for record in coco["annotations"]:
+        record.update(
+            id=np.int64(record["id"]), image_id=np.int64(record["image_id"]), bbox=list(np.ones(4, np.float32))
+        )
+    assert check_annotations(coco, root).ok
+    (root / "b.png").unlink()
+    coco["annotations"][2]["bbox"][2] = np.float32(0)
+    written = json.loads(check_annotations(coco, root).write(tmp_path / "problems.json").read_text())
+    assert [(one["image_id"], one["annotation_id"]) for one in written["problems"]] == [(11, None), (11, 3)]
 
 
 def test_the_listing_shows_ten_of_each_kind(root, tmp_path):

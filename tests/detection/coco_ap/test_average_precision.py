@@ -141,6 +141,13 @@ def test_annotation_ids_of_zero_or_repeated_are_evaluated_and_said(evaluator):
     assert any("more than once" in note for note in result.notes)
 
 
+def test_annotation_ids_may_be_anything():
+    truth, found = small()
+    expected = evaluate_coco(truth, found).stats
+    truth["annotations"][0]["id"] = [5]
+    assert evaluate_coco(truth, found).stats == expected
+
+
 def test_what_the_format_leaves_open():
     truth, found = small()
     for annotation in truth["annotations"]:
@@ -303,6 +310,7 @@ def change_truth(path, value):
         (change(score="0.9"), r"record 0: `score` is '0.9', not a finite number"),
         (change(score=float("inf")), r"record 0: `score` is inf, not a finite number"),
         (change(score=None), r"record 0: `score` is None"),
+        (change(score=[0.9]), r"record 0: `score` is a list, not a finite number"),
         (change(image_id=77), r"1 of 2 records have an `image_id` .*`images`.*\(1 distinct: 77\)"),
         (change(image_id="10"), r"ids look like 4, these like '10'"),
         (change(image_id=[10]), r"record 0: `image_id` is a list, not an id"),
@@ -319,6 +327,7 @@ def change_truth(path, value):
             change_truth(["annotations", 1, "bbox"], [0, 0, 1]),
             r"annotation 1 \(id 6\): `bbox` is \[0, 0, 1\]",
         ),
+        (change_truth(["annotations", 1, "area"], [1, 2]), r"annotation 1 \(id 6\): `area` is a list"),
         (change_truth(["annotations", 1, "area"], "large"), r"annotation 1 \(id 6\): `area` is 'large'"),
         (change_truth(["annotations", 1, "image_id"], KeyError), r"annotation 1 \(id 6\) has no `image_id`"),
     ],
