@@ -1,7 +1,29 @@
-"""SE backbones for object detection with Detectron2. Importing this package registers them."""
+"""SE backbones for object detection with Detectron2.
 
-from detection.backbone import SEBackbone, SERes5ROIHeads
-from detection.config import get_cfg, load_config
-from detection.model import build_detector, load_detector
+A name below is imported when it is first asked for, and with it the backbones are registered; the import of the package
+alone, and of ``detection.coco_ap`` and ``detection.annotations``, needs neither torch nor Detectron2.
+"""
+
+from typing import TYPE_CHECKING
+
+from detection.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from detection.backbone import SEBackbone, SERes5ROIHeads
+    from detection.config import get_cfg, load_config
+    from detection.model import build_detector, load_detector
 
 __all__ = ["SEBackbone", "SERes5ROIHeads", "build_detector", "get_cfg", "load_config", "load_detector"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "SEBackbone": "detection.backbone",
+        "SERes5ROIHeads": "detection.backbone",
+        "build_detector": "detection.model",
+        "get_cfg": "detection.config",
+        "load_config": "detection.config",
+        "load_detector": "detection.model",
+    },
+    first="detection.backbone",  # which registers them
+)

@@ -29,6 +29,9 @@ MAY_IMPORT = {
 # The networks need torch alone. Finding and reading published weights may need these, inside functions.
 LAZY_IN_WEIGHTS = {"huggingface_hub", "numpy", "safetensors", "timm", "torchvision", "tqdm"}
 
+# These parts of detection do not import Detectron2.
+WITHOUT_D2 = ("detection.annotations", "detection.coco_ap", "detection.lazy_names")
+
 # Command lines longer than they should be, on purpose: set-up runs before anything of ours can be imported,
 # the benchmarks are stories of several steps.
 LONG_TOOLS = {"setup_environment.py", "install_detectron2.py"}
@@ -105,10 +108,12 @@ def test_compat_is_imported_before_detectron2(path):
     uses = [(node.lineno, inside) for name, node, inside in found if name.split(".")[0] == "detectron2"]
     if not uses:
         return
-    # A test may leave it to detection, whose import does it: that this is enough is part of what is promised.
-    rooms = {"detection"} if path.is_relative_to(ROOT / "tests") else set()
+    # A test may leave it to detection's names, whose import does it: that this is enough is part of what is promised.
+    in_tests = path.is_relative_to(ROOT / "tests")
     bridges = [
-        (node.lineno, inside) for name, node, inside in found if name == "engine.compat" or name.split(".")[0] in rooms
+        (node.lineno, inside)
+        for name, node, inside in found
+        if name == "engine.compat" or (in_tests and name.startswith("detection.") and not name.startswith(WITHOUT_D2))
     ]
     at_the_top = [line for line, inside in bridges if not inside]
     for line, inside in uses:
@@ -148,7 +153,11 @@ def test_command_lines_are_thin(path):
 @pytest.mark.parametrize("path", [p for p in sources(*MAY_IMPORT) if p.name == "__init__.py"], ids=ids)
 def test_init_files_only_show_names(path):
     """A folder's __init__.py imports and lists names; nobody would look there for anything else."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    for node in body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            body += node.body + node.orelse
+            continue
         shown = isinstance(node, ast.Import | ast.ImportFrom | ast.Assign | ast.AnnAssign)
         docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         assert shown or docstring, f"{ids(path)}, line {node.lineno}: move this into a module"
