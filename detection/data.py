@@ -241,8 +241,8 @@ class TestSet(Dataset):
         return {key: record[key] for key in ("file_name", "image_id", "height", "width")} | {"image": pixels}
 
 
-def same_size_batches(records: list[dict], largest: int) -> list[list[int]]:
-    """Indices of consecutive images of one size, ``largest`` of them at most.
+def same_size_batches(records: list[dict], max_images: int) -> list[list[int]]:
+    """Indices of consecutive images of one size, ``max_images`` of them at most.
 
     Images of different sizes would be padded to a common one, and the squeeze (a mean over the map) would then
     depend on an image's neighbours.
@@ -251,7 +251,7 @@ def same_size_batches(records: list[dict], largest: int) -> list[list[int]]:
     for index, record in enumerate(records):
         size = (record["height"], record["width"])
         last = batches[-1] if batches else []
-        if last and len(last) < largest and size == (records[last[0]]["height"], records[last[0]]["width"]):
+        if last and len(last) < max_images and size == (records[last[0]]["height"], records[last[0]]["width"]):
             last.append(index)
         else:
             batches.append([index])

@@ -56,7 +56,7 @@ def check_annotations(
 
     Returns:
         the report; `report.ok` is whether training may start. `report.KINDS` lists the kinds of problems. A box
-        may reach `records.MAX_OUTSIDE` outside its image. An image's size is that with its EXIF orientation
+        may reach `records.MAX_PIXELS_OUTSIDE` outside its image. An image's size is that with its EXIF orientation
         applied.
 
     Raises:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from detection.annotations.report import Problem
-from detection.annotations.values import box_fault, is_id, keys_of, wrong_key
+from detection.annotations.values import box_problem, is_id, keys_of, wrong_key
 
-MAX_OUTSIDE = 1.0
+MAX_PIXELS_OUTSIDE = 1.0
 """Pixels that a box may reach outside its image; rounding, and counting pixels from 1, stay within it."""
 
 PUBLISHED_FLAWS = {("000000200365.jpg", 200365), ("000000550395.jpg", 550395)}
@@ -95,11 +95,11 @@ def _is_plainly_right(record: Any, seen: set, images: dict, category_ids: set) -
 
 
 def _check_box(box: Any, image: dict | None, add: Callable[[str, str], None]) -> None:
-    fault = box_fault(box)
-    if fault in ("not_four", "not_numbers"):
+    problem = box_problem(box)
+    if problem in ("not_four", "not_numbers"):
         add("box_format", f"bbox {box!r:.80} is not four numbers x, y, width, height")
         return
-    if fault == "not_finite":
+    if problem == "not_finite":
         add("box_not_finite", f"bbox {box}")
         return
     x, y, width, height = box
@@ -108,13 +108,13 @@ def _check_box(box: Any, image: dict | None, add: Callable[[str, str], None]) ->
         if published and min(width, height) == 0:
             add("published_flaw", f"bbox {box} has no area")
         else:
-            hint = "; is it x1, y1, x2, y2?" if fault == "negative" else ""
+            hint = "; is it x1, y1, x2, y2?" if problem == "negative" else ""
             add("box_without_area", f"bbox {box} (x, y, width, height){hint}")
         return
     if image is None:
         return
     over = max(-x, -y, x + width - image["width"], y + height - image["height"])
-    if over > MAX_OUTSIDE:
+    if over > MAX_PIXELS_OUTSIDE:
         size = f"{image['width']} x {image['height']}"
         add("box_outside_image", f"bbox {box} (x, y, width, height) reaches {over:g} px outside of {size}")
 

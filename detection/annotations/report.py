@@ -170,9 +170,9 @@ def drop_bad_records(coco: dict, report: AnnotationReport) -> tuple[dict, DropSu
     sizes = {"images": report.images, "annotations": report.annotations, "categories": report.categories}
     if any(len(coco[section]) != size for section, size in sizes.items()):
         raise UserError(f"{report.source} has changed since it was checked; start again")
-    stubborn = [problem for problem in report.errors if problem.kind == "class_names"]
-    if stubborn:
-        raise UserError(f"{report.source}: {stubborn[0].message}; dropping records does not mend this")
+    other_classes = [problem for problem in report.errors if problem.kind == "class_names"]
+    if other_classes:
+        raise UserError(f"{report.source}: {other_classes[0].message}; dropping records does not mend this")
     bad = {section: {problem.index for problem in report.errors if problem.section == section} for section in sizes}
     images = [record for index, record in enumerate(coco["images"]) if index not in bad["images"]]
     categories = [record for index, record in enumerate(coco["categories"]) if index not in bad["categories"]]

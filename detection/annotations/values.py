@@ -36,7 +36,7 @@ def wrong_key(record: dict, keys: dict[str, Callable[[Any], bool]]) -> str | Non
     return None
 
 
-def box_fault(box: Any) -> str:
+def box_problem(box: Any) -> str:
     """Which of `not_four`, `not_numbers`, `not_finite` and `negative` (a side) keeps a value from being x, y, width,
     height; "" for a box, which may have no area."""
     if not isinstance(box, list | tuple | np.ndarray) or len(box) != 4:

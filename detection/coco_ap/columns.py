@@ -12,10 +12,10 @@ from typing import NoReturn
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from detection.annotations.values import box_fault, is_id, is_number, keys_of, kind_of, wrong_key
+from detection.annotations.values import box_problem, is_id, is_number, keys_of, kind_of, wrong_key
 from engine.errors import UserError
 
-BOX_FAULTS = {
+BOX_PROBLEMS = {
     "not_four": "is {}, not four numbers x, y, width, height",
     "not_numbers": "{} holds something that is not a finite number",
     "not_finite": "{} holds something that is not a finite number",
@@ -79,8 +79,8 @@ def boxes(records: list[dict], name) -> np.ndarray:
         for index, value in enumerate(values):
             if value is None:
                 raise UserError(f"{name(index)} has no `bbox`")
-            if fault := box_fault(value):
-                raise UserError(f"{name(index)}: `bbox` {BOX_FAULTS[fault].format(f'{value!r:.80}')}")
+            if problem := box_problem(value):
+                raise UserError(f"{name(index)}: `bbox` {BOX_PROBLEMS[problem].format(f'{value!r:.80}')}")
     return array.astype(np.float64)
 
 
