@@ -289,7 +289,7 @@ class Backbone(nn.Module):
             else:
                 yield path, module
 
-    def blocks(self) -> Iterator[tuple[str, nn.Module]]:
+    def named_blocks(self) -> Iterator[tuple[str, nn.Module]]:
         """(path, module) of every block, first to last: a stage's modules, and the children of those that are
         sequences."""
         for name in self.stages:
