@@ -220,6 +220,15 @@ def test_insertion_into_a_file_and_while_loading(tmp_path):
     assert torch.equal(network(images()), plain(images()))
 
 
+@pytest.mark.parametrize("name", [f"se_{SMALL}", "se_mobilenet_v1_050_relu"])
+def test_the_gate_is_the_blocks_own_and_acts_behind_the_activation(name):
+    block = trained(name).eval().blocks[3][0]
+    x = torch.rand(2, 128, 9, 9, generator=torch.Generator().manual_seed(0))
+    gated, gate = block(x), block.se
+    block.se = None
+    assert torch.equal(gated, block(x) * gate(block(x)))
+
+
 def test_a_bare_file_of_ours_with_se_says_nothing_of_its_images(tmp_path):
     torch.save(trained("se_mobilenet_v1_050").state_dict(), tmp_path / "bare.pth")
     report = load_weights(create_backbone("se_mobilenet_v1_050", 5), tmp_path / "bare.pth", preprocessing=IMAGENET_RGB)
