@@ -60,9 +60,9 @@ def test_the_maps_have_the_announced_shapes(form, architecture):
 @pytest.mark.parametrize("architecture", list_backbones())
 def test_every_backbone_can_be_named(architecture):
     with torch.device("meta"):
-        cfg = small("MODEL.BACKBONE.ARCHITECTURE", architecture, "MODEL.FPN.IN_FEATURES", "['res4', 'res5']")
+        cfg = small("MODEL.BACKBONE.ARCHITECTURE", architecture, "MODEL.FPN.IN_FEATURES", "[]")
         backbone = build_backbone(cfg)
-    assert list(backbone.output_shape()) == ["p4", "p5", "p6"]
+    assert list(backbone.output_shape()) == ["p2", "p3", "p4", "p5", "p6"]
 
 
 def test_se_options_reach_the_network():
