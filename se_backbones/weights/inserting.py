@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from se_backbones.backbone import Backbone, SESite, find_network, sites_of
+from se_backbones.backbone import Backbone, find_network, sites_of
 from se_backbones.errors import WeightsError
 from se_backbones.preprocessing import Preprocessing
 from se_backbones.registry import create_backbone, find_spec, skeleton
@@ -77,28 +77,35 @@ def load_weights_inserting_se(
 
 def describe_insertion(model: nn.Module) -> str:
     """Where SE was inserted and how, in one sentence."""
-    network = find_network(model)
-    se = network.spec.se
+    se = find_network(model).spec.se
     sites = [site for site in sites_of(model) if site.gate is not None]
     stages = ", ".join(dict.fromkeys(site.stage for site in sites))
-    same = "the network computes what it did without"
     if se.gate == "relu":
         how = "each gate starts at exactly 1"
     else:
         absorber = sites[0].absorbers()[0]
-        if network.num_classes > 0 and any(_absorbs_outside(site) for site in sites):
-            same = "the logits are what they were without; a map that a gate ends is halved"
         doubled = "doubled weights" if absorber.side == "input" else "doubled weight and bias"
         how = f"each gate starts at exactly 0.5 and {absorber.name} has {doubled}"
+    same = "the network computes what it did without"
+    if _halves_maps(model):
+        same = "the logits are what they were without; a map that a gate ends is halved"
     return (
         f"SE inserted into {len(sites)} units ({stages}): placement {se.placement}, gate {se.gate}, "
         f"reduction {se.reduction}; {how}, so that {same}"
     )
 
 
-def _absorbs_outside(site: SESite) -> bool:
-    """Whether the gated map goes on with its factor until a layer behind the site's block takes it up."""
-    return any(layer.side == "input" and layer.module not in set(site.owner.modules()) for layer in site.absorbers())
+def _halves_maps(model: nn.Module) -> bool:
+    """Whether the inserted gates keep the logits alone: the gated map goes on with its factor until a layer behind
+    the block takes it up."""
+    network = find_network(model)
+    if network.num_classes < 1 or network.spec.se.gate == "relu":
+        return False
+    for site in sites_of(model):
+        behind = [layer.module for layer in site.absorbers() if layer.side == "input"] if site.gate else ()
+        if not set(behind) <= set(site.owner.modules()):
+            return True
+    return False
 
 
 def _refuse_se(weights: WeightsFile, advice: str) -> None:
@@ -115,8 +122,8 @@ class Insertion:
     """What insert_se_into_file wrote.
 
     Attributes:
-        largest_difference: of any output of the file's network from the plain one's, on random images: of the logits,
-            or of the maps where there is no classifier; ``largest_value``: the largest output, for scale.
+        largest_difference: of any output of the file's network from the plain one's, on random images (of the
+            logits alone where maps are halved, see ``insert_se``); ``largest_value``: the largest output, for scale.
         timm: empty where timm's own seresnet can hold it (shown by writing it), else why not.
         sigmoid_difference: for a relu gate, the largest difference of an output if a program took the same weights
             for the paper's sigmoid form; None for a sigmoid gate.
@@ -205,6 +212,8 @@ def insert_se_into_file(
             insert_se(network, se)
         except ValueError as error:
             raise WeightsError(str(error)) from None
+        if _halves_maps(network):
+            plain = {"logits": plain["logits"]}
         note = describe_insertion(network)
         tensors = _with_gates(weights, places, network)
         metadata = {
@@ -263,7 +272,10 @@ def _build(weights: WeightsFile, places: Mapping[str, str], name: str, se: SECon
 
 @torch.no_grad()
 def _outputs(network: Backbone, images: Tensor) -> dict[str, Tensor]:
-    return {"logits": network(images)} if network.num_classes > 0 else network.forward_features(images)
+    features = network.forward_features(images)
+    if network.num_classes > 0:
+        features["logits"] = network.classify(features[network.stages[-1]])
+    return features
 
 
 def _largest_difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
