@@ -16,7 +16,7 @@ from se_backbones.weights.allow import DETECTOR_PARTS, Allowed
 from se_backbones.weights.layouts import OURS_DETECTION
 from se_backbones.weights.match import Match, match
 from se_backbones.weights.report import LoadReport
-from se_backbones.weights.shapes import describe, guess_architecture
+from se_backbones.weights.shapes import RowShape, describe, guess_architecture
 from se_backbones.weights.target import Target
 from se_backbones.weights.weights_file import WeightsFile, read_state_dict
 
@@ -220,6 +220,8 @@ def _hints(report: LoadReport, weights: WeightsFile, target: Target):
             "network gets it without harm by inserting it after loading, not by allowing the names here: "
             "MODEL.SE.INSERT True in a config, tools/insert_se.py for a file, insert_se(model) in code"
         )
+    if isinstance(theirs, RowShape) and not set(theirs.rows) & set(ours.rows):
+        yield f"the file holds {theirs}, and the model {ours}"
     yield from target.family.explain(theirs, ours)
     if any(name.endswith("running_var") for name in report.missing) and not any(
         name.endswith("running_var") for name in report.loaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from se_backbones.errors import WeightsError
 from se_backbones.layout import NetworkShape
-from se_backbones.registry import Family, Spec, shapes_of, skeleton
+from se_backbones.registry import Family, Spec, find_spec, shapes_of, skeleton
 from se_backbones.weights.layouts import GATE_TENSOR, recognise
 
 # A normalisation may have them or not: GroupNorm and folded files have none.
@@ -31,7 +32,8 @@ class RowShape(NetworkShape):
 
     def __str__(self) -> str:
         se = f" with {self.se_text()}" if self.has_se else ""
-        return f"the tensors of {' or '.join(self.rows)}{se}"
+        alike = [name for name in self.rows if bool(find_spec(name).se) == self.has_se]
+        return f"the tensors of {' or '.join(alike or self.rows)}{se}"
 
 
 def describe(state_dict: Mapping[str, Tensor], family: Family | None = None) -> NetworkShape | None:
@@ -91,13 +93,41 @@ def _by_rows(shapes: Shapes, family: Family) -> RowShape | None:
 
 
 def _fits(row: Spec, shapes: Shapes, family: Family) -> bool:
+    """Whether the tensors of the stages that are there are the row's, all of them and no others, and the gates stand
+    where the row has sites. Biases that the family puts into a normalisation may be there too."""
+    network, ours = skeleton(row), _weights_of(row)
+    present = set()
+    for name, shape in shapes.items():
+        if gate := GATE_TENSOR.match(name):
+            if (gate[1] or "") not in ours.sites:
+                return False
+        elif name in ours.shapes:
+            if shape != ours.shapes[name]:
+                return False
+            present.add(ours.stages[name])
+        elif network.stage_of(name) and not name.endswith(_STATISTICS) and name not in family.bias_norms:
+            return False
+    return bool(present) and all(name in shapes for name, stage in ours.stages.items() if stage in present)
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """A plain network's tensors but for statistics and what is behind its last map: shapes and stages by name; and the
+    paths of its sites."""
+
+    shapes: dict[str, tuple[int, ...]]
+    stages: dict[str, str]
+    sites: frozenset[str]
+
+
+@functools.lru_cache(maxsize=256)
+def _weights_of(row: Spec) -> _Weights:
     network = skeleton(row)
-    theirs = {name: shape for name, shape in shapes.items() if not GATE_TENSOR.match(name)}
-    present = {network.stage_of(name) for name in theirs} - {None}
-    ours = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    ours = {name: shape for name, shape in ours.items() if network.stage_of(name) in present}
-    ours = {name: shape for name, shape in ours.items() if not name.endswith(_STATISTICS)}
-    return bool(present) and all(theirs.get(name) == shape for name, shape in ours.items())
+    shapes = {n: shape for n, shape in shapes_of(network.state_dict()).items() if not n.endswith(_STATISTICS)}
+    stages = {name: stage for name in shapes if (stage := network.stage_of(name))}
+    return _Weights(
+        {name: shapes[name] for name in stages}, stages, frozenset(site.path for site in network.se_sites())
+    )
 
 
 def candidates(state_dict: Mapping[str, Tensor], family: Family, known: Mapping[str, Any] | None) -> list[Spec]:
