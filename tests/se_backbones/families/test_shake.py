@@ -13,7 +13,7 @@ from se_backbones.families.cifar.layouts import CIFAR_RGB
 from se_backbones.families.cifar.shake import ShiftedShortcut, mix
 from se_backbones.weights import load_weights, read_state_dict
 from se_backbones.weights.convert import convert_file
-from se_backbones.weights.inserting import load_weights_inserting_se
+from se_backbones.weights.inserting import insert_se_into_file, load_weights_inserting_se
 from se_backbones.weights.shapes import guess_architecture
 
 SMALL, EVEN = "shakeshake26_2x32d_cifar", "shakeeven29_2x4x64d_cifar"
@@ -243,6 +243,14 @@ def test_behind_the_mix_both_branches_take_up_the_gate(tmp_path):
     report = fold_constant_gates(twin, [images()], tolerance=0)
     assert len(report.folded) == 12 and twin.spec.se is None
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(twin.parameters(), plain.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", [SMALL, f"{SMALL}_pytorchcv"])
+def test_insertion_into_a_file(name, tmp_path):
+    torch.save(trained(name).state_dict(), tmp_path / "plain.pth")
+    done = insert_se_into_file(tmp_path / "plain.pth", tmp_path / "se.safetensors", architecture=name)
+    assert done.architecture == f"se_{name}" and done.largest_difference == 0 and done.largest_value > 0
+    load_weights(create_backbone(f"se_{name}", 5), tmp_path / "se.safetensors")
 
 
 def compare(plain, twin):
