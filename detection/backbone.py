@@ -75,14 +75,20 @@ def pyramid_stages(architecture: str, first_stride: int = 4) -> list[str]:
     """The last stage of each stride from ``first_stride`` on: what a feature pyramid stands on.
 
     Raises:
-        UserError: an unknown architecture.
+        UserError: an unknown architecture, or one without maps of all strides up to 32.
     """
     try:
         infos = skeleton(find_spec(architecture)).feature_info
     except ValueError as error:
         raise UserError(f"MODEL.BACKBONE.ARCHITECTURE: {error}") from error
-    by_stride = {info.stride: name for name, info in infos.items() if info.stride >= first_stride}
-    return list(by_stride.values())
+    by_stride = {info.stride: name for name, info in infos.items()}
+    wanted = [stride for stride in (4, 8, 16, 32) if stride >= first_stride]
+    if not by_stride.keys() >= set(wanted):
+        raise UserError(
+            f"MODEL.BACKBONE.ARCHITECTURE: a feature pyramid needs maps of strides {', '.join(map(str, wanted))}, and "
+            f"{architecture} has {', '.join(map(str, by_stride))}; take a network for ImageNet"
+        )
+    return [name for stride, name in by_stride.items() if stride >= first_stride]
 
 
 def build_se_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SEBackbone:
