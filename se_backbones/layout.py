@@ -112,6 +112,7 @@ class Layout:
         detector: the layout is of a whole detector.
         folded_statistics: normalisations may come with their statistics folded into weight and bias.
         tensor_to_ours, tensor_from_ours: (our name, tensor) -> the tensor in the other's form, where it differs.
+        added: our tensors -> those that files of this layout have and our networks do not, by our names, for writing.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Layout:
     folded_statistics: bool = False
     tensor_to_ours: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor
     tensor_from_ours: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor
+    added: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda ours: {}
 
     def recognises(self, names: Collection[str]) -> bool:
         """Whether a file with these names, without wrappers, is of this layout."""

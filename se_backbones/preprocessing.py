@@ -86,3 +86,5 @@ IMAGENET_RGB = Preprocessing("RGB", 1, (0.485, 0.456, 0.406), (0.229, 0.224, 0.2
 CAFFE_BGR = Preprocessing("BGR", 255, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
 # Detectron2's configs for FAIR's ResNeXt-101 32×8d (mask_rcnn_X_101_32x8d_FPN_3x.yaml).
 FAIR_BGR = Preprocessing("BGR", 255, (103.53, 116.28, 123.675), (57.375, 57.12, 58.395))
+# The release that came with the SE paper (the first lines of its .prototxt files).
+SE_RELEASE_BGR = Preprocessing("BGR", 255, (104, 117, 123), (1.0, 1.0, 1.0))

@@ -19,9 +19,9 @@ def parse(arguments=None):
     parser.add_argument("out", metavar="OUT", help=".safetensors, .pth, or .pkl for detectron2")
     parser.add_argument(
         "--to",
+        metavar="LAYOUT",
         default="ours",
-        choices=["ours", "detectron2", "timm", "timm-legacy", "torchvision"],
-        help="layout of OUT (ours)",
+        help="layout of OUT (ours): detectron2, timm, timm-legacy, torchvision, pytorchcv, …, as the network has it",
     )
     parser.add_argument("--arch", metavar="NAME", help="the network, where IN does not tell it")
     parser.add_argument("--force", action="store_true", help="overwrite OUT (never IN)")

@@ -54,7 +54,8 @@ def convert_file(
     architecture: str | None = None,
     force: bool = False,
 ) -> Conversion:
-    """Writes weights in another layout. The numbers keep their bytes; there and back gives the same tensors.
+    """Writes weights in another layout. The numbers keep their bytes; there and back gives the same tensors. (Biases in
+    front of a normalisation, where our network has none, are the exception: they go into its running mean.)
 
     Args:
         source: a file or a named source, see ``read_state_dict``.
@@ -86,7 +87,7 @@ def convert_file(
     layout = target_layout(weights.family, to, weights.is_detector)
     if to != OURS and (why := layout.refuse(row, weights.shape, weights.se or {})):
         raise WeightsError(f"{weights.source}: {row.name} cannot be written to {to}: {why}")
-    ours = _with_statistics(weights) if weights.form.folded_statistics and not weights.is_detector else weights.ours()
+    ours = weights.ours() if weights.is_detector else _as_networks_have_them(weights)
     tensors = {name: tensor.contiguous() for name, tensor in written_as(layout, ours).items()}
     metadata = _metadata(weights, row, to)
     write_whole(out, lambda temporary: _write(temporary, tensors, metadata, to))
@@ -121,19 +122,22 @@ def _row(weights: WeightsFile, architecture: str | None) -> Spec:
         raise WeightsError(f"{weights.source}: {error} (--arch NAME)") from None
 
 
-def _with_statistics(weights: WeightsFile) -> dict[str, Tensor]:
-    """Folded normalisations get statistics that change nothing: mean 0, variance 1 - 1e-5. Biases of convolutions that
-    our network does not have go into the normalisation behind."""
+def _as_networks_have_them(weights: WeightsFile) -> dict[str, Tensor]:
+    """The tensors that our network has. Biases of convolutions that it has not go into the normalisation behind; folded
+    normalisations get statistics that change nothing: mean 0, variance 1 - 1e-5."""
     ours = weights.ours()
-    biases = {norm: ours.pop(name, None) for name, norm in weights.family.bias_norms.items()}
-    head = weights.family.network.head_paths
-    norms = [name.removesuffix(".bias") for name in ours if name.endswith(".bias") and not name.startswith(head)]
-    for norm in norms:
-        weight = ours[f"{norm}.weight"]
-        ours.setdefault(f"{norm}.running_mean", torch.zeros_like(weight))
-        ours.setdefault(f"{norm}.running_var", torch.ones_like(weight) - 1e-5)
+    folded = weights.form.folded_statistics
+    known = weights.family.bias_norms.items()
+    biases = {norm: ours.pop(name) for name, norm in known if name in ours and (folded or norm in ours)}
+    if folded:
+        head = weights.family.network.head_paths
+        norms = [name.removesuffix(".bias") for name in ours if name.endswith(".bias") and not name.startswith(head)]
+        for norm in norms:
+            weight = ours[f"{norm}.weight"]
+            ours.setdefault(f"{norm}.running_mean", torch.zeros_like(weight))
+            ours.setdefault(f"{norm}.running_var", torch.ones_like(weight) - 1e-5)
     for norm, bias in biases.items():
-        if bias is not None and bias.any():
+        if bias.any():
             ours[norm] = ours[norm] - bias
     return ours
 

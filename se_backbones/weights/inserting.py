@@ -83,9 +83,10 @@ def describe_insertion(model: nn.Module) -> str:
     if se.gate == "relu":
         how = "each gate starts at exactly 1"
     else:
-        absorber = sites[0].absorbers()[0]
-        doubled = "doubled weights" if absorber.side == "input" else "doubled weight and bias"
-        how = f"each gate starts at exactly 0.5 and {absorber.name} has {doubled}"
+        absorbers = dict.fromkeys((a.name, a.side) for site in sites for a in site.absorbers())
+        doubled = {"input": "doubled weights", "output": "doubled weight and bias"}
+        layers = " and ".join(f"{name} has {doubled[side]}" for name, side in absorbers)
+        how = f"each gate starts at exactly 0.5 and {layers}"
     same = "the network computes what it did without"
     if _halves_maps(model):
         same = "the logits are what they were without; a map that a gate ends is halved"
@@ -96,14 +97,16 @@ def describe_insertion(model: nn.Module) -> str:
 
 
 def _halves_maps(model: nn.Module) -> bool:
-    """Whether the inserted gates keep the logits alone: the gated map goes on with its factor until a layer behind
-    the block takes it up."""
+    """Whether the inserted gates keep the logits alone: a map that is handed out has its gate's factor, which a layer
+    behind it takes up."""
     network = find_network(model)
     if network.num_classes < 1 or network.spec.se.gate == "relu":
         return False
+    stages = {block: network.stage_of(path) for path, block in network.named_blocks()}
+    last = {stage: block for block, stage in stages.items() if stage in network.out_features}  # block of each stage
     for site in sites_of(model):
         behind = [layer.module for layer in site.absorbers() if layer.side == "input"] if site.gate else ()
-        if not set(behind) <= set(site.owner.modules()):
+        if last.get(site.stage) is site.owner and not set(behind) <= set(site.owner.modules()):
             return True
     return False
 

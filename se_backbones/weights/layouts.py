@@ -137,6 +137,7 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], from_layout: str, to_la
 
 def written_as(layout: Layout, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A network's tensors, by our names, in a layout."""
+    ours = {**layout.added(ours), **ours}
     names = layout.from_ours(list(ours))
     return {names[name]: layout.tensor_from_ours(name, tensor) for name, tensor in ours.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from se_backbones.families.resnet.layouts import LAYOUTS, RES5_HEAD
+from se_backbones.families.resnet.layouts_caffe import CAFFE
 from se_backbones.families.resnet.network import ResNet
 from se_backbones.families.resnet.shapes import describe, explain, same_network
 from se_backbones.families.resnet.table import FAMILY_NAME, rows
@@ -43,7 +44,7 @@ register(
         FAMILY_NAME,
         tuple(rows()),
         ResNet,
-        LAYOUTS,
+        (*LAYOUTS, CAFFE),
         published=PUBLISHED,
         unmarked={
             "stride_in_1x1": lambda spec: spec.hyper.bottleneck,

@@ -11,6 +11,7 @@ so those layouts need no renaming.
     caffe2            res2_0_branch2a_w, res2_0_branch2a_bn_s          Detectron2's ImageNet .pkl of MSRA and FAIR
     detectron2        stem.conv1.norm.weight, res2.0.shortcut.weight   Detectron2's ResNet by itself
     detectron2-model  backbone.bottom_up.res2.0.conv1.weight           a whole Detectron2 detector
+    caffe             conv2_1_1x1_reduce.weight, classifier.weight     the original SE release, see layouts_caffe.py
 
 Sources of the facts: timm 1.0 (``senet.py``: ceil_mode pooling, stride in the first 1×1 of SEResNetBottleneck, and in
 the 3×3 of SEResNeXtBottleneck; ``default_cfgs``: ImageNet's mean and std for every network of our table but one,
