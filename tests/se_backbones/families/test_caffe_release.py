@@ -6,6 +6,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,12 @@ from torch import nn
 
 from se_backbones import create_backbone, find_spec
 from se_backbones.layout import FileSays
+from se_backbones.preprocessing import IMAGENET_RGB, Preprocessing
 from se_backbones.registry import family_of
+from se_backbones.weights import WeightsError, load_weights
 from se_backbones.weights.layouts import names_to_ours, recognise
+from se_backbones.weights.shapes import guess_architecture
+from tests.se_backbones.weights.caffemodel_writer import write_caffemodel
 
 GOLDEN = Path(__file__).parent / "golden" / "caffe"
 RESNETS = {
@@ -41,14 +46,16 @@ def layers_of_resnet(network):
         yield from (("conv1_2/3x3", convs[4]), ("conv1_3/3x3", convs[6]), ("conv1_3/3x3", network.bn1))
     else:
         yield from (("conv1/7x7_s2", network.conv1), ("conv1/7x7_s2", network.bn1))
-    for stage, units in enumerate((network.layer1, network.layer2, network.layer3, network.layer4), 2):
+    for stage in range(2, len(network.stages) + 1):
+        units = network.get_submodule(f"layer{stage - 1}")
         for number, unit in enumerate(units, 1):
             parts = [("1x1_reduce", unit.conv1), ("1x1_reduce", unit.bn1), ("3x3", unit.conv2), ("3x3", unit.bn2)]
             parts += [("1x1_increase", unit.conv3), ("1x1_increase", unit.bn3)]
             parts += [("1x1_down", unit.se.fc1), ("1x1_up", unit.se.fc2)]
             parts += [("1x1_proj", module) for module in unit.downsample or ()]
             yield from ((f"conv{stage}_{number}_{part}", module) for part, module in parts)
-    yield "classifier", network.fc
+    if network.num_classes:
+        yield "classifier", network.fc
 
 
 def modules_of_bn_inception(network):
@@ -118,3 +125,78 @@ def test_what_the_release_says_of_its_images_and_strides():
         assert str(facts.preprocessing) == "BGR 0–255, mean [104, 117, 123], std [1, 1, 1]"
         for setting, matters in family_of(spec).unmarked.items():
             assert not matters(spec) or facts.hyper[setting] == getattr(spec.hyper, setting), (name, setting)
+        assert guess_architecture(network.state_dict(), facts.hyper, family_of(spec)) == name
+
+
+# --- files
+
+
+def blobs(layers, factor=4):
+    """(layer, type, blobs) as Caffe keeps a network: statistics times a factor, in a layer of their own."""
+    yield "data", "Input", ()
+    for layer, module in layers:
+        if isinstance(module, nn.BatchNorm2d):
+            yield f"{layer}/bn", "BatchNorm", (module.running_mean * factor, module.running_var * factor, [factor])
+            yield f"{layer}/bn/scale", "Scale", (module.weight.detach(), module.bias.detach())
+        else:
+            kind = "InnerProduct" if isinstance(module, nn.Linear) else "Convolution"
+            yield layer, kind, [parameter.detach() for parameter in module.parameters()]
+        yield f"{layer}/relu", "ReLU", ()
+
+
+@torch.no_grad()
+def randomised(model, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in model.state_dict().items():
+        if name.endswith("running_var"):
+            tensor.uniform_(0.5, 2, generator=generator)
+        elif tensor.dim() > 1:
+            tensor.normal_(0, math.sqrt(2 / tensor[0].numel()), generator=generator)
+        elif tensor.is_floating_point():
+            tensor.uniform_(0.2, 0.8, generator=generator)
+    return model.eval()
+
+
+def check_file(theirs, layers, path, build):
+    """A network's numbers written as the release has them, and loaded: the outputs are equal."""
+    write_caffemodel(path, blobs(layers))
+    ours = randomised(build(), seed=1)
+    report = load_weights(ours, path, preprocessing=Preprocessing("BGR", 255, (104, 117, 123), (1, 1, 1)))
+    assert report.layout == "caffe" and not report.unaccounted
+    assert not report.missing and not report.unexpected and not report.ignored and not report.allowed
+    assert len(report.loaded) == sum(not name.endswith("num_batches_tracked") for name in ours.state_dict())
+    x = torch.randn(2, 3, 75, 101, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected, found = theirs.forward_features(x), ours.forward_features(x)
+        if theirs.num_classes:
+            expected["logits"], found["logits"] = theirs(x), ours(x)
+    for name, tensor in expected.items():
+        assert tensor.any() and torch.equal(found[name], tensor), name
+
+
+def test_a_file_of_bn_inception(tmp_path):
+    theirs = randomised(create_backbone("se_bn_inception", 5))
+    golden = (GOLDEN / "SE-BN-Inception.txt").read_text().splitlines()
+    names = [text.split()[0].rpartition(".")[0].removesuffix("/scale").removesuffix("/bn") for text in golden]
+    convs = [module for module in modules_of_bn_inception(theirs) if not isinstance(module, nn.BatchNorm2d)]
+    norms = iter([module for module in modules_of_bn_inception(theirs) if isinstance(module, nn.BatchNorm2d)])
+    layers = []
+    for name, conv in zip(dict.fromkeys(names), convs, strict=True):
+        layers += [(name, conv)] + ([] if "_1x1_" in name or name == "classifier" else [(name, next(norms))])
+    check_file(theirs, layers, tmp_path / "SE-BN-Inception.caffemodel", lambda: create_backbone("se_bn_inception", 5))
+    # The same images for a network fed as most are.
+    with pytest.raises(WeightsError, match=r"BGR 0–255, mean \[104, 117, 123\]"):
+        load_weights(theirs, tmp_path / "SE-BN-Inception.caffemodel", preprocessing=IMAGENET_RGB)
+
+
+@pytest.mark.parametrize("name", ["se_resnet50_caffe", "se_resnext50_32x4d_caffe", "senet154_caffe"])
+def test_a_file_of_a_resnet(name, tmp_path):
+    """Up to res3, which has every kind of layer but the classifier."""
+
+    def build(row=name):
+        return create_backbone(row, 0, out_features=("stem", "res2", "res3"))
+
+    theirs, path = randomised(build()), tmp_path / "release.caffemodel"
+    check_file(theirs, layers_of_resnet(theirs), path, build)
+    with pytest.raises(WeightsError, match="ceil_pool=True \\(caffe\\), and the model is"):
+        load_weights(build(name.removesuffix("_caffe")), path)
