@@ -153,7 +153,7 @@ class InceptionUnit(SEOwner):
             branches.append(branch)
         self.branches = nn.ModuleDict({f"branch{number}": branch for number, branch in enumerate(branches, 1)})
         self.channels = module.one + module.three[1] + wide + (in_channels if module.halves else module.projection)
-        self.se = None
+        self.register_module("se", None)
 
     def gate_channels(self, placement: str) -> int:
         return self.channels
