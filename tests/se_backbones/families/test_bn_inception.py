@@ -13,7 +13,7 @@ from se_backbones.errors import WeightsError
 from se_backbones.preprocessing import IMAGENET_RGB, Preprocessing
 from se_backbones.weights import load_weights, read_state_dict
 from se_backbones.weights.convert import convert_file
-from se_backbones.weights.inserting import load_weights_inserting_se
+from se_backbones.weights.inserting import insert_se_into_file, load_weights_inserting_se
 
 # Largest difference from a peer, relative to the largest number, in float64: the same operations, but for biases that
 # are part of the running means.
@@ -220,6 +220,22 @@ def test_insertion_is_exact_and_folding_takes_it_back(se, norm, training):
     assert len(report.folded) == (8 if se.stages else 10) and twin.spec == plain.spec
     for name, tensor in plain.state_dict().items():
         assert torch.equal(twin.state_dict()[name], tensor), name
+
+
+def test_a_file_gets_its_gates_and_keeps_what_it_says_of_its_images(tmp_path):
+    state = trained().state_dict()
+    biases = {f"{name.removesuffix('weight')}bias": torch.ones(len(t)) for name, t in state.items() if t.dim() == 4}
+    torch.save(state | biases, tmp_path / "plain.pth")
+    done = insert_se_into_file(tmp_path / "plain.pth", tmp_path / "se.safetensors")
+    assert done.architecture == "se_bn_inception" and done.largest_difference == 0 < done.largest_value
+    written = read_state_dict(tmp_path / "se.safetensors")
+    assert written.preprocessing == IMAGENET_RGB and not biases.keys() & written.state_dict.keys()
+    twin = create_backbone("se_bn_inception", 5).eval()
+    load_weights(twin, written, preprocessing=IMAGENET_RGB)
+    plain = create_backbone("bn_inception", 5).eval()
+    load_weights(plain, tmp_path / "plain.pth")
+    for name, tensor in outputs(plain, images()).items():
+        assert torch.equal(outputs(twin, images())[name], tensor), name
 
 
 def test_factors_of_a_pooled_branch_go_to_the_convolutions_behind():
