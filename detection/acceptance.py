@@ -1,12 +1,15 @@
-"""Checks on real photos, too slow for the test suite."""
+"""Checks too slow for the test suite: on real photos, and of every family on the demonstration's drawn shapes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from detection.config import load_config
 from detection.data import locate
+from detection.demo import run_demo
 from detection.evaluate import RESULTS_FILE
 from detection.train import Options, run_detection
 from engine.config.shipped import shipped_config
@@ -14,6 +17,9 @@ from engine.json_files import read_json, write_json
 from engine.report.metrics import read_metrics, series
 
 CONFIG = shipped_config("coco_mini_se_r18.yaml")
+# One network of each family that detectors can stand on, besides the ResNets.
+FAMILIES = ("se_mobilenet_v1", "se_shufflenet_v1_g3", "se_bn_inception", "se_vgg16", "se_inception_resnet_v2")
+MIN_AP = 30  # a detector that has learnt where and what the shapes are; chance has below 1
 
 
 def end_to_end(overrides: Sequence[str] = ()) -> dict:
@@ -57,4 +63,29 @@ def overfit(overrides: Sequence[str] = (), steps: int = 300) -> dict:
         "steps": steps,
         "images": sorted(chosen),
         **{key: result[key] for key in ("bbox", "training_seconds", "hardware", "versions")},
+    }
+
+
+def families(overrides: Sequence[str] = (), steps: int = 300, architectures: Sequence[str] = FAMILIES) -> dict:
+    """Trains a Faster R-CNN with a feature pyramid on drawn shapes with each network, from random weights, as
+    ``configs/demo.yaml`` does with SE-ResNet-18; each must find the shapes.
+
+    Args:
+        steps: of training, 8 images each.
+    """
+    found = {}
+    for architecture in tqdm(architectures, desc="networks", disable=None):
+        words = ["MODEL.BACKBONE.ARCHITECTURE", architecture, "SOLVER.MAX_ITER", str(steps), *overrides]
+        run = run_demo(800, 100, [*words, "OUTPUT_DIR", f"output/families/{architecture}"])
+        result = read_json(run / "result.json", "result")
+        keys = ("parameters", "iteration", "training_seconds")
+        found[architecture] = {
+            **{key: result[key] for key in keys},
+            **{key: result["bbox"][key] for key in ("AP", "AP50", "AP75")},
+        }
+    return {
+        "passed": all(row["AP"] >= MIN_AP for row in found.values()),
+        "MIN_AP": MIN_AP,
+        "architectures": found,
+        **{key: result[key] for key in ("evaluator", "hardware", "versions")},
     }

@@ -30,7 +30,7 @@ def get_cfg() -> CfgNode:
     cfg.INPUT.FORMAT = "RGB"
     cfg.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
     cfg.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
-    cfg.MODEL.BACKBONE.NAME = "build_se_resnet_fpn_backbone"
+    cfg.MODEL.BACKBONE.NAME = "build_se_fpn_backbone"
     cfg.MODEL.BACKBONE.ARCHITECTURE = "se_resnet50"  # any of se_backbones.list_backbones()
     cfg.MODEL.BACKBONE.RECOMPUTE = False  # gradient checkpointing: less memory, more time
     add_se_defaults(cfg)

@@ -3,7 +3,9 @@
 from se_backbones.families import (  # noqa: F401
     bn_inception,
     cifar,
+    inception_resnet,
     mobilenet,
     resnet,
     shufflenet,
+    vgg,
 )

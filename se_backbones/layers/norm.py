@@ -39,24 +39,24 @@ class FrozenBatchNorm2d(nn.Module):
         return f"{self.weight.numel()}, eps={self.eps}"
 
 
-def _group_norm(channels: int) -> nn.GroupNorm:
+def _group_norm(channels: int, eps: float) -> nn.GroupNorm:
     """32 groups (Wu and He, arXiv 1803.08494), or the largest count up to 32 that divides the channels."""
     groups = next(g for g in range(min(32, channels), 0, -1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels)
+    return nn.GroupNorm(groups, channels, eps=eps)
 
 
 NORMS = {"BN": nn.BatchNorm2d, "FrozenBN": FrozenBatchNorm2d, "SyncBN": nn.SyncBatchNorm, "GN": _group_norm}
 
 
-def make_norm(norm: str, channels: int) -> nn.Module:
-    """A normalisation layer for (N, channels, H, W), by Detectron2's short name.
+def make_norm(norm: str, channels: int, eps: float = 1e-5) -> nn.Module:
+    """A normalisation layer for (N, channels, H, W), by Detectron2's short name. ``eps`` is added to the variance.
 
     Raises:
         ValueError: the name is none of BN, FrozenBN, SyncBN, GN.
     """
     if norm not in NORMS:
         raise ValueError(f"norm must be one of {', '.join(NORMS)}; got {norm!r}")
-    return NORMS[norm](channels)
+    return NORMS[norm](channels, eps=eps)
 
 
 def freeze(module: nn.Module) -> nn.Module:

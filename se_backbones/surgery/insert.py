@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from se_backbones.backbone import SESite, find_network, sites_of
+from se_backbones.backbone import Backbone, SESite, find_network, sites_of
 from se_backbones.registry import twin_name
 from se_backbones.se import SEConfig
 
@@ -83,13 +83,19 @@ def insert_se(model: nn.Module, se_config: SEConfig | None = None) -> nn.Module:
         for site in chosen:
             check_absorbers(site, se.placement)
     for site in chosen:
-        # A gate is frozen where its block is.
-        learns = any(parameter.requires_grad for parameter in site.owner.parameters())
-        learns = learns or not any(True for _ in site.owner.parameters())
+        learns = _learns(network, site)
         site.attach(spec.se).requires_grad_(learns).train(site.owner.training)
         make_neutral(site)
     network.spec = replace(spec, name=twin_name(spec, se=True) or spec.name)
     return model
+
+
+def _learns(network: Backbone, site: SESite) -> bool:
+    """Whether the weights around a site are trained: those of its owner, or, where that has none, of its stage."""
+    parameters = list(site.owner.parameters())
+    if not parameters:
+        parameters = [p for path in network.stage_paths[site.stage] for p in network.get_submodule(path).parameters()]
+    return any(parameter.requires_grad for parameter in parameters)
 
 
 def neutral_config(se: SEConfig) -> SEConfig:

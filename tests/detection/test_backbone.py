@@ -25,20 +25,22 @@ def small(*overrides):
 
 def test_importing_the_package_registers_every_form():
     for name in (
-        "build_se_resnet_backbone",
-        "build_se_resnet_fpn_backbone",
-        "build_retinanet_se_resnet_fpn_backbone",
+        "build_se_backbone",
+        "build_se_fpn_backbone",
+        "build_retinanet_se_fpn_backbone",
     ):
         assert name in BACKBONE_REGISTRY
+        earlier = name.replace("_se_", "_se_resnet_")
+        assert BACKBONE_REGISTRY.get(earlier) is BACKBONE_REGISTRY.get(name), "what earlier configs call it"
 
 
 @pytest.mark.parametrize("form", ["plain", "fpn", "retinanet"])
 @pytest.mark.parametrize("architecture", ["resnet18", "se_resnet50", "se_resnet50_caffe", "senet154"])
 def test_the_maps_have_the_announced_shapes(form, architecture):
     name, inputs = {
-        "plain": ("build_se_resnet_backbone", "['res3', 'res5']"),
-        "fpn": ("build_se_resnet_fpn_backbone", "['res2', 'res3', 'res4', 'res5']"),
-        "retinanet": ("build_retinanet_se_resnet_fpn_backbone", "['res3', 'res4', 'res5']"),
+        "plain": ("build_se_backbone", "['res3', 'res5']"),
+        "fpn": ("build_se_fpn_backbone", "['res2', 'res3', 'res4', 'res5']"),
+        "retinanet": ("build_retinanet_se_fpn_backbone", "['res3', 'res4', 'res5']"),
     }[form]
     keys = ["MODEL.RESNETS.OUT_FEATURES", inputs] if form == "plain" else ["MODEL.FPN.IN_FEATURES", inputs]
     backbone = build_backbone(small("MODEL.BACKBONE.NAME", name, "MODEL.BACKBONE.ARCHITECTURE", architecture, *keys))
@@ -85,7 +87,7 @@ def test_se_options_reach_the_network():
         "False",
     ]
     options = [word if i % 2 else f"MODEL.SE.{word}" for i, word in enumerate(options)]
-    plain = ["MODEL.BACKBONE.NAME", "build_se_resnet_backbone", "MODEL.RESNETS.OUT_FEATURES", "['res5']"]
+    plain = ["MODEL.BACKBONE.NAME", "build_se_backbone", "MODEL.RESNETS.OUT_FEATURES", "['res5']"]
     cfg = small(*plain, *options)
     se = build_backbone(cfg).net.spec.se
     reductions = [se.reduction_of(f"res{stage}") for stage in (2, 3, 4, 5)]
@@ -109,8 +111,8 @@ def test_a_wrong_option_is_named_with_what_is_right(overrides, words):
 
 
 def test_an_unknown_backbone_builder_is_named_with_the_nearest():
-    cfg = with_classes(small("MODEL.BACKBONE.NAME", "build_se_resnet_fpn"), 3, "test")
-    with pytest.raises(UserError, match="build_se_resnet_fpn_backbone"):
+    cfg = with_classes(small("MODEL.BACKBONE.NAME", "build_se_fpn"), 3, "test")
+    with pytest.raises(UserError, match="build_se_fpn_backbone"):
         build_detector(cfg)
 
 
