@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
-from engine.files import write_atomically
 
 
 def read_json(path: str | os.PathLike, what: str = "JSON file") -> Any:
@@ -52,6 +51,8 @@ def write_json(path: str | os.PathLike, value: Any, indent: int | None = 1) -> P
     Raises:
         UserError: the place cannot be written to.
     """
+    from se_backbones.files import write_atomically  # here: se_backbones imports torch, which reading does not need
+
     text = json.dumps(value, indent=indent, allow_nan=False) + "\n"
     try:
         return write_atomically(path, text)

@@ -19,8 +19,8 @@ def main() -> int:
     args = parser.parse_intermixed_args()
 
     from detection.acceptance import end_to_end, families, overfit
-    from engine.files import write_atomically
     from engine.run.folder import command
+    from se_backbones.files import write_atomically
 
     checks = {"overfit": overfit, "families": families}
     if args.check == "end-to-end":

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from engine.device import autocast, choose_device, choose_precision
 from engine.errors import UserError, main_guard
-from engine.files import write_atomically
 from engine.run.folder import command, hardware, versions
 from se_backbones import create_backbone
 from se_backbones.families.resnet.units import residual_tail
+from se_backbones.files import write_atomically
 
 
 def interleave(ours, theirs, rounds, device):

@@ -31,8 +31,8 @@ from classification.index.index import make_index
 from classification.model import SceneClassifier
 from engine.config.dialect import load_config as merge_config
 from engine.errors import UserError, main_guard
-from engine.files import write_atomically
 from engine.run.folder import command, hardware, versions
+from se_backbones.files import write_atomically
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 

@@ -17,12 +17,12 @@ from detection.model import build_detector, with_classes
 from detection.train import Options, load_data, run_detection
 from engine.device import choose_device
 from engine.errors import UserError, main_guard
-from engine.files import write_atomically
 from engine.report.metrics import read_metrics
 from engine.report.plots import plot_comparison
 from engine.run.folder import command, hardware, versions
 from engine.train.checkpoint import load_checkpoint
 from se_backbones import find_spec, twin_name
+from se_backbones.files import write_atomically
 
 EPILOG = """example, from the detector that configs/bccd_r50.yaml trained:
   DETECTRON2_DATASETS=FOLDER_WITH_bccd %(prog)s --weights output/bccd_r50/model_final.pth \\

@@ -12,8 +12,8 @@ from detection.evaluate import RESULTS_FILE
 from detection.predict.detections import Detections
 from detection.predict.draw import draw_comparison
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.files import atomic_path
 from engine.json_files import read_json
+from se_backbones.files import atomic_path
 
 from detectron2.data import detection_utils as d2_utils
 

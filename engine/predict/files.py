@@ -15,8 +15,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from engine.errors import UserError
-from engine.files import write_atomically
 from engine.predict.media import UnreadableMedia, Video, find_media, read_image, video_writer, write_image
+from se_backbones.files import write_atomically
 
 SAVE_SECONDS = 60
 

@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from engine.errors import UserError
-from engine.files import atomic_path
 
 IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jpe .png .bmp .webp .tif .tiff .gif .ppm .pgm".split())
 VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv".split())
@@ -95,6 +94,8 @@ def read_image(path) -> np.ndarray:
 def write_image(path, image) -> Path:
     """Write (H, W, 3) RGB uint8 as the format that the suffix of `path` names (`WRITABLE_SUFFIXES`),
     atomically. A JPEG has at most 65,500 pixels a side; a larger picture is shrunk to them."""
+    from se_backbones.files import atomic_path  # here: it imports torch, which finding and reading do not need
+
     is_jpeg = Path(path).suffix.lower() in (".jpg", ".jpeg")
     if is_jpeg and max(image.shape[:2]) > LARGEST_JPEG:
         factor = LARGEST_JPEG / max(image.shape[:2])
@@ -143,6 +144,8 @@ def video_writer(path, frames_per_second):
     """Yield a function that appends one (H, W, 3) RGB uint8 frame to the mp4 file `path`; a frame of another
     size than the first is resized to it. However the body ends, what was appended becomes a playable file;
     without a frame there is none. Raises UserError if this OpenCV cannot write mp4."""
+    from se_backbones.files import atomic_path  # here: as in write_image
+
     writer = size = None
 
     def append(frame):

@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from engine.files import atomic_path
 from engine.report.metrics import EVALUATION_FIGURES, loss_names, read_metrics, series
+from se_backbones.files import atomic_path
 
 __all__ = [
     "read_metrics",

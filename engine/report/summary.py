@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.files import write_atomically
 from engine.report import page as html
 from engine.report.facts import KINDS, LABELS, describe, headline, origin_facts, training_facts
 from engine.report.plots import write_training_plots
 from engine.report.run_reader import Run, find, read_run
+from se_backbones.files import write_atomically
 
 CURVE_BYTES, PICTURE_BYTES = 1_300_000, 3_300_000  # base64 included: a page that can be mailed
 MOST_PICTURES = 24

@@ -18,8 +18,8 @@ from torch import nn
 
 from engine.device import describe_device
 from engine.errors import UserError
-from engine.files import write_atomically
 from engine.train.checkpoint import newest_checkpoint, numbered_checkpoints
+from se_backbones.files import write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from engine.errors import UserError
-from engine.files import atomic_path
+from se_backbones.files import atomic_path
 from se_backbones.weights import WeightsError, load_safely
 
 FORMAT = "se-backbones-checkpoint/1"

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.files import write_atomically
 from engine.report.metrics import read_metrics
+from se_backbones.files import write_atomically
 
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter, get_event_storage

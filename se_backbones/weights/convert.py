@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from se_backbones.errors import WeightsError
+from se_backbones.files import atomic_path
 from se_backbones.registry import Spec, find_spec, list_backbones
 from se_backbones.se import SEConfig
 from se_backbones.weights.formats.safetensors_file import tensors_sha256, write_safetensors
 from se_backbones.weights.layouts import OURS, target_layout, writable_layouts, written_as
-from se_backbones.weights.report import write_whole
 from se_backbones.weights.shapes import candidates, guess_architecture, same_network
 from se_backbones.weights.weights_file import WEIGHTS_FORMAT, WeightsFile, read_state_dict
 
@@ -90,7 +90,8 @@ def convert_file(
     ours = weights.ours() if weights.is_detector else _as_networks_have_them(weights)
     tensors = {name: tensor.contiguous() for name, tensor in written_as(layout, ours).items()}
     metadata = _metadata(weights, row, to)
-    write_whole(out, lambda temporary: _write(temporary, tensors, metadata, to))
+    with atomic_path(out) as temporary:
+        _write(temporary, tensors, metadata, to)
     written = read_state_dict(out)
     checksum = tensors_sha256(tensors)
     if tensors_sha256(written.state_dict) != checksum:

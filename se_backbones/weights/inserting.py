@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from se_backbones.backbone import Backbone, find_network, sites_of
 from se_backbones.errors import WeightsError
+from se_backbones.files import atomic_path
 from se_backbones.preprocessing import Preprocessing
 from se_backbones.registry import create_backbone, find_spec, skeleton
 from se_backbones.se import SEConfig
@@ -23,7 +24,7 @@ from se_backbones.weights.convert import convert_file
 from se_backbones.weights.formats.safetensors_file import tensors_sha256, write_safetensors
 from se_backbones.weights.layouts import GATE_TENSOR, split_detector
 from se_backbones.weights.loader import load_weights
-from se_backbones.weights.report import LoadReport, write_whole
+from se_backbones.weights.report import LoadReport
 from se_backbones.weights.target import Target
 from se_backbones.weights.weights_file import WEIGHTS_FORMAT, WeightsFile, read_state_dict
 
@@ -225,7 +226,8 @@ def insert_se_into_file(
             "se": json.dumps(asdict(network.spec.se)),
             "inserted": note,
         }
-        write_whole(out, lambda temporary: _write(temporary, tensors, metadata))
+        with atomic_path(out) as temporary:
+            _write(temporary, tensors, metadata)
         written = read_state_dict(out)
         twin = _build(written, _places(written), network.spec.name, network.spec.se)
         ours = _outputs(twin, images)

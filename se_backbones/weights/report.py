@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from se_backbones.files import write_atomically
+
 SHOWN = 12  # lines of names a group on the console; the JSON has them all
 
 
@@ -125,7 +127,7 @@ class LoadReport:
 
     def write(self, path: str | os.PathLike) -> Path:
         """Writes the JSON, whole or not at all; returns its path."""
-        return write_whole(path, lambda temporary: temporary.write_text(self.to_json() + "\n", encoding="utf-8"))
+        return write_atomically(path, self.to_json() + "\n")
 
 
 def _group(title: str, names: list[str], shown: int) -> list[str]:
@@ -143,21 +145,3 @@ def fold_names(names: Iterable[str]) -> list[str]:
     for name in names:
         groups.setdefault(re.sub(r"\d+(?=[._]|$)", "*", name), []).append(name)
     return [f"{pattern} ×{len(group)}" if len(group) > 1 else group[0] for pattern, group in groups.items()]
-
-
-def write_whole(path: str | os.PathLike, write) -> Path:
-    """Calls ``write(temporary)`` on a file beside ``path``, flushes it to the disk and renames it into place.
-
-    A reader, or a crash, finds the old file or the new one, never a part of one.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem[:80]}.{os.getpid()}.part{path.suffix}")
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

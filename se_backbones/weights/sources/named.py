@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from se_backbones.errors import WeightsError
+from se_backbones.files import atomic_path
 from se_backbones.preprocessing import Preprocessing
 
 TIMEOUT = 30  # seconds without an answer
@@ -168,21 +169,15 @@ def _fetch(url: str, text: str) -> Path:
     target = folder / (url.removeprefix(DETECTRON2_URL) if url.startswith(DETECTRON2_URL) else url.rsplit("/", 1)[-1])
     if target.is_file():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, open(part, "wb") as file:
-            _copy_with_progress(answer, file, target.name)
-            expected = answer.headers.get("Content-Length")
-            file.flush()
-            os.fsync(file.fileno())
-        if expected and int(expected) != part.stat().st_size:
-            raise OSError(f"the connection ended after {part.stat().st_size:,} of {int(expected):,} bytes")
-        os.replace(part, target)
+        with atomic_path(target) as part:
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, open(part, "wb") as file:
+                _copy_with_progress(answer, file, target.name)
+                expected = answer.headers.get("Content-Length")
+            if expected and int(expected) != part.stat().st_size:
+                raise OSError(f"the connection ended after {part.stat().st_size:,} of {int(expected):,} bytes")
     except (urllib.error.URLError, OSError, ValueError) as error:
         raise _unavailable(text, url, str(error)) from None
-    finally:
-        part.unlink(missing_ok=True)
     return target
 
 

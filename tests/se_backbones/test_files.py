@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from engine.files import atomic_path, write_atomically
+from se_backbones.files import atomic_path, write_atomically
 
 
 def test_writing_makes_folders_and_leaves_nothing_else(tmp_path):
