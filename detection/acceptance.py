@@ -10,7 +10,7 @@ from tqdm import tqdm
 from detection.config import load_config
 from detection.data import locate
 from detection.demo import run_demo
-from detection.evaluate import RESULTS_FILE
+from detection.task_info import RESULTS_FILE
 from detection.train import Options, run_detection
 from engine.config.shipped import shipped_config
 from engine.json_files import read_json, write_json

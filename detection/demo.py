@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detection.config import load_config
+from detection.task_info import DETECTION
 from detection.train import Options, run_detection
 from engine.config.shipped import shipped_config
 from engine.run.folder import check_demo_folder
@@ -28,7 +29,7 @@ def run_demo(train_images: int, val_images: int, overrides: Sequence[str] = ()) 
         UserError: the folder holds another run.
     """
     run = Path(load_config(CONFIG, overrides).OUTPUT_DIR)
-    check_demo_folder(run, f"shapes/{MARKER}")
+    check_demo_folder(run, f"shapes/{MARKER}", DETECTION)
     shapes = generate_shapes(run / "shapes", train=train_images, val=val_images)
     data = {
         "DATA.TRAIN.JSON": shapes.train_json,

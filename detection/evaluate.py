@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from detection.coco_ap.average_precision import evaluate_coco, format_table
 from detection.data import DetectionData, test_batches
+from detection.task_info import RESULTS_FILE
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.json_files import write_json
 from engine.train.launch import raising_everywhere, shows_progress
@@ -22,8 +23,6 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
-
-RESULTS_FILE = "coco_instances_results.json"
 
 
 def detect(model: nn.Module, data: DetectionData, cfg: CfgNode) -> list[dict]:

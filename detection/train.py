@@ -18,6 +18,7 @@ from detection.evaluate import evaluate_detector
 from detection.initial_weights import load_initial_weights
 from detection.model import build_detector, with_classes
 from detection.predict.pictures import write_pictures
+from detection.task_info import DETECTION
 from engine import compat  # noqa: F401  (compat before detectron2)
 from engine.errors import UserError
 from engine.json_files import read_json
@@ -55,7 +56,7 @@ def run_detection(options: Options) -> dict:
 
 
 def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
-    run, checkpoint = experiment.begin_training(options, cfg, device)
+    run, checkpoint = experiment.begin_training(options, cfg, device, DETECTION)
     train_data = load_data(cfg, "TRAIN", run, options.drop_bad_records)
     val_data = load_data(cfg, "VAL", run, options.drop_bad_records)
     _same_classes(train_data, val_data)
@@ -85,7 +86,7 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
 
 
 def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict:
-    run, source, checkpoint = experiment.begin_evaluation(options, cfg, device, "detection")
+    run, source, checkpoint = experiment.begin_evaluation(options, cfg, device, DETECTION)
     data = load_data(cfg, "VAL", run, options.drop_bad_records)
     if checkpoint is not None:
         _check_classes(checkpoint["classes"], data)
@@ -110,7 +111,7 @@ def _finish(
     seconds: float | None,
 ) -> dict:
     draw = partial(write_pictures, run, data)
-    return experiment.finish(run, figures, "detection", data.name, cfg, model, device, iteration, seconds, draw)
+    return experiment.finish(run, figures, DETECTION, data.name, cfg, model, device, iteration, seconds, draw)
 
 
 def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool) -> DetectionData:
@@ -146,7 +147,7 @@ def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool) -> DetectionD
 
 def describe(cfg: CfgNode, data: DetectionData) -> dict:
     """What a checkpoint says of itself besides its weights."""
-    return {**experiment.description("detection", cfg, data.class_names), "category_ids": data.category_ids}
+    return {**experiment.description(DETECTION, cfg, data.class_names), "category_ids": data.category_ids}
 
 
 def _split(batch: list, parts: int) -> list[list]:

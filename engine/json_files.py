@@ -11,7 +11,7 @@ from engine.errors import UserError
 
 
 def read_json(path: str | os.PathLike, what: str = "JSON file") -> Any:
-    """Parses the JSON file at `path`; `what` names its role in messages ("ground truth", "detections").
+    """Parses the JSON file at `path`; `what` names its role in messages ("annotations", "results").
 
     Raises:
         UserError: the file is absent, a folder, unreadable, not UTF-8, or not JSON (with line and column).

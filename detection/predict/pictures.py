@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from detection.data import DetectionData
-from detection.evaluate import RESULTS_FILE
 from detection.predict.detections import Detections
 from detection.predict.draw import draw_comparison
+from detection.task_info import RESULTS_FILE
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.json_files import read_json
 from se_backbones.files import atomic_path

@@ -4,14 +4,7 @@ import json
 import math
 from pathlib import Path
 
-# The evaluation figures worth a curve and a headline, most important first, by task as result.json names it.
-# All of them are percentages, 0..100, higher is better.
-EVALUATION_FIGURES = {
-    "bbox": ("AP", "AP50", "AP75"),
-    "segm": ("AP", "AP50", "AP75"),
-    "keypoints": ("AP", "AP50", "AP75"),
-    "places365": ("top1", "top5"),
-}
+from engine.task import TaskInfo
 
 
 def read_metrics(path):
@@ -37,6 +30,14 @@ def series(rows, key):
     logged."""
     points = [(row["iteration"], row[key]) for row in rows if _is_number(row.get(key)) and math.isfinite(row[key])]
     return [x for x, _ in points], [y for _, y in points]
+
+
+def evaluations(rows, task: TaskInfo):
+    """The main figures of the evaluations in `rows`, as a list of (group, figure, iterations, values): those that
+    were logged, the most important first."""
+    keys = [(group, figure) for group in task.figures for figure in task.main_figures]
+    found = [(group, figure, *series(rows, f"{group}/{figure}")) for group, figure in keys]
+    return [(group, figure, x, y) for group, figure, x, y in found if x]
 
 
 def loss_names(rows):

@@ -9,7 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from engine.report.metrics import EVALUATION_FIGURES, loss_names, read_metrics, series
+from engine.report.metrics import evaluations, loss_names, read_metrics, series
+from engine.task import TaskInfo
 from se_backbones.files import atomic_path
 
 __all__ = [
@@ -28,14 +29,14 @@ COLOURS = ("#2b6cb0", "#d97a1f", "#2f9469", "#c2413a", "#7a58a8", "#1f97a6", "#8
 DPI = 160
 
 
-def write_training_plots(run_dir):
+def write_training_plots(run_dir, task: TaskInfo):
     """Draw the curves of `run_dir`/metrics.jsonl into `run_dir`/plots; returns the paths of those with data,
     in reading order: losses, evaluation, learning rate, throughput; none where there is no log."""
     log, folder = Path(run_dir) / "metrics.jsonl", Path(run_dir) / "plots"
     rows = read_metrics(log) if log.exists() else []
     paths = (
         plot_losses(rows, folder / "losses.png"),
-        plot_evaluation(rows, folder / "evaluation.png"),
+        plot_evaluation(rows, folder / "evaluation.png", task),
         plot_learning_rate(rows, folder / "learning_rate.png"),
         plot_throughput(rows, folder / "throughput.png"),
     )
@@ -89,22 +90,16 @@ def plot_learning_rate(rows, path):
     return _save(figure, axes, path)
 
 
-def plot_evaluation(rows, path):
-    """The main figures of every evaluation (AP, AP50, AP75; top1, top5) in percent over the iterations, the
-    last value in the legend. Returns the path, or None if no evaluation was logged."""
-    keys = [
-        (task, name)
-        for task, names in EVALUATION_FIGURES.items()
-        for name in names
-        if series(rows, f"{task}/{name}")[0]
-    ]
-    if not keys:
+def plot_evaluation(rows, path, task: TaskInfo):
+    """The task's main figures of every evaluation in percent over the iterations, the last value in the legend.
+    Returns the path, or None if no evaluation was logged."""
+    logged = evaluations(rows, task)
+    if not logged:
         return None
-    tasks = dict.fromkeys(task for task, _ in keys)
+    one_group = len({group for group, *_ in logged}) == 1
     figure, axes = _axes("Evaluation", "percent")
-    for index, (task, name) in enumerate(keys):
-        x, y = series(rows, f"{task}/{name}")
-        label = name if len(tasks) == 1 else f"{task} {name}"
+    for index, (group, name, x, y) in enumerate(logged):
+        label = name if one_group else f"{group} {name}"
         axes.plot(
             x,
             y,
@@ -136,8 +131,8 @@ def plot_throughput(rows, path):
 def plot_comparison(results, metric, path):
     """One metric of several runs over the iterations.
 
-    results: run's name -> its rows (`read_metrics`); metric: a key such as "bbox/AP" or "total_loss". Losses
-    are smoothed, evaluation figures drawn point by point, and the last value stands in the legend. Returns
+    results: run's name -> its rows (`read_metrics`); metric: a key, "group/figure" of an evaluation or "total_loss".
+    Losses are smoothed, evaluation figures drawn point by point, and the last value stands in the legend. Returns
     the path. Raises ValueError, naming the run, if one of them never logged the metric.
     """
     figure, axes = _axes(metric.replace("/", " ").replace("_", " "), metric.rsplit("/", 1)[-1].replace("_", " "))
@@ -151,7 +146,7 @@ def plot_comparison(results, metric, path):
             highest = max(highest, _curve(axes, x, y, colour, f"{name}  {smooth(y)[-1]:.3g}", width=1.8)[1])
         else:
             axes.plot(x, y, color=colour, linewidth=1.8, marker="o", markersize=4, label=f"{name}  {y[-1]:.1f}")
-    if metric.split("/")[0] in EVALUATION_FIGURES or highest > 0:
+    if "/" in metric or highest > 0:
         axes.set_ylim(0, 1.08 * highest or None)
     return _save(figure, axes, path)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from engine.config.dialect import read_yaml
 from engine.errors import UserError
-from engine.report.metrics import EVALUATION_FIGURES, read_metrics
+from engine.report.metrics import read_metrics
+from engine.task import ConfigFacts, TaskInfo
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -19,14 +20,14 @@ class Run:
     """The contents of a run folder, empty where a file is not there; `missing` says which and what for."""
 
     folder: Path
+    task: TaskInfo
     config: dict = field(default_factory=dict)
     config_text: str = ""
     result: dict = field(default_factory=dict)
     rows: list[dict] = field(default_factory=list)  # of metrics.jsonl, see read_metrics
     pictures: list[Path] = field(default_factory=list)
     weights: str | None = None  # the final ones, else those of the newest checkpoint; those that were evaluated
-    annotation_problems: list[Path] = field(default_factory=list)  # the listings of what is wrong with the data
-    broken_files: Path | None = None  # the listing of images that could not be read
+    listings: dict[str, list[Path]] = field(default_factory=dict)  # what is wrong with the data → where that is listed
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -36,8 +37,8 @@ class Run:
 
     @property
     def figures(self) -> dict[str, dict]:
-        """The evaluations in result.json, the known kinds only: {"bbox": {"AP": …}}."""
-        return {kind: self.result[kind] for kind in EVALUATION_FIGURES if isinstance(self.result.get(kind), dict)}
+        """The evaluations in result.json: {group: {figure: percent}}, the task's groups only."""
+        return {group: self.result[group] for group in self.task.figures if isinstance(self.result.get(group), dict)}
 
     @property
     def is_evaluation(self) -> bool:
@@ -45,13 +46,9 @@ class Run:
         return isinstance(self.result.get("weights"), str)
 
     @property
-    def task(self) -> str:
-        """ "detection", "places365", or "" if nothing in the folder tells."""
-        kinds = {*self.figures, *(key.split("/")[0] for row in self.rows for key in row)}
-        if "places365" in kinds or self.result.get("task") == "places365":
-            return "places365"
-        is_detection = kinds & {"bbox", "segm", "keypoints"} or self.setting("MODEL.META_ARCHITECTURE")
-        return "detection" if is_detection else ""
+    def facts(self) -> ConfigFacts:
+        """What the task's own keys say."""
+        return self.task.read_config(self.config, self.result)
 
     def setting(self, key: str):
         """The value of a config key such as "SOLVER.MAX_ITER"; None where there is none."""
@@ -65,12 +62,19 @@ def find(mapping, key: str):
     return mapping
 
 
-def read_run(folder) -> Run:
-    """Read a run folder. Nothing in it is required. Raises UserError if there is no such folder."""
+def flat(value) -> str:
+    """Nested lists and dicts as one line of text; nothing, for what is empty."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {flat(item)}" for key, item in value.items())
+    return ", ".join(flat(item) for item in value) if isinstance(value, list | tuple) else str(value or "")
+
+
+def read_run(folder, task: TaskInfo) -> Run:
+    """Read the folder of a run of a task. Nothing in it is required. Raises UserError if there is no such folder."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"no run folder at {folder}")
-    run = Run(folder)
+    run = Run(folder, task)
     run.config_text = _text(run, "config.yaml", "the settings") or ""
     if run.config_text:
         try:
@@ -80,8 +84,8 @@ def read_run(folder) -> Run:
     run.result = _object(run, "result.json", "the figures of the evaluation at the end of a training") or {}
     if not run.is_evaluation and _text(run, "metrics.jsonl", "the log that curves are drawn from") is not None:
         run.rows = read_metrics(folder / "metrics.jsonl")
-    run.annotation_problems = sorted(folder.glob("annotation_problems*.json"))
-    run.broken_files = broken if (broken := folder / "broken_files.jsonl").exists() else None
+    listings = {sentence: sorted(folder.glob(pattern)) for pattern, sentence in task.listings.items()}
+    run.listings = {sentence: paths for sentence, paths in listings.items() if paths}
     run.pictures = sorted(p for p in (folder / "predictions").glob("[!.]*") if p.suffix.lower() in PICTURE_SUFFIXES)
     if not run.pictures:
         run.missing.append("predictions/: pictures of what the model says")

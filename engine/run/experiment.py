@@ -23,14 +23,15 @@ from engine.report.summary import write_summary
 from engine.run.folder import (
     announce,
     check_is_folder,
-    circumstances,
     forget_overwritten,
     open_run,
+    provenance,
     restore_overwritten,
     results,
     versions,
 )
 from engine.run.initial_weights import find_trained_weights, preprocessing
+from engine.task import TaskInfo
 from engine.train.checkpoint import load_checkpoint
 from engine.train.launch import join_processes, leave_processes, once
 from engine.train.logs import make_writers, setup_logging
@@ -85,26 +86,28 @@ def on_device(cfg: CfgNode, device: torch.device) -> CfgNode:
     return load_config(cfg, None, ["MODEL.DEVICE", str(device)])
 
 
-def begin_training(options: Options, cfg: CfgNode, device: torch.device) -> tuple[Path, dict | None]:
+def begin_training(options: Options, cfg: CfgNode, device: torch.device, task: TaskInfo) -> tuple[Path, dict | None]:
     """The run folder, and the checkpoint to go on from, if any.
 
     Raises:
         UserError: as ``open_run``; MODEL.WEIGHTS are of the run that would be overwritten.
     """
     run = Path(cfg.OUTPUT_DIR)
-    if options.overwrite and Path(cfg.MODEL.WEIGHTS).resolve() in [path.resolve() for path in results(run)]:
+    if options.overwrite and Path(cfg.MODEL.WEIGHTS).resolve() in [path.resolve() for path in results(run, task)]:
         raise UserError(
             f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} are of the run in {run}, which --overwrite deletes; give another "
             "OUTPUT_DIR"
         )
-    newest = once(lambda: open_run(run, options.resume, options.overwrite))
+    newest = once(lambda: open_run(run, task, options.resume, options.overwrite))
     checkpoint = load_checkpoint(newest) if newest is not None else None
-    setup_logging(run)
+    setup_logging(run, task.packages)
     announce(cfg, device)
     return run, checkpoint
 
 
-def begin_evaluation(options: Options, cfg: CfgNode, device: torch.device, task: str) -> tuple[Path, str, dict | None]:
+def begin_evaluation(
+    options: Options, cfg: CfgNode, device: torch.device, task: TaskInfo
+) -> tuple[Path, str, dict | None]:
     """The folder for an evaluation's results, the name of the weights, and their content where they are a checkpoint
     of this task.
 
@@ -113,13 +116,13 @@ def begin_evaluation(options: Options, cfg: CfgNode, device: torch.device, task:
     """
     output = Path(cfg.OUTPUT_DIR)
     check_is_folder(output)
-    source, checkpoint = find_trained_weights(cfg, output, task, "MODEL.WEIGHTS" in options.overrides[::2])
+    source, checkpoint = find_trained_weights(cfg, output, task.name, "MODEL.WEIGHTS" in options.overrides[::2])
     run = output / "evaluation"  # not among the training's own results
     if comm.is_main_process():
         run.mkdir(parents=True, exist_ok=True)
         (run / "weights_report.json").unlink(missing_ok=True)  # of an earlier evaluation of other weights
     comm.synchronize()
-    setup_logging(run)
+    setup_logging(run, task.packages)
     announce(cfg, device)
     return run, source, checkpoint
 
@@ -138,10 +141,10 @@ def train(trainer: Trainer, task: Task) -> dict:
     return figures or {}
 
 
-def description(task: str, cfg: CfgNode, classes: Sequence[str]) -> dict:
+def description(task: TaskInfo, cfg: CfgNode, classes: Sequence[str]) -> dict:
     """What a checkpoint says of itself besides its weights."""
     return {
-        "task": task,
+        "task": task.name,
         "backbone": cfg.MODEL.BACKBONE.ARCHITECTURE,
         "se": asdict(se) if (se := se_config(cfg)) else None,  # placement and gate leave no mark on the weights
         "classes": list(classes),
@@ -154,7 +157,7 @@ def description(task: str, cfg: CfgNode, classes: Sequence[str]) -> dict:
 def finish(
     run: Path,
     figures: dict,
-    task: str,
+    task: TaskInfo,
     dataset: str,
     cfg: CfgNode,
     model: nn.Module,
@@ -173,11 +176,11 @@ def finish(
     """
     if not comm.is_main_process():
         return {}
-    how = circumstances(cfg, model, device, iteration, seconds)
-    result = {**figures, "task": task, "dataset": dataset, **how}
+    how = provenance(cfg, model, device, iteration, seconds)
+    result = {**figures, "task": task.name, "dataset": dataset, **how}
     write_json(run / "result.json", result)
     shutil.rmtree(run / "predictions", ignore_errors=True)  # of an earlier evaluation, of other images perhaps
     draw()
-    summary = write_summary(run)
+    summary = write_summary(run, task)
     logger.info("pictures: %s  plots: %s  summary: %s", run / "predictions", run / "plots", summary)
     return result

@@ -18,31 +18,28 @@ from torch import nn
 
 from engine.device import describe_device
 from engine.errors import UserError
+from engine.task import TaskInfo
 from engine.train.checkpoint import newest_checkpoint, numbered_checkpoints
 from se_backbones.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
-_OURS = (
+_OURS = (  # besides those of the task
     "checkpoint_*.pth",
     "model_final.pth",
     "metrics.jsonl",
     "result.json",
     "events.out.tfevents*",
     "summary.html",
-    "coco_instances_results.json",
-    "scene_predictions.json",
-    "broken_files.jsonl",
-    "annotation_problems_*.json",
     "weights_report.json",
     "log.txt*",
 )
 _ASIDE = ".overwritten"  # folder in the run's for what a new run overwrites, until that has all it needs
 
 
-def check_demo_folder(run: Path, marker: str) -> None:
+def check_demo_folder(run: Path, marker: str, task: TaskInfo) -> None:
     """Raises UserError where a folder holds a run, and not ``marker``, what only a demonstration leaves there."""
-    old = results(run)
+    old = results(run, task)
     if old and not (Path(run) / marker).exists():
         raise UserError(
             f"{run} already holds a run that is no demonstration's ({old[0].name}), and is left alone; name another "
@@ -56,9 +53,9 @@ def check_is_folder(run: Path) -> None:
         raise UserError(f"OUTPUT_DIR {run} is a file; name a folder")
 
 
-def open_run(run: Path, resume: bool, overwrite: bool) -> Path | None:
-    """Readies a run folder for training; the first process alone may call it. A run that is overwritten is kept aside
-    until ``forget_overwritten``.
+def open_run(run: Path, task: TaskInfo, resume: bool, overwrite: bool) -> Path | None:
+    """Readies a folder for a run of a task; the first process alone may call it. A run that is overwritten is kept
+    aside until ``forget_overwritten``.
 
     Returns:
         the newest whole checkpoint when resuming; None to start anew.
@@ -72,7 +69,7 @@ def open_run(run: Path, resume: bool, overwrite: bool) -> Path | None:
     restore_overwritten(run)  # from a start that was killed
     for torn in run.glob(".*.part*"):  # what a kill in the middle of a write left behind
         torn.unlink()
-    old = results(run)
+    old = results(run, task)
     if resume:
         checkpoint = newest_checkpoint(run)
         if checkpoint is None and numbered_checkpoints(run):
@@ -90,22 +87,22 @@ def open_run(run: Path, resume: bool, overwrite: bool) -> Path | None:
             f"or give another folder: OUTPUT_DIR …"
         )
     try:
-        _set_aside(run)
+        _set_aside(run, old)
     except OSError as error:
         raise UserError(f"OUTPUT_DIR {run} cannot be written to: {error.strerror or error}") from error
     return None
 
 
-def results(run: Path) -> list[Path]:
-    """A run's files in its folder."""
-    return [path for pattern in _OURS for path in Path(run).glob(pattern)]
+def results(run: Path, task: TaskInfo) -> list[Path]:
+    """The files of a run of a task in its folder."""
+    return [path for pattern in (*_OURS, *task.outputs, *task.listings) for path in Path(run).glob(pattern)]
 
 
-def _set_aside(run: Path) -> None:
-    """Moves an old run out of a new one's way."""
+def _set_aside(run: Path, old: Sequence[Path]) -> None:
+    """Moves an old run, its files and folders, out of a new one's way."""
     aside = run / _ASIDE
     run.mkdir(parents=True, exist_ok=True)
-    for path in [*results(run), *map(run.joinpath, ("config.yaml", "predictions", "plots", "evaluation"))]:
+    for path in [*old, *map(run.joinpath, ("config.yaml", "predictions", "plots", "evaluation"))]:
         if path.exists():
             aside.mkdir(exist_ok=True)
             path.rename(aside / path.name)
@@ -164,7 +161,7 @@ def announce_changes(then: CfgNode, now: CfgNode) -> None:
         logger.warning("the config differs from the one this run began with:\n  %s", "\n  ".join(changes))
 
 
-def circumstances(
+def provenance(
     cfg: CfgNode, model: nn.Module, device: torch.device, iteration: int | None, seconds: float | None
 ) -> dict:
     """What ``result.json`` says besides the figures: how they came about."""

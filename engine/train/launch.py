@@ -81,7 +81,7 @@ def join_processes(device: torch.device) -> torch.device:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
-        # An hour: an evaluation's AP is computed by one process while the others wait.
+        # An hour: an evaluation's figures are computed by one process while the others wait.
         dist.init_process_group(backend, timeout=timedelta(hours=1))
     return device
 

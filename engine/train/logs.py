@@ -6,6 +6,7 @@ import datetime
 import json
 import logging
 import resource
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,10 +23,14 @@ METRICS_FILE = "metrics.jsonl"
 logger = logging.getLogger("engine.run")
 
 
-def setup_logging(run: Path | None) -> None:
-    """Logs to the console, and to ``log.txt`` in the run folder; other processes than the first log to files alone."""
+def setup_logging(run: Path | None, packages: Sequence[str]) -> None:
+    """Logs to the console, and to ``log.txt`` in the run folder; other processes than the first log to files alone.
+
+    Args:
+        packages: the task's own.
+    """
     rank = comm.get_rank()
-    for name in ("engine", "detection", "places365", "se_backbones", "detectron2", "fvcore"):
+    for name in ("engine", *packages, "se_backbones", "detectron2", "fvcore"):
         setup_logger(str(run) if run else None, distributed_rank=rank, name=name, abbrev_name=name.split(".")[0])
 
 

@@ -44,7 +44,7 @@ class Task:
         name_images: batch → the images in it, for error messages.
         advice: what besides the engine's own settings may help where a loss is not finite, for that error message.
         split: (batch, n) → n parts of about equal size, for accumulation.
-        evaluate: model in eval mode → figures as ``{"bbox": {"AP": …}}`` (empty in all processes but the first).
+        evaluate: model in eval mode → figures as ``{group: {figure: value}}`` (empty in all processes but the first).
         describe: what else a checkpoint holds: task, classes, preprocessing, config, versions.
         losses: (model, batch) → ``{loss name: scalar}``; the model is the one to call, wrapped for several processes.
     """
@@ -285,10 +285,10 @@ class Trainer:
 
 
 def flatten(figures: dict) -> dict[str, float]:
-    """``{"bbox": {"AP": 1.0}}`` → ``{"bbox/AP": 1.0}``; what is no number is left out."""
+    """``{group: {figure: value}}`` → ``{"group/figure": value}``; what is no number is left out."""
     return {
-        f"{task}/{name}": value
-        for task, values in figures.items()
+        f"{group}/{name}": value
+        for group, values in figures.items()
         if isinstance(values, dict)
         for name, value in values.items()
         if isinstance(value, int | float)

@@ -184,9 +184,7 @@ class InceptionResNet(Backbone):
             )
 
             def block8(scale: float, relu: bool = True) -> ResidualBlock:
-                three = chain(
-                    conv(2080, 192, 1), conv(192, 224, (1, 3), 1, (0, 1)), conv(224, 256, (3, 1), 1, (1, 0))
-                )
+                three = chain(conv(2080, 192, 1), conv(192, 224, (1, 3), 1, (0, 1)), conv(224, 256, (3, 1), 1, (1, 0)))
                 return ResidualBlock([conv(2080, 192, 1), three], 448, 2080, scale, relu)
 
             self.repeat_2 = chain(*(block8(hyper.scales[2]) for _ in range(hyper.depths[2] - 1)))

@@ -186,9 +186,7 @@ def _rows():
 def _bias_norms() -> dict[str, str]:
     """features.0.bias -> features.1.running_mean, for every convolution."""
     with torch.device("meta"):
-        features = VGG(
-            Spec("", "vgg", VGGHyper()), 0, out_features=VGG.stages, norm="BN", last_dilation=1
-        ).features
+        features = VGG(Spec("", "vgg", VGGHyper()), 0, out_features=VGG.stages, norm="BN", last_dilation=1).features
     convolutions = [number for number, module in enumerate(features) if isinstance(module, nn.Conv2d)]
     return {f"features.{number}.bias": f"features.{number + 1}.running_mean" for number in convolutions}
 

@@ -68,6 +68,9 @@ def _by_rows(shapes: Shapes, family: Family) -> RowShape | None:
     fitting = [row for row in family.rows if _fits(row, shapes, family)]
     if not fitting:
         return None
+    # Biases that one row has, and another's family puts into a normalisation, tell the rows apart.
+    most = max(len(_weights_of(row).shapes.keys() & shapes.keys()) for row in fitting)
+    fitting = [row for row in fitting if len(_weights_of(row).shapes.keys() & shapes.keys()) == most]
     network = skeleton(fitting[0])
     present = {network.stage_of(name) for name in shapes}
     stages = list(dict.fromkeys(site.stage for site in network.se_sites()))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detection.task_info import DETECTION
 from engine.report import plots
 
 
@@ -26,25 +27,26 @@ def test_a_log_gives_the_curves_that_it_has_data_for(tmp_path):
         '{"iteration": 1, "total_loss": 2.0, "loss_cls": NaN, "lr": 0.1}\n'
         '{"iteration": 2, "total_loss": NaN, "bbox/AP": 3.0}\n{"iter'
     )
-    paths = plots.write_training_plots(tmp_path)
+    paths = plots.write_training_plots(tmp_path, DETECTION)
     assert [path.name for path in paths] == ["losses.png", "evaluation.png", "learning_rate.png"]
     assert all(is_picture(path) for path in paths)
     assert sorted(tmp_path.glob("plots/*")) == sorted(paths)  # and no temporary file
 
 
 def test_no_log_and_an_empty_log_give_no_plots(tmp_path):
-    assert plots.write_training_plots(tmp_path) == []
+    assert plots.write_training_plots(tmp_path, DETECTION) == []
     (tmp_path / "metrics.jsonl").write_text("")
-    assert plots.write_training_plots(tmp_path) == []
+    assert plots.write_training_plots(tmp_path, DETECTION) == []
     assert not (tmp_path / "plots").exists()
 
 
 @pytest.mark.parametrize("count", [1, 9, 50])
 def test_any_number_of_points_draws(tmp_path, count):
     values = list(np.random.default_rng(0).normal(1, 0.1, count))
-    data = rows(range(count), total_loss=values, lr=[0.0] * count, images_per_second=values, places365__top1=values)
-    for plot in (plots.plot_losses, plots.plot_learning_rate, plots.plot_throughput, plots.plot_evaluation):
+    data = rows(range(count), total_loss=values, lr=[0.0] * count, images_per_second=values, bbox__AP=values)
+    for plot in (plots.plot_losses, plots.plot_learning_rate, plots.plot_throughput):
         assert is_picture(plot(data, tmp_path / "plot.png"))
+    assert is_picture(plots.plot_evaluation(data, tmp_path / "plot.png", DETECTION))
 
 
 def test_negative_and_constant_losses_draw(tmp_path):

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detection.task_info import DETECTION
 from engine.errors import UserError
 from engine.report.page import duration, number
 from engine.report.summary import write_summary
+from places365.task_info import SCENE_CLASSIFICATION as SCENES
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 TWELVE = "AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl".split()
@@ -84,7 +86,7 @@ def run(tmp_path):
 
 
 def test_a_whole_run(run):
-    path = write_summary(run)
+    path = write_summary(run, DETECTION)
     assert path == run / "summary.html"
     page = check(path)
     for words in (
@@ -109,28 +111,28 @@ def test_a_whole_run(run):
 
 
 def test_an_empty_folder_says_what_is_missing(tmp_path):
-    page = check(write_summary(tmp_path))
+    page = check(write_summary(tmp_path, DETECTION))
     for name in ("config.yaml", "result.json", "metrics.jsonl", "predictions/", "model_final.pth"):
         assert name in page.words
     with pytest.raises(UserError, match="no run folder"):
-        write_summary(tmp_path / "absent")
+        write_summary(tmp_path / "absent", DETECTION)
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "result.json", "metrics.jsonl", "model_final.pth"])
 def test_any_file_may_be_missing_or_damaged(run, name):
     (run / name).unlink()
-    page = check(write_summary(run))
+    page = check(write_summary(run, DETECTION))
     assert f"{name}:" in page.words
     if name != "model_final.pth":
         (run / name).write_bytes(b'{"bbox": {"AP": [\xff')
-        check(write_summary(run))
+        check(write_summary(run, DETECTION))
         (run / name).write_text('{"bbox": 3, "per_category": [], "MODEL": 1, "iteration": "x", "versions": [1]}')
-        check(write_summary(run))
+        check(write_summary(run, DETECTION))
 
 
 def test_a_damaged_picture_is_named_and_the_others_shown(run):
     (run / "predictions" / "1.jpg").write_bytes(b"broken")
-    page = check(write_summary(run))
+    page = check(write_summary(run, DETECTION))
     assert "predictions/1.jpg" in page.words and page.tags.count("img") == 2 + 3
 
 
@@ -139,10 +141,10 @@ def test_an_unfinished_run_names_its_newest_checkpoint(run):
         (run / name).unlink()
     (run / "checkpoint_0000050.pth").touch()
     (run / "checkpoint_0000100.pth").touch()
-    page = check(write_summary(run))
+    page = check(write_summary(run, DETECTION))
     assert "checkpoint_0000100.pth PICTURES" in page.words and "AP at iteration 100" in page.words
     (run / "metrics.jsonl").write_text('{"iteration": 10, "total_loss": 1.5}')
-    assert "1.500 last loss" in check(write_summary(run)).words
+    assert "1.500 last loss" in check(write_summary(run, DETECTION)).words
 
 
 def test_everything_is_escaped(run):
@@ -154,7 +156,7 @@ def test_everything_is_escaped(run):
     (run / "result.json").write_text(json.dumps(result))
     (run / "config.yaml").write_text(f"MODEL:\n  BACKBONE:\n    ARCHITECTURE: {json.dumps(nasty)}\n")
     (run / "predictions" / "0.jpg").rename(run / "predictions" / "<img onerror=x>'\".jpg")
-    page = check(write_summary(run))
+    page = check(write_summary(run, DETECTION))
     assert nasty in page.words
     assert "<script" not in page.source
 
@@ -200,7 +202,7 @@ def scene_run(tmp_path):
 
 
 def test_a_scene_classifier(scene_run):
-    page = check(write_summary(scene_run))
+    page = check(write_summary(scene_run, SCENES))
     for words in (
         "se_resnet18 on miniplaces20/val",
         "54.7 top-1 accuracy 85.1 top-5 accuracy",
@@ -232,9 +234,9 @@ def test_a_scene_classifier(scene_run):
 
 
 def test_images_that_could_not_be_read_in_training_are_pointed_at(scene_run):
-    assert "broken_files.jsonl" not in check(write_summary(scene_run)).words
+    assert "broken_files.jsonl" not in check(write_summary(scene_run, SCENES)).words
     (scene_run / "broken_files.jsonl").write_text("{}")
-    assert "Some images could not be read: see broken_files.jsonl" in check(write_summary(scene_run)).words
+    assert "Some images could not be read: see broken_files.jsonl" in check(write_summary(scene_run, SCENES)).words
 
 
 def test_a_scene_classifier_without_published_figures_or_config(scene_run):
@@ -244,14 +246,14 @@ def test_a_scene_classifier_without_published_figures_or_config(scene_run):
     (scene_run / "plots" / "confusion.png").unlink()
     (scene_run / "config.yaml").unlink()
     (scene_run / "metrics.jsonl").unlink()  # drawing its curves takes most of the time
-    page = check(write_summary(scene_run))
+    page = check(write_summary(scene_run, SCENES))
     assert "published" not in page.words and "Confusion" not in page.words and "Image size" not in page.words
     assert "tools/predict_scene.py" in page.words
     for value in (3, [], [3, None], {"a": 1}, [{}], [{"model": [1], "truth": {"<b>": 1}, "source": 5}]):
         (scene_run / "result.json").write_text(json.dumps(result | {"published": value, "confused_pairs": value}))
-        check(write_summary(scene_run))
+        check(write_summary(scene_run, SCENES))
     (scene_run / "plots" / "confusion.png").write_bytes(b"broken")
-    assert "plots/confusion.png: cannot be read" in check(write_summary(scene_run)).words
+    assert "plots/confusion.png: cannot be read" in check(write_summary(scene_run, SCENES)).words
 
 
 def test_boxes_and_masks_each_have_their_table(run):
@@ -259,7 +261,7 @@ def test_boxes_and_masks_each_have_their_table(run):
     result["segm"] = {**result["bbox"], "AP": 33.25}
     result["per_category"]["segm"] = {"RBC": 33.25}
     (run / "result.json").write_text(json.dumps(result))
-    page = check(write_summary(run))
+    page = check(write_summary(run, DETECTION))
     assert "Box AP, percent" in page.words and "Mask AP, percent" in page.words and "33.25" in page.words
 
 
@@ -267,7 +269,7 @@ def test_many_large_pictures_stay_below_the_limit(run):
     noise = np.random.default_rng(0).integers(0, 256, (500, 1400, 3), dtype=np.uint8)
     for index in range(26):
         Image.fromarray(np.roll(noise, index)).save(run / "predictions" / f"big{index}.jpg", quality=95)
-    page = check(write_summary(run))
+    page = check(write_summary(run, DETECTION))
     assert "of 29" in page.words and page.tags.count("img") > 5
 
 

@@ -1,0 +1,62 @@
+"""What the engine is told of detection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.report.run_reader import find, flat
+from engine.task import ConfigFacts, TaskInfo
+
+RESULTS_FILE = "coco_instances_results.json"
+_METHODS = {"GeneralizedRCNN": "Faster R-CNN", "RetinaNet": "RetinaNet"}
+
+
+def _read_config(config: dict, result: dict) -> ConfigFacts:
+    architecture, with_masks = str(find(config, "MODEL.META_ARCHITECTURE")), find(config, "MODEL.MASK_ON")
+    has_masks = architecture == "GeneralizedRCNN" and with_masks
+    shorter, longer = (find(config, f"INPUT.{key}_SIZE_TEST") for key in ("MIN", "MAX"))
+    return ConfigFacts(
+        method="Mask R-CNN" if has_masks else _METHODS.get(architecture, ""),
+        training_data=_data_set(config, "TRAIN", "TRAIN"),
+        evaluation_data=_data_set(config, "VAL", "TEST"),
+        image_size=f"shorter side {shorter}, longer at most {longer} pixels" if shorter else "",
+    )
+
+
+def _data_set(config: dict, own: str, group: str) -> str:
+    """The folder and the split, from DATA.<own>.JSON; else the name in DATASETS.<group>."""
+    path = find(config, f"DATA.{own}.JSON")
+    if not path:
+        return flat(find(config, f"DATASETS.{group}"))
+    parts = [part for part in Path(str(path)).with_suffix("").parts if part not in ("annotations", "..", "/")]
+    return "/".join([*parts[-2:-1], *(part.removeprefix("instances_") for part in parts[-1:])])
+
+
+DETECTION = TaskInfo(
+    name="detection",
+    title="Object detection",
+    packages=("detection",),
+    figures={"bbox": "Box AP", "segm": "Mask AP", "keypoints": "Keypoint AP"},
+    main_figures=("AP", "AP50", "AP75"),
+    # COCO's twelve: cocodataset.org/#detection-eval
+    figure_meanings={
+        "AP": "IoU 0.50 to 0.95",
+        "AP50": "IoU 0.50",
+        "AP75": "IoU 0.75",
+        "APs": "small objects, below 32² pixels",
+        "APm": "medium objects",
+        "APl": "large objects, above 96² pixels",
+        "AR1": "recall, 1 detection an image",
+        "AR10": "recall, 10 detections an image",
+        "AR100": "recall, 100 detections an image",
+        "ARs": "recall, small objects",
+        "ARm": "recall, medium objects",
+        "ARl": "recall, large objects",
+    },
+    no_figure="no such object in the data",
+    outputs=(RESULTS_FILE,),
+    listings={"annotation_problems*.json": "The annotations had problems"},
+    train_command="tools/train_net.py",
+    predict_command="tools/predict.py",
+    read_config=_read_config,
+)
