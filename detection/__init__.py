@@ -11,7 +11,8 @@ from detection.lazy_names import lazy_names
 if TYPE_CHECKING:
     from detection.backbone import SEBackbone, SERes5ROIHeads
     from detection.config import get_cfg, load_config
-    from detection.model import build_detector, load_detector
+    from detection.model import build_detector
+    from detection.trained import load_detector
 
 __all__ = ["SEBackbone", "SERes5ROIHeads", "build_detector", "get_cfg", "load_config", "load_detector"]
 
@@ -23,7 +24,7 @@ __getattr__, __dir__ = lazy_names(
         "build_detector": "detection.model",
         "get_cfg": "detection.config",
         "load_config": "detection.config",
-        "load_detector": "detection.model",
+        "load_detector": "detection.trained",
     },
     first="detection.backbone",  # which registers them
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from detection.task_info import DETECTION
 from engine import compat
 from engine.config import dialect as engine_config
 from engine.config.defaults import add_engine_defaults, check_engine_settings
@@ -79,5 +80,5 @@ def _check(cfg: CfgNode) -> None:
 def config_from_checkpoint(checkpoint: dict) -> CfgNode:
     """The config a checkpoint was trained with. Raises UserError where the checkpoint is of another task."""
     return engine_config.config_from_checkpoint(
-        get_cfg(), checkpoint, "detection", "detection", compat.UPSTREAM_ONLY_KEYS
+        get_cfg(), checkpoint, DETECTION.name, "detection", compat.UPSTREAM_ONLY_KEYS
     )

@@ -8,12 +8,14 @@ import torch
 
 from classification.config import load_config as load_scene_config
 from classification.initial_weights import load_initial_weights as start_classifier
-from classification.model import build_network, load_classifier
+from classification.model import build_network
+from classification.trained import load_classifier
 from detection.config import load_config as load_detection_config
 from detection.initial_weights import load_initial_weights as start_detector
-from detection.model import build_detector, load_detector, with_classes
+from detection.model import build_detector, with_classes
 from detection.train import Options as DetectionOptions
 from detection.train import run_detection
+from detection.trained import load_detector
 from engine.errors import UserError
 from engine.run.experiment import description
 from engine.train.checkpoint import save_checkpoint

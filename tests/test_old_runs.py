@@ -163,6 +163,8 @@ def call(load_tool, runs_in_this_process, tmp_path, monkeypatch):
 def test_an_old_checkpoint_is_evaluated(task, old_run, call, expected):
     call(TOOLS[task], "--config", old_run / "config.yaml", "--eval-only", "OUTPUT_DIR", old_run)
     assert figures(old_run / "evaluation") == pytest.approx(expected[task]["evaluation"], **NEAR)
+    summary = (old_run / "evaluation" / "summary.html").read_text(encoding="utf-8")
+    assert f"tools/{TOOLS[task]}.py --config" in summary and "se_resnet18 on" in summary
 
 
 def test_an_old_run_goes_on_to_where_the_old_version_came(task, old_run, call, expected):

@@ -16,12 +16,13 @@ import pytest
 import torch
 import yaml
 
-from classification.model import load_classifier
+from classification.trained import load_classifier
 from detection.config import load_config
 from detection.initial_weights import load_initial_weights
-from detection.model import build_detector, load_detector, with_classes
+from detection.model import build_detector, with_classes
 from detection.predict.predictor import Predictor
 from detection.train import Options, run_detection
+from detection.trained import load_detector
 from engine.errors import UserError
 from places365.train import Options as SceneOptions
 from places365.train import run_places365

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 
 from classification.predict.predictor import Prediction
-from engine.predict.text import SMALLEST_SIDE, enlarged, letters, with_heading
+from engine.predict.text import MIN_SIDE, enlarged, letters, with_heading
 
 OPACITY = 0.6  # of the map where it is strongest
 MIN_STRENGTH = 0.15  # share of the strongest activation under which nothing is shown: it is everywhere
@@ -72,7 +72,7 @@ def draw_activation(image: np.ndarray, prediction: Prediction) -> np.ndarray:
 
 def _widened(picture: np.ndarray) -> np.ndarray:
     """The same where it is wide enough for names, else in the middle of a sheet that is."""
-    missing = max(SMALLEST_SIDE - picture.shape[1], 0)
+    missing = max(MIN_SIDE - picture.shape[1], 0)
     left, right = missing // 2, missing - missing // 2
     return cv2.copyMakeBorder(picture, 0, 0, left, right, cv2.BORDER_CONSTANT, value=PAPER) if missing else picture
 

@@ -11,9 +11,10 @@ import torch
 
 from classification.evaluation.metrics import GUESSES
 from classification.images.transforms import TestTransform
-from classification.model import SceneClassifier, load_classifier
+from classification.model import SceneClassifier
 from classification.predict.cam import class_activation_maps
 from classification.task import CLASS_FOLDERS, ClassificationTask
+from classification.trained import load_classifier
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 

@@ -5,7 +5,7 @@ import colorsys
 import cv2
 import numpy as np
 
-from engine.predict.text import SMALLEST_TEXT, checked_picture, enlarged, letters, line_width, text_size, with_heading
+from engine.predict.text import MIN_TEXT_SIZE, checked_picture, enlarged, letters, line_width, text_size, with_heading
 
 __all__ = ["class_colour", "draw_predictions", "draw_detections", "draw_comparison"]
 
@@ -107,12 +107,12 @@ def _label_forms(name, score, size, width, height):
     """The label in every form that fits a picture of width x height, best first: letters from `size` down to
     the smallest, and if none fits, without the score, then a shorter name, and at the very last cut off."""
     full = name if score is None else f"{name} {score:.2f}"
-    forms = [letters(full, text) for text in sorted({size, (size + SMALLEST_TEXT) // 2, SMALLEST_TEXT}, reverse=True)]
+    forms = [letters(full, text) for text in sorted({size, (size + MIN_TEXT_SIZE) // 2, MIN_TEXT_SIZE}, reverse=True)]
     fitting = [form for form in forms if form.shape[0] <= height and form.shape[1] <= width]
     if fitting:
         return fitting
     shorter = [
-        letters(words, SMALLEST_TEXT)
+        letters(words, MIN_TEXT_SIZE)
         for words in [name, *(name[:length] + "…" for length in range(min(len(name) - 1, 40), 0, -1))]
     ]
     return [next((form for form in shorter if form.shape[1] <= width), shorter[-1])[:height, :width]]

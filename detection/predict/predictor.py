@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from detection.data import resize_for_test
-from detection.model import load_detector
 from detection.predict.detections import Detections
+from detection.trained import load_detector
 from engine.errors import UserError
 
 __all__ = ["Detections", "Predictor"]

@@ -68,7 +68,7 @@ def predict_files(
         raise UserError("batch size and number of images must be at least 1")
     media, output = find_media(inputs, output), Path(output).expanduser()
     records_path = output / records_name
-    for path in [records_path] if records_path.exists() else [output / medium.result for medium in media]:
+    for path in [records_path] if records_path.exists() else [output / file.result for file in media]:
         if path.exists() and not (path == records_path and _is_record_file(path)):
             raise UserError(
                 f"{path} is already there, and nothing shows that an earlier prediction wrote it; "
@@ -78,10 +78,10 @@ def predict_files(
     work = _Work(predict, present, output, batch_size, max_images or sys.maxsize, report)
     try:
         work.save()  # at once: it marks the folder as ours, and fails early where that is read-only
-        for is_video, group in itertools.groupby(media, key=lambda medium: medium.is_video):
+        for is_video, group in itertools.groupby(media, key=lambda file: file.is_video):
             if is_video:
-                for medium in group:
-                    work.predict_video(medium)
+                for file in group:
+                    work.predict_video(file)
             else:
                 work.predict_images(list(group))
         work.save()
@@ -120,37 +120,37 @@ class _Work:
         with tqdm(total=min(len(media), self.left), unit="image", desc="predict", disable=None) as bar:
             for start in range(0, len(media), self.batch_size):
                 batch = []
-                for medium in media[start : start + self.batch_size]:
+                for file in media[start : start + self.batch_size]:
                     if len(batch) == self.left:
                         break
                     try:
-                        batch.append((medium, read_image(medium.path)))
+                        batch.append((file, read_image(file.path)))
                     except UnreadableMedia as error:
                         self.note(f"skipped {error}")
                         bar.update()
                 results = self.predict([image for _, image in batch]) if batch else []
-                for (medium, image), result in zip(batch, results, strict=True):
+                for (file, image), result in zip(batch, results, strict=True):
                     picture, fields = self.present(image, result)
-                    write_image(self.output / medium.result, picture)
-                    self.add(medium, image, fields)
+                    write_image(self.output / file.result, picture)
+                    self.add(file, image, fields)
                     bar.update()
                 if self.left == 0:
                     return
 
-    def predict_video(self, medium):
+    def predict_video(self, file):
         if self.left == 0:
             return
         read = 0
         try:
-            video = Video(medium.path)
+            video = Video(file.path)
             frames = iter(video)
             total = min(video.frame_count or self.left, self.left)
             with (
-                video_writer(self.output / medium.result, video.frames_per_second) as append,
+                video_writer(self.output / file.result, video.frames_per_second) as append,
                 tqdm(
                     total=total if total < sys.maxsize else None,
                     unit="frame",
-                    desc=medium.path.name,
+                    desc=file.path.name,
                     disable=None,
                 ) as bar,
             ):
@@ -158,7 +158,7 @@ class _Work:
                     for image, result in zip(batch, self.predict(batch), strict=True):
                         picture, fields = self.present(image, result)
                         append(picture)
-                        self.add(medium, image, fields, read)
+                        self.add(file, image, fields, read)
                         read += 1
                         bar.update()
         except UnreadableMedia as error:
@@ -166,12 +166,12 @@ class _Work:
         else:
             # The count in a video's header is an estimate; far fewer frames mean that the file is cut short.
             if self.left and read < 0.9 * video.frame_count:
-                self.note(f"{medium.path}: ends after {read} of {video.frame_count} frames; it may be damaged")
+                self.note(f"{file.path}: ends after {read} of {video.frame_count} frames; it may be damaged")
 
-    def add(self, medium, image, fields, frame=None):
+    def add(self, file, image, fields, frame=None):
         record = {
-            "file": str(medium.path),
-            "picture": medium.result.as_posix(),
+            "file": str(file.path),
+            "picture": file.result.as_posix(),
             "width": image.shape[1],
             "height": image.shape[0],
         }

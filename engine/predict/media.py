@@ -15,7 +15,7 @@ from engine.errors import UserError
 
 IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jpe .png .bmp .webp .tif .tiff .gif .ppm .pgm".split())
 VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv".split())
-LARGEST_JPEG = 65_500  # pixels a side, libjpeg's limit
+MAX_JPEG_SIDE = 65_500  # pixels a side, libjpeg's limit
 WRITABLE_SUFFIXES = frozenset(".jpg .jpeg .png .bmp".split())
 
 
@@ -24,7 +24,7 @@ class UnreadableMedia(UserError):
 
 
 @dataclass(frozen=True)
-class Medium:
+class InputFile:
     """One picture or video to read: its path, whether it is a video, and where its result goes below an
     output folder (unique among the inputs)."""
 
@@ -33,7 +33,7 @@ class Medium:
     result: Path
 
 
-def find_media(inputs, output) -> list[Medium]:
+def find_media(inputs, output) -> list[InputFile]:
     """The pictures and videos in `inputs`: files as they are, folders searched through for known suffixes.
 
     A folder's results keep its structure; names that would coincide get -2, -3, … Files below `output` are
@@ -64,12 +64,12 @@ def find_media(inputs, output) -> list[Medium]:
                 continue
             seen.add(path.resolve())
             is_video = path.suffix.lower() in VIDEO_SUFFIXES
-            found.append(Medium(path, is_video, _unused(_result_name(name, is_video), used)))
+            found.append(InputFile(path, is_video, _unused(_result_name(name, is_video), used)))
     if not found:
         raise UserError(f"no pictures or videos in {', '.join(map(str, inputs))}")
-    for medium in found:
-        if (output / medium.result).resolve() in seen:
-            raise UserError(f"the result {output / medium.result} would replace an input; choose another output folder")
+    for file in found:
+        if (output / file.result).resolve() in seen:
+            raise UserError(f"the result {output / file.result} would replace an input; choose another output folder")
     return found
 
 
@@ -97,8 +97,8 @@ def write_image(path, image) -> Path:
     from se_backbones.files import atomic_path  # here: it imports torch, which finding and reading do not need
 
     is_jpeg = Path(path).suffix.lower() in (".jpg", ".jpeg")
-    if is_jpeg and max(image.shape[:2]) > LARGEST_JPEG:
-        factor = LARGEST_JPEG / max(image.shape[:2])
+    if is_jpeg and max(image.shape[:2]) > MAX_JPEG_SIDE:
+        factor = MAX_JPEG_SIDE / max(image.shape[:2])
         sides = (max(int(side * factor), 1) for side in image.shape[1::-1])
         image = cv2.resize(image, tuple(sides), interpolation=cv2.INTER_AREA)
     options = {"quality": 92} if is_jpeg else {}

@@ -8,9 +8,9 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-SMALLEST_TEXT, LARGEST_TEXT = 10, 64  # pixels
-SMALLEST_SIDE = 360  # pixels; a smaller picture is enlarged, or names would be unreadable or hide it
-LARGEST_SIDE = 4096  # to which it is enlarged: a line of a few pixels would become gigabytes
+MIN_TEXT_SIZE, MAX_TEXT_SIZE = 10, 64  # pixels
+MIN_SIDE = 360  # pixels; a smaller picture is enlarged, or names would be unreadable or hide it
+MAX_SIDE = 4096  # to which it is enlarged: a line of a few pixels would become gigabytes
 
 
 def checked_picture(image) -> np.ndarray:
@@ -26,7 +26,7 @@ def enlarged(image) -> tuple[np.ndarray, float]:
     more. Raises ValueError as `checked_picture`."""
     image = checked_picture(image)
     height, width = image.shape[:2]
-    factor = max(min(SMALLEST_SIDE / min(height, width), LARGEST_SIDE / max(height, width)), 1.0)
+    factor = max(min(MIN_SIDE / min(height, width), MAX_SIDE / max(height, width)), 1.0)
     if factor > 1:
         size = (round(width * factor), round(height * factor))
         image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
@@ -40,7 +40,7 @@ def line_width(shape) -> int:
 
 def text_size(shape) -> int:
     """Height in pixels of the letters drawn on a picture of `shape` (H, W, ...)."""
-    return int(np.clip(min(shape[:2]) / 30, SMALLEST_TEXT, LARGEST_TEXT))
+    return int(np.clip(min(shape[:2]) / 30, MIN_TEXT_SIZE, MAX_TEXT_SIZE))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -55,7 +55,7 @@ def letters(words: str, size: int) -> np.ndarray:
 
 def with_heading(image, title: str) -> np.ndarray:
     """`image`, (H, W, 3) RGB uint8, under a white strip with `title` in it, cut off where it is too long."""
-    size = int(np.clip(image.shape[1] / 32, 11, LARGEST_TEXT))
+    size = int(np.clip(image.shape[1] / 32, 11, MAX_TEXT_SIZE))
     paper = 255 - letters(title, size)[:, : image.shape[1]]
     strip = np.full((paper.shape[0] + size // 2, image.shape[1], 3), 255, np.uint8)
     strip[size // 4 : size // 4 + paper.shape[0], : paper.shape[1]] = np.maximum(paper, 40)[:, :, None]

@@ -7,9 +7,10 @@ import torch
 
 from classification.config import load_config
 from classification.initial_weights import load_initial_weights
-from classification.model import SceneClassifier, build_network, load_classifier
+from classification.model import SceneClassifier, build_network
 from classification.task import CLASS_FOLDERS
 from classification.train import describe
+from classification.trained import load_classifier
 from engine import compat  # noqa: F401
 from engine.errors import UserError
 from engine.train.checkpoint import save_checkpoint

@@ -7,7 +7,8 @@ import torch
 
 from detection.data import same_size_batches
 from detection.data import test_batches as batches_for_test
-from detection.model import build_detector, load_detector, with_classes
+from detection.model import build_detector, with_classes
+from detection.trained import load_detector
 from engine.errors import UserError
 from engine.run.initial_weights import restore_weights
 from engine.train.checkpoint import save_checkpoint
