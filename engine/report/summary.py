@@ -67,7 +67,7 @@ def write_summary(run_dir, task: TaskInfo) -> Path:
             "Everything in result.json": json.dumps(run.result, indent=2, ensure_ascii=False) if run.result else "",
         },
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        run=run,  # last: reading the pictures may have added to what is missing
+        run=run,
     )
     return write_atomically(run.folder / "summary.html", page)
 
@@ -88,11 +88,10 @@ def _group(run: Run, name: str) -> dict:
     without = [(label, None) for label, value in values.items() if number(value) == "–"]
     few = MAX_BARS // 4 if len(values) > MAX_BARS else 0
     published = _records(run, "published") if task.published_figures else []
-    heads = ("Model", *map(task.label, task.published_figures), "crops", "trained on")
-    rows = [["This run", *(own.get(figure) for figure in task.published_figures), run.result.get("crops"), ""]]
-    rows += [
-        [row.get(key, "") for key in ("model", *task.published_figures, "crops", "trained_on")] for row in published
-    ]
+    columns = (*task.published_figures, "crops", "trained_on")
+    heads = ("Model", *(task.label(name).replace("_", " ") for name in columns))
+    rows = [[row.get(name, "") for name in ("model", *columns)] for row in published]
+    this = ["This run", *(own.get(name, run.result.get(name, "")) for name in columns)]
     return {
         "title": task.figures[name],
         "figures": figures,
@@ -100,7 +99,7 @@ def _group(run: Run, name: str) -> dict:
         "best": bars(known[:few]),
         "weakest": bars(known[few:][-few:]) if few else [],
         "without": len(without),
-        "published": table(heads, rows) if published else None,
+        "published": table(heads, [this, *rows]) if published else None,
         "sources": list(dict.fromkeys(str(row["source"]) for row in published if row.get("source"))),
     }
 
