@@ -11,6 +11,8 @@ import numpy as np
 from classification.groups import ClassGroups
 from classification.index import class_folders
 from classification.index.split import Split
+from classification.task_info import classification_info
+from engine.task import TaskInfo
 
 
 def _find_split(root: str, split: str, images: str) -> Split:
@@ -26,8 +28,8 @@ class ClassificationTask:
     """Classification of the images of some kind of data set; the defaults are those of class folders.
 
     Attributes:
-        name: in checkpoints, and in result.json, where the figures stand under it.
-        predictions_file: name of the JSON file of an evaluation's, or of a prediction's answers.
+        info: what the engine is told. Figures stand under its name in result.json, and its predictions_file is the name
+            of a prediction's answers too.
         find_split: (DATA.ROOT, the split's name, DATA.IMAGES) → the split. Raises UserError where it is not there.
         groups: class names → what groups the classes belong to, or None.
         published: (class names, labels (N,)) → figures of others to show beside those of a set, each a dictionary with
@@ -36,12 +38,20 @@ class ClassificationTask:
             of it.
     """
 
-    name: str
-    predictions_file: str
+    info: TaskInfo
     find_split: Callable[[str, str, str], Split] = _find_split
     groups: Callable[[Sequence[str]], ClassGroups | None] = lambda classes: None
     published: Callable[[Sequence[str], np.ndarray], list[dict]] = lambda classes, labels: []
     record_groups: Callable[[Mapping[str, float]], dict] = _group_shares
 
 
-CLASS_FOLDERS = ClassificationTask("classification", "class_predictions.json")
+CLASS_FOLDERS = ClassificationTask(
+    classification_info(
+        name="classification",
+        title="Image classification",
+        accuracy="Accuracy",
+        predictions_file="class_predictions.json",
+        train_command="tools/train_classifier.py",
+        predict_command="tools/predict_image.py",
+    )
+)

@@ -40,9 +40,8 @@ def classification_info(
     """The classification of a kind of images.
 
     Args:
-        name, title, train_command, predict_command, packages: as ``TaskInfo``.
+        name, title, predictions_file, train_command, predict_command, packages: as ``TaskInfo``.
         accuracy: what its figures together are called.
-        predictions_file: the name of an evaluation's answers.
         labels, meanings: of the figures that only this kind has.
     """
     return TaskInfo(
@@ -54,7 +53,7 @@ def classification_info(
         figure_labels=_LABELS | (labels or {}),
         figure_meanings=_MEANINGS | (meanings or {}),
         no_figure="no image of it in the data",
-        outputs=(predictions_file,),
+        predictions_file=predictions_file,
         listings={"broken_files.jsonl": "Some images could not be read"},
         train_command=train_command,
         predict_command=predict_command,

@@ -52,7 +52,7 @@ def run_classification(options: Options, task: ClassificationTask = CLASS_FOLDER
 
 
 def _train(task: ClassificationTask, options: Options, cfg: CfgNode, device: torch.device) -> dict:
-    run, checkpoint = experiment.begin_training(options, cfg, device)
+    run, checkpoint = experiment.begin_training(options, cfg, device, task.info)
     train_index = load_index(task, cfg, cfg.DATA.TRAIN)
     val_index = load_index(task, cfg, cfg.DATA.VAL) if cfg.DATA.VAL else None
     if val_index is not None:
@@ -64,10 +64,10 @@ def _train(task: ClassificationTask, options: Options, cfg: CfgNode, device: tor
     network = build_network(here, len(train_index.classes))
     if checkpoint is not None:
         run_folder.announce_changes(config_from_checkpoint(checkpoint), cfg)
-        if checkpoint["task"] != task.name:
+        if checkpoint["task"] != task.info.name:
             began = checkpoint["task"]
             raise UserError(
-                f"the run in {run} is one of {began}, not {task.name}: resume it with the tool that began it"
+                f"the run in {run} is one of {began}, not {task.info.name}: resume it with the tool that began it"
             )
         _check_classes("the run to go on with", checkpoint["classes"], train_index)
     elif cfg.MODEL.WEIGHTS or cfg.MODEL.SE.INSERT:
@@ -128,7 +128,7 @@ def _training_steps(
 
 
 def _evaluate_only(task: ClassificationTask, options: Options, cfg: CfgNode, device: torch.device) -> dict:
-    run, source, checkpoint = experiment.begin_evaluation(options, cfg, device, task.name)
+    run, source, checkpoint = experiment.begin_evaluation(options, cfg, device, task.info)
     if not cfg.DATA.VAL:
         raise UserError("DATA.VAL is empty: name the split to evaluate on")
     index = load_index(task, cfg, cfg.DATA.VAL)
@@ -162,7 +162,7 @@ def _finish(
             write_pictures(run, SceneClassifier(network, cfg).eval(), index, cfg, task)
 
     dataset = f"{cfg.DATA.ROOT} {cfg.DATA.VAL}"
-    return experiment.finish(run, figures, task.name, dataset, cfg, network, device, iteration, seconds, draw)
+    return experiment.finish(run, figures, task.info, dataset, cfg, network, device, iteration, seconds, draw)
 
 
 def load_index(task: ClassificationTask, cfg: CfgNode, split: str) -> ImageIndex:
@@ -186,7 +186,7 @@ def load_index(task: ClassificationTask, cfg: CfgNode, split: str) -> ImageIndex
 
 def describe(task: ClassificationTask, cfg: CfgNode, index: ImageIndex) -> dict:
     """What a checkpoint says of itself besides its weights."""
-    return experiment.description(task.name, cfg, index.classes)
+    return experiment.description(task.info, cfg, index.classes)
 
 
 def _check_classes(whose: str, classes: Sequence[str], index: ImageIndex) -> None:

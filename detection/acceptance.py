@@ -10,7 +10,7 @@ from tqdm import tqdm
 from detection.config import load_config
 from detection.data import locate
 from detection.demo import run_demo
-from detection.task_info import RESULTS_FILE
+from detection.task_info import DETECTION
 from detection.train import Options, run_detection
 from engine.config.shipped import shipped_config
 from engine.json_files import read_json, write_json
@@ -27,7 +27,7 @@ def end_to_end(overrides: Sequence[str] = ()) -> dict:
     result = run_detection(Options(config=str(CONFIG), overrides=overrides, overwrite=True))
     cfg = load_config(CONFIG, overrides)
     ids = {category["id"] for category in read_json(locate(cfg, "VAL")[1], "annotations")["categories"]}
-    found = read_json(Path(cfg.OUTPUT_DIR) / RESULTS_FILE, "results")
+    found = read_json(Path(cfg.OUTPUT_DIR) / DETECTION.predictions_file, "results")
     keys = ("bbox", "images", "detections", "training_seconds", "hardware", "versions")
     passed = len(result["per_category"]["bbox"]) == 80 and bool(found) and {r["category_id"] for r in found} <= ids
     return {"passed": passed, **{key: result[key] for key in keys}}

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from detection.coco_ap.average_precision import evaluate_coco, format_table
 from detection.data import DetectionData, test_batches
-from detection.task_info import RESULTS_FILE
+from detection.task_info import DETECTION
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.json_files import write_json
 from engine.train.launch import raising_everywhere, shows_progress
@@ -60,7 +60,7 @@ def evaluate_detector(model: nn.Module, data: DetectionData, cfg: CfgNode, run: 
     if not comm.is_main_process():
         comm.synchronize()
         return {}
-    write_json(Path(run) / RESULTS_FILE, results, indent=None)
+    write_json(Path(run) / DETECTION.predictions_file, results, indent=None)
     types = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
     figures = evaluate_coco(data.coco, results, types, class_names=data.class_names)
     logger.info("%s: %.1f img/s\n%s", data.name, len(data.coco["images"]) / seconds, format_table(figures))

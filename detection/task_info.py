@@ -7,7 +7,6 @@ from pathlib import Path
 from engine.report.run_reader import find, flat
 from engine.task import ConfigFacts, TaskInfo
 
-RESULTS_FILE = "coco_instances_results.json"
 _METHODS = {"GeneralizedRCNN": "Faster R-CNN", "RetinaNet": "RetinaNet"}
 
 
@@ -38,6 +37,7 @@ DETECTION = TaskInfo(
     packages=("detection",),
     figures={"bbox": "Box AP", "segm": "Mask AP", "keypoints": "Keypoint AP"},
     main_figures=("AP", "AP50", "AP75"),
+    predictions_file="coco_instances_results.json",
     # COCO's twelve: cocodataset.org/#detection-eval
     figure_meanings={
         "AP": "IoU 0.50 to 0.95",
@@ -54,7 +54,6 @@ DETECTION = TaskInfo(
         "ARl": "recall, large objects",
     },
     no_figure="no such object in the data",
-    outputs=(RESULTS_FILE,),
     listings={"annotation_problems*.json": "The annotations had problems"},
     train_command="tools/train_net.py",
     predict_command="tools/predict.py",

@@ -33,12 +33,12 @@ class TaskInfo:
         figures: the groups of figures that an evaluation may give, as result.json names them → for people. All figures
             are percentages, higher is better for the main ones.
         main_figures: those of a group that are worth a headline and a curve, the most important first.
+        predictions_file: name of the file with an evaluation's answers, in a run's folder.
+        train_command, predict_command: the scripts.
         figure_labels: figure → what it is called; its own name where it is not here.
         figure_meanings: figure → what it means, in a few words.
         no_figure: why a class may be without a figure, as in "no such thing in the data".
-        outputs: patterns of the files that the task writes into a run's folder.
         listings: patterns of its files that list what is wrong with the data → what they tell of, a whole sentence.
-        train_command, predict_command: the scripts.
         published_figures: those that are shown beside published ones, where result.json has some.
         read_config: (config, result.json), as dictionaries from which anything may be missing → what they say.
     """
@@ -48,12 +48,12 @@ class TaskInfo:
     packages: tuple[str, ...]
     figures: Mapping[str, str]
     main_figures: tuple[str, ...]
+    predictions_file: str
     train_command: str
     predict_command: str
     figure_labels: Mapping[str, str] = field(default_factory=dict)
     figure_meanings: Mapping[str, str] = field(default_factory=dict)
     no_figure: str = "none"
-    outputs: tuple[str, ...] = ()
     listings: Mapping[str, str] = field(default_factory=dict)
     published_figures: tuple[str, ...] = ()
     read_config: Callable[[dict, dict], ConfigFacts] = lambda config, result: ConfigFacts()

@@ -8,7 +8,7 @@ from pathlib import Path
 from classification.config import load_config
 from engine.config.shipped import shipped_config
 from engine.run.folder import check_demo_folder
-from places365.task_info import SCENE_CLASSIFICATION
+from places365.task import PLACES365_TASK
 from places365.train import Options, run_places365
 from synthetic.scenes import MARKER, generate_scenes
 
@@ -29,7 +29,7 @@ def run_demo(train_images: int, val_images: int, overrides: Sequence[str] = ()) 
         UserError: the folder holds another run.
     """
     run = Path(load_config(CONFIG, overrides).OUTPUT_DIR)
-    check_demo_folder(run, f"scenes/{MARKER}", SCENE_CLASSIFICATION)
+    check_demo_folder(run, f"scenes/{MARKER}", PLACES365_TASK.info)
     scenes = generate_scenes(run / "scenes", train=train_images, val=val_images)
     data = ["DATA.ROOT", str(scenes.root), "DATA.CACHE", str(run / "cache")]
     run_places365(Options(config=str(CONFIG), overrides=[*data, *overrides], overwrite=True))

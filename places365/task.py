@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from classification.groups import ClassGroups
 from classification.index.split import Split
 from classification.task import ClassificationTask
+from classification.task_info import classification_info
 from places365.categories import indoor_flags
 from places365.layout import find_root, find_split
 from places365.published import published_beside
@@ -33,6 +34,16 @@ def _record(groups: Mapping[str, float]) -> dict:
     }
 
 
-PLACES365_TASK = ClassificationTask(
-    "places365", "scene_predictions.json", _find_split, indoor_outdoor, published_beside, _record
+_INFO = classification_info(
+    name="places365",
+    title="Scene classification",
+    accuracy="Scene accuracy",
+    predictions_file="scene_predictions.json",
+    train_command="tools/train_places365.py",
+    predict_command="tools/predict_scene.py",
+    packages=("classification", "places365"),
+    labels={"indoor_outdoor": "indoor or outdoor"},
+    meanings={"indoor_outdoor": "indoor or outdoor told right"},
 )
+
+PLACES365_TASK = ClassificationTask(_INFO, _find_split, indoor_outdoor, published_beside, _record)

@@ -108,7 +108,8 @@ def evaluate_classifier(
     if unlabelled or not len(index):
         raise UserError(
             f"{index.source}: {unlabelled:,} of {len(index):,} images have no label, so there is nothing to compare "
-            "predictions with. Evaluate on a labelled split, such as DATA.VAL val, or predict: tools/predict_image.py"
+            "predictions with. Evaluate on a labelled split, such as DATA.VAL val, or predict: "
+            f"{task.info.predict_command}"
         )
     begin = time.perf_counter()
     groups = task.groups(index.classes)
@@ -121,13 +122,15 @@ def evaluate_classifier(
         if not np.array_equal(predictions.indices, np.arange(len(index))):
             raise RuntimeError("the evaluation's batches do not hold each image of the set exactly once")
         _warn_of_broken(broken, task)
-        figures = classification_figures(predictions, index.classes, task.name, groups)
+        figures = classification_figures(predictions, index.classes, task.info.name, groups)
         figures |= {"crops": cfg.TEST.CROPS, "images_per_second": round(len(index) / seconds, 2)}
         if published := task.published(index.classes, index.labels):
             figures["published"] = published
-        write_predictions(Path(run) / task.predictions_file, predictions, index)
+        write_predictions(Path(run) / task.info.predictions_file, predictions, index)
         plot_confusion(confusion_counts(predictions, len(index.classes)), index.classes, Path(run) / CONFUSION_FILE)
-        logger.info("%s: %.1f img/s\n%s", index.source, len(index) / seconds, format_table(figures, task.name, groups))
+        logger.info(
+            "%s: %.1f img/s\n%s", index.source, len(index) / seconds, format_table(figures, task.info.name, groups)
+        )
     comm.synchronize()
     return figures
 
@@ -223,7 +226,7 @@ def _warn_of_broken(broken: list[tuple[int, str]], task: ClassificationTask) -> 
     for _, message in broken[:MAX_NAMED]:
         logger.warning("counts as wrong: %s", message)
     if broken[MAX_NAMED:]:
-        logger.warning("and %d more; all of them are marked in %s", len(broken) - MAX_NAMED, task.predictions_file)
+        logger.warning("and %d more; all of them are marked in %s", len(broken) - MAX_NAMED, task.info.predictions_file)
 
 
 def _shown(value: float | int | None) -> str:

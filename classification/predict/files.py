@@ -39,7 +39,7 @@ def predict_files(
 
     if batch_size is None:
         batch_size = core.default_batch_size(predictor.device)
-    name = predictor.task.predictions_file
+    name = predictor.task.info.predictions_file
     return core.predict_files(inputs, output, name, predictor.predict, present, batch_size, max_images)
 
 

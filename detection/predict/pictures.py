@@ -10,7 +10,7 @@ import numpy as np
 from detection.data import DetectionData
 from detection.predict.detections import Detections
 from detection.predict.draw import draw_comparison
-from detection.task_info import RESULTS_FILE
+from detection.task_info import DETECTION
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.json_files import read_json
 from se_backbones.files import atomic_path
@@ -28,7 +28,7 @@ def write_pictures(run: Path, data: DetectionData, count: int = 8, threshold: fl
     """
     index_of = {category: index for index, category in enumerate(data.category_ids)}
     found: dict[int, list[dict]] = {}
-    for result in read_json(Path(run) / RESULTS_FILE, "results"):
+    for result in read_json(Path(run) / DETECTION.predictions_file, "results"):
         if result["score"] >= threshold:
             found.setdefault(result["image_id"], []).append(result)
     records = data.records()

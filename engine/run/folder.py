@@ -95,7 +95,7 @@ def open_run(run: Path, task: TaskInfo, resume: bool, overwrite: bool) -> Path |
 
 def results(run: Path, task: TaskInfo) -> list[Path]:
     """The files of a run of a task in its folder."""
-    return [path for pattern in (*_OURS, *task.outputs, *task.listings) for path in Path(run).glob(pattern)]
+    return [path for pattern in (*_OURS, task.predictions_file, *task.listings) for path in Path(run).glob(pattern)]
 
 
 def _set_aside(run: Path, old: Sequence[Path]) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 import engine
+from classification.task import CLASS_FOLDERS
 from detection.task_info import DETECTION
 from engine.task import ConfigFacts, TaskInfo
-from places365.task_info import SCENE_CLASSIFICATION
+from places365.task import PLACES365_TASK
 
-TASKS = (DETECTION, SCENE_CLASSIFICATION)
+TASKS = (DETECTION, CLASS_FOLDERS.info, PLACES365_TASK.info)
 FILES = sorted(path for path in Path(engine.__file__).parent.rglob("*") if path.suffix in (".py", ".j2"))
 
 
@@ -19,7 +20,7 @@ def words(task):
     """What a file would have to contain to know the task."""
     commands = [Path(command).name for command in (task.train_command, task.predict_command)]
     figures = [*task.figures, *task.main_figures, *task.figure_labels, *task.figure_meanings]
-    return {task.name, task.title, *task.packages, *figures, *task.outputs, *task.listings, *commands}
+    return {task.name, task.title, *task.packages, *figures, task.predictions_file, *task.listings, *commands}
 
 
 def names_in(text):
@@ -42,11 +43,11 @@ def test_a_name_would_be_found():
 def test_a_task_is_frozen_and_a_figure_without_a_label_has_its_name():
     with pytest.raises(dataclasses.FrozenInstanceError):
         DETECTION.name = "another"
-    assert (DETECTION.label("AP50"), SCENE_CLASSIFICATION.label("top1")) == ("AP50", "top-1 accuracy")
+    assert (DETECTION.label("AP50"), PLACES365_TASK.info.label("top1")) == ("AP50", "top-1 accuracy")
 
 
 def test_a_task_need_not_read_its_config():
-    bare = TaskInfo("toy", "Toys", (), {"toys": "Toys"}, ("found",), "train.py", "predict.py")
+    bare = TaskInfo("toy", "Toys", (), {"toys": "Toys"}, ("found",), "found.json", "train.py", "predict.py")
     assert bare.read_config({}, {}) == ConfigFacts("", "", "", "")
 
 

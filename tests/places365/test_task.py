@@ -40,4 +40,4 @@ def test_a_record_says_whether_it_is_indoors(classes, said):
 
 
 def test_its_names_are_those_of_earlier_runs():
-    assert (PLACES365_TASK.name, PLACES365_TASK.predictions_file) == ("places365", "scene_predictions.json")
+    assert (PLACES365_TASK.info.name, PLACES365_TASK.info.predictions_file) == ("places365", "scene_predictions.json")

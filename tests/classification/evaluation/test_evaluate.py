@@ -22,6 +22,7 @@ from classification.evaluation.evaluate import class_probabilities, evaluate_cla
 from classification.groups import ClassGroups
 from classification.index.index import make_index
 from classification.task import ClassificationTask
+from classification.task_info import classification_info
 from engine.errors import UserError
 from engine.train.launch import leave_processes
 
@@ -32,8 +33,7 @@ ROW = {"model": "SE-ResNet-152", "top1": 59.63, "top5": 88.99, "top1_error": 40.
 ROW |= {"crops": 1, "trained_on": "Places365-Challenge", "source": "a paper"}
 GROUPS = ClassGroups("even_or_odd", ("even", "odd"), (0, 1, 0, 1, 0, 1, 0))
 TASK = ClassificationTask(
-    "pets",
-    "pet_predictions.json",
+    classification_info("pets", "Pets", "Accuracy", "pet_predictions.json", "train.py", "predict.py"),
     groups=lambda classes: GROUPS,
     published=lambda classes, labels: [ROW] * (len(labels) == 6),
 )
@@ -163,7 +163,7 @@ def test_too_many_broken_images_end_the_evaluation(tmp_path):
 def test_what_cannot_be_evaluated_says_why(tmp_path, monkeypatch):
     index, _ = make_images(tmp_path / "images", 6)
     unlabelled = make_index(["00.png", "01.png"], [0, -1], CLASSES, tmp_path / "images")
-    with pytest.raises(UserError, match=r"1 of 2 images have no label.*predict_image"):
+    with pytest.raises(UserError, match=r"1 of 2 images have no label.*predict.py"):
         evaluate_classifier(Exact(), unlabelled, config(), tmp_path, TASK)
     with pytest.raises(UserError, match="0 images"):
         evaluate_classifier(Exact(), make_index([], [], CLASSES, tmp_path), config(), tmp_path, TASK)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from classification.model import SceneClassifier, build_network
 from classification.predict.files import predict_files, prediction_record
 from classification.predict.pictures import write_pictures
 from classification.predict.predictor import Prediction, Predictor, crop_box
-from classification.task import CLASS_FOLDERS, ClassificationTask
+from classification.task import CLASS_FOLDERS
 from engine.errors import UserError
 from engine.predict.media import Video, read_image, video_writer
 from engine.train.checkpoint import save_checkpoint
@@ -35,7 +36,7 @@ def inside_or_outside(classes):
 
 
 GROUPS = {"bedroom": 0, "coast": 1, "corridor": 0, "mountain": 1, "staircase": 0, "street": 1}
-TASK = ClassificationTask("places", "place_predictions.json", groups=inside_or_outside)
+TASK = replace(CLASS_FOLDERS, groups=inside_or_outside)
 
 
 def picture(height, width, seed=0):

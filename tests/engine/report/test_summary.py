@@ -11,8 +11,9 @@ from detection.task_info import DETECTION
 from engine.errors import UserError
 from engine.report.page import duration, number
 from engine.report.summary import write_summary
-from places365.task_info import SCENE_CLASSIFICATION as SCENES
+from places365.task import PLACES365_TASK
 
+SCENES = PLACES365_TASK.info
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 TWELVE = "AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl".split()
 
