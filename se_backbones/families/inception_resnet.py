@@ -195,8 +195,8 @@ class InceptionResNet(Backbone):
 
 
 def _rows():
-    # Table 2 of the SE paper, thousand millions of multiply-adds at 299 pixels. 48 variants of the stem, the depths, the
-    # last convolution and the padding were counted: none gives these figures.
+    # Table 2 of the SE paper, thousand millions of multiply-adds at 299 pixels. 48 variants of the stem, the depths,
+    # the last convolution and the padding were counted: none gives these figures.
     yield Spec("inception_resnet_v2", "inception_resnet", InceptionResNetHyper(), image_size=299, paper_gflops=11.75)
     yield Spec(
         "se_inception_resnet_v2",
