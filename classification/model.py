@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
-from classification.config import config_from_checkpoint, load_config
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.config.dialect import load_config as merge_config
 from engine.config.se import se_config
 from engine.device import choose_device
 from engine.errors import UserError
-from engine.run.initial_weights import restore_weights
-from engine.train.checkpoint import load_checkpoint
 from se_backbones import Backbone, create_backbone
 
 from detectron2.config import CfgNode
@@ -74,29 +67,3 @@ class SceneClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 → logits, (N, classes) float32."""
         return self.network(self.normalise(images)).float()
-
-
-def load_classifier(
-    weights: str | Path, config: str | Path | None = None, device: str = "auto", overrides: Sequence[str] = ()
-) -> tuple[SceneClassifier, CfgNode, list[str]]:
-    """A trained scene classifier, ready to predict.
-
-    Args:
-        weights: one of our scene-classification checkpoints.
-        config: a config file in place of the checkpoint's own.
-        device: see ``engine.device.choose_device``.
-        overrides: ``KEY VALUE`` pairs on top.
-
-    Returns:
-        the classifier in eval mode, its config, and the class names.
-
-    Raises:
-        UserError: the file is no scene-classification checkpoint, or its weights do not fit the config.
-    """
-    checkpoint = load_checkpoint(Path(weights))
-    cfg = config_from_checkpoint(checkpoint) if config is None else load_config(config)
-    cfg = merge_config(cfg, None, [*overrides, "MODEL.DEVICE", str(choose_device(device)), "MODEL.WEIGHTS", ""])
-    classes = list(checkpoint["classes"])
-    network = build_network(cfg, len(classes))
-    restore_weights(network, checkpoint, weights)
-    return SceneClassifier(network, cfg).eval(), cfg, classes

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from detection.backbone import SEBackbone
-from detection.config import config_from_checkpoint, load_config
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.config.dialect import load_config as merge_config
 from engine.device import choose_device
 from engine.errors import UserError
-from engine.run.initial_weights import restore_weights
-from engine.train.checkpoint import load_checkpoint
 
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, build_model
@@ -92,29 +86,3 @@ def with_classes(cfg: CfgNode, num_classes: int, source: str) -> CfgNode:
         cfg.MODEL[key].NUM_CLASSES = num_classes
     cfg.freeze()
     return cfg
-
-
-def load_detector(
-    weights: str | Path, config: str | Path | None = None, device: str = "auto", overrides: Sequence[str] = ()
-) -> tuple[nn.Module, CfgNode, list[str], list[int]]:
-    """A trained detector, ready to predict.
-
-    Args:
-        weights: one of our detection checkpoints.
-        config: a config file in place of the checkpoint's own.
-        device: see ``engine.device.choose_device``.
-        overrides: ``KEY VALUE`` pairs on top.
-
-    Returns:
-        the model in eval mode, its config, the class names, and the data set's category id of each class.
-
-    Raises:
-        UserError: the file is no detection checkpoint, or its weights do not fit the config.
-    """
-    checkpoint = load_checkpoint(Path(weights))
-    cfg = config_from_checkpoint(checkpoint) if config is None else load_config(config)
-    cfg = merge_config(cfg, None, [*overrides, "MODEL.DEVICE", str(choose_device(device)), "MODEL.WEIGHTS", ""])
-    classes = list(checkpoint["classes"])
-    model = build_detector(with_classes(cfg, len(classes), str(weights)))
-    restore_weights(model, checkpoint, weights)
-    return model.eval(), cfg, classes, list(checkpoint["category_ids"])
