@@ -5,6 +5,7 @@ Read from the source.
 
 import ast
 import io
+import re
 import sys
 import tokenize
 from collections.abc import Iterator
@@ -175,3 +176,26 @@ def test_init_files_only_show_names(path):
 )
 def test_every_form_of_import_is_seen(room, text, expected):
     assert {name for name, _, _ in imports(ast.parse(text), ROOT / room / "example.py")} == expected
+
+
+# Names of one family's stages and modules. Detectron2's own heads have one in a method's name.
+OF_A_FAMILY = re.compile(r"(?<![A-Za-z])(res[2-5]|layer[1-4])(?![A-Za-z])")
+EXCEPT = {"detection/backbone.py": {"_build_res5_block"}}
+
+
+@pytest.mark.parametrize("path", sources(*MAY_IMPORT), ids=ids)
+def test_no_file_outside_a_family_names_its_stages(path):
+    """Code, not what comments and docstrings give as an example, nor what a message does."""
+    if "families" in path.parts:
+        return
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(tree))
+    prose = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
+        if isinstance(node, ast.Raise | ast.JoinedStr):
+            prose |= {id(part) for part in ast.walk(node)}
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and id(node) not in prose]
+    fields = [getattr(node, field, None) for node in nodes for field in ("id", "attr", "name", "arg")]
+    names = {name for name in (*texts, *fields) if isinstance(name, str)}
+    wrong = {name for name in names if OF_A_FAMILY.search(name)} - EXCEPT.get(ids(path), set())
+    assert not wrong, f"{ids(path)} knows a family's names: {sorted(wrong)}"

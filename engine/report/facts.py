@@ -7,6 +7,7 @@ import numpy as np
 from engine.report.metrics import evaluations, series
 from engine.report.page import duration, number
 from engine.report.run_reader import Run, find, flat
+from se_backbones import find_spec
 
 
 def describe(run: Run) -> str:
@@ -86,11 +87,15 @@ def _se(run: Run) -> str | None:
     name = str(run.setting("MODEL.BACKBONE.ARCHITECTURE") or "")
     if not name:
         return None
-    if not name.startswith("se"):
-        return "none, the plain network"
     settings = run.setting("MODEL.SE") or {}
-    order = ("REDUCTION", "PLACEMENT", "STAGES", "SQUEEZE", "GATE", "BIAS", "INIT")
-    parts = [f"{key.lower()} {flat(settings[key])}" for key in order if key in settings]
+    try:
+        carries_se = find_spec(name).se is not None or bool(settings.get("INSERT"))
+    except ValueError:
+        return None  # no network of this version: what it had cannot be told
+    if not carries_se:
+        return "none, the plain network"
+    order = ("REDUCTION", "PLACEMENT", "STAGES", "SQUEEZE", "GATE", "BIAS", "INIT", "WITHOUT")
+    parts = [f"{key.lower()} {flat(settings[key])}" for key in order if settings.get(key) not in (None, [])]
     return ", ".join(parts) or "yes"
 
 

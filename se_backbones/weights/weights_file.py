@@ -21,7 +21,7 @@ from se_backbones.weights.formats.safe_load import check_name_hash, file_sha256,
 from se_backbones.weights.formats.wrapped import holds_tensors, unwrap
 from se_backbones.weights.layouts import OURS_DETECTION, names_to_ours, recognise, split_detector, tensor_to_ours
 from se_backbones.weights.shapes import describe
-from se_backbones.weights.sources.named import Located, locate
+from se_backbones.weights.sources.named import SourceFile, locate
 
 WEIGHTS_FORMAT = "se-backbones-weights/1"
 CHECKPOINT_FORMAT = "se-backbones-checkpoint/1"
@@ -114,20 +114,22 @@ def read_state_dict(source: str | os.PathLike | Mapping[str, Tensor]) -> Weights
             layout; a tensor holds a number that is not finite.
     """
     if isinstance(source, Mapping):
-        return _understand(dict(source), Located(Path("a dictionary in memory")), "", source="a dictionary in memory")
-    located = locate(source)
-    file = open_safely(located.path)
-    sha256 = file_sha256(located.path)
-    doubt = check_name_hash(located.path, sha256)
-    weights = _understand(file.content, located, sha256, source=os.fspath(source), header=file.metadata)
-    weights.path = located.path
+        return _understand(
+            dict(source), SourceFile(Path("a dictionary in memory")), "", source="a dictionary in memory"
+        )
+    source_file = locate(source)
+    file = open_safely(source_file.path)
+    sha256 = file_sha256(source_file.path)
+    doubt = check_name_hash(source_file.path, sha256)
+    weights = _understand(file.content, source_file, sha256, source=os.fspath(source), header=file.metadata)
+    weights.path = source_file.path
     weights.notes += [doubt] if doubt else []
     return weights
 
 
-def _understand(content, located: Located, sha256: str, source: str, header: Mapping[str, str] | None = None):
-    where = str(located.path)
-    inner = unwrap(content, where, located.part or _averaged_part(content))
+def _understand(content, source_file: SourceFile, sha256: str, source: str, header: Mapping[str, str] | None = None):
+    where = str(source_file.path)
+    inner = unwrap(content, where, source_file.part or _averaged_part(content))
     beside = {**inner.beside, **_decoded(header or {}, where)}
     nested = beside.pop("metadata", None)
     if beside.get("format") == WEIGHTS_FORMAT and isinstance(nested, Mapping):
@@ -146,7 +148,7 @@ def _understand(content, located: Located, sha256: str, source: str, header: Map
         left_out=left_out,
         metadata=beside,
     )
-    if inner.place == AVERAGED and not located.part:
+    if inner.place == AVERAGED and not source_file.part:
         weights.notes.append(
             "the averaged weights were taken, as in the run's own evaluation; FILE#model has the others"
         )
@@ -161,8 +163,8 @@ def _understand(content, located: Located, sha256: str, source: str, header: Map
         weights.architecture = None
     weights.se = beside.get("se") if isinstance(beside.get("se"), dict) else None
     classes = beside.get("classes")
-    weights.classes = [str(name) for name in classes] if isinstance(classes, list | tuple) else located.classes
-    weights.facts = _facts(weights, located)
+    weights.classes = [str(name) for name in classes] if isinstance(classes, list | tuple) else source_file.classes
+    weights.facts = _facts(weights, source_file)
     return weights
 
 
@@ -188,9 +190,9 @@ def _decoded(header: Mapping, where: str) -> dict:
     return values
 
 
-def _facts(weights: WeightsFile, located: Located) -> Facts:
+def _facts(weights: WeightsFile, source_file: SourceFile) -> Facts:
     beside = weights.metadata
-    author = str(beside.get("__author__") or located.author)
+    author = str(beside.get("__author__") or source_file.author)
     facts = weights.form.facts(FileSays(shapes_of(weights.backbone()), author, tuple(weights.state_dict)))
     if weights.architecture:
         row = find_spec(weights.architecture)
@@ -203,9 +205,9 @@ def _facts(weights: WeightsFile, located: Located) -> Facts:
         try:
             return replace(facts, preprocessing=Preprocessing.of(stated), basis="stated")
         except WeightsError as error:
-            raise WeightsError(f"{located.path}: damaged, {error}") from None
-    if located.preprocessing:
-        return replace(facts, preprocessing=located.preprocessing, basis="stated")
+            raise WeightsError(f"{source_file.path}: damaged, {error}") from None
+    if source_file.preprocessing:
+        return replace(facts, preprocessing=source_file.preprocessing, basis="stated")
     if beside.get("format") in (WEIGHTS_FORMAT, CHECKPOINT_FORMAT):
         return replace(facts, preprocessing=None, basis="")  # our own file, and it says nothing
     mean, std = weights.state_dict.get("pixel_mean"), weights.state_dict.get("pixel_std")

@@ -102,7 +102,8 @@ def test_se_options_reach_the_network():
         (["MODEL.SE.PLACEMENT", "after"], "standard, pre, post, identity"),
         (["MODEL.SE.REDUCTION", "8.5"], "MODEL.SE.REDUCTION"),
         (["MODEL.SE.REDUCTON", "8"], "MODEL.SE.REDUCTION"),
-        (["MODEL.SE.GATE", "tanh", "MODEL.BACKBONE.ARCHITECTURE", "resnet50"], "use se_resnet50"),
+        (["MODEL.SE.GATE", "tanh", "MODEL.BACKBONE.ARCHITECTURE", "resnet50"], "use se_resnet50,"),
+        (["MODEL.SE.GATE", "tanh", "MODEL.BACKBONE.ARCHITECTURE", "resnet50_msra"], "no twin with SE"),
     ],
 )
 def test_a_wrong_option_is_named_with_what_is_right(overrides, words):

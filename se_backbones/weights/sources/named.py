@@ -22,7 +22,7 @@ SCHEMES = ("timm", "torchvision", "detectron2")
 
 
 @dataclass
-class Located:
+class SourceFile:
     """A file on this machine, and what the release says about it.
 
     Attributes:
@@ -39,7 +39,7 @@ class Located:
     notes: list[str] = field(default_factory=list)
 
 
-def locate(source: str | os.PathLike) -> Located:
+def locate(source: str | os.PathLike) -> SourceFile:
     """Finds a source's file, fetching it where it is named by its release.
 
     Args:
@@ -66,7 +66,7 @@ def locate(source: str | os.PathLike) -> Located:
         path = Path(stem).expanduser()
     if not path.exists():
         raise WeightsError(f"{path}: no such file.{_near_file(path)}")
-    return Located(path, part=part)
+    return SourceFile(path, part=part)
 
 
 def _near_file(path: Path) -> str:
@@ -84,7 +84,7 @@ def _unavailable(text: str, tried: str, reason: str) -> WeightsError:
     )
 
 
-def _timm(name: str, text: str) -> Located:
+def _timm(name: str, text: str) -> SourceFile:
     try:
         import timm
         from timm.models import get_pretrained_cfg
@@ -106,9 +106,9 @@ def _timm(name: str, text: str) -> Located:
         repository = config.hf_hub_id
         if repository.endswith("/"):
             repository += f"{config.architecture}.{config.tag}" if config.tag else config.architecture
-        return Located(_hub_file(repository, text), **about)
+        return SourceFile(_hub_file(repository, text), **about)
     if config.url:
-        return Located(_fetch(config.url, text), **about)
+        return SourceFile(_fetch(config.url, text), **about)
     raise WeightsError(f"{text}: timm has no released weights under this name")
 
 
@@ -127,7 +127,7 @@ def _hub_file(repository: str, text: str) -> Path:
     raise _unavailable(text, " and ".join(tried), reason)
 
 
-def _torchvision(name: str, text: str) -> Located:
+def _torchvision(name: str, text: str) -> SourceFile:
     try:
         from torchvision.models import get_model_weights, list_models
     except ImportError:
@@ -143,7 +143,7 @@ def _torchvision(name: str, text: str) -> Located:
         names = ", ".join(item.name for item in choices)
         raise WeightsError(f"{text}: {model} has the weights {names}; not {variant}") from None
     transforms = weights.transforms()
-    return Located(
+    return SourceFile(
         _fetch(weights.url, text),
         preprocessing=Preprocessing("RGB", 1, transforms.mean, transforms.std),
         classes=list(weights.meta.get("categories", [])) or None,
@@ -151,15 +151,15 @@ def _torchvision(name: str, text: str) -> Located:
     )
 
 
-def _detectron2(name: str, text: str) -> Located:
+def _detectron2(name: str, text: str) -> SourceFile:
     if ".." in name.split("/") or name.startswith("/"):
         raise WeightsError(f"{text}: a name such as detectron2://ImageNetPretrained/MSRA/R-50.pkl is expected")
     # Detectron2 keeps what it fetched here; a file that is there needs no network.
     cache = Path(os.environ.get("FVCORE_CACHE", "~/.torch/iopath_cache")).expanduser()
     for folder in (cache / "detectron2", cache):
         if (folder / name).is_file():
-            return Located(folder / name)
-    return Located(_fetch(DETECTRON2_URL + name, text))
+            return SourceFile(folder / name)
+    return SourceFile(_fetch(DETECTRON2_URL + name, text))
 
 
 def _fetch(url: str, text: str) -> Path:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from classification.predict.cam import class_activation_maps
-from se_backbones import create_backbone
+from se_backbones import create_backbone, find_spec, list_backbones
 
 CLASSES = 7
 
@@ -93,3 +93,25 @@ def test_what_has_no_map_is_refused(network):
         class_activation_maps(create_backbone("resnet18", 0).eval(), batch)
     with pytest.raises(ValueError, match="eval mode"):
         class_activation_maps(create_backbone("resnet18", 3).train(), batch)
+
+
+SMALLEST = {find_spec(name).family: name for name in reversed(list_backbones()) if find_spec(name).se}
+
+
+@pytest.mark.parametrize("name", SMALLEST.values())
+def test_every_familys_maps_are_its_logits_taken_apart(name):
+    """Where the classifier is one linear layer, its bias aside; where it is several with ReLUs between, all biases
+    aside: without them it is homogeneous, and a logit is the sum of its gradient times its input (Euler)."""
+    torch.manual_seed(0)
+    network = create_backbone(name, CLASSES).eval()
+    for module in network.get_submodule(network.head_paths[-1]).modules():
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.zeros_(module.bias)
+            torch.nn.init.normal_(module.weight, std=0.05)
+    side = {224: 96, 299: 107, 32: 32}[find_spec(name).image_size]
+    with torch.inference_mode():
+        found = class_activation_maps(network, images(side, side), [[4, 1], [0, 6]])
+        last = network.forward_features(images(side, side))[network.stages[-1]]
+    assert found.maps.shape == (2, 2, *last.shape[2:]) and found.maps.std() > 0
+    logits = found.logits.gather(1, found.classes)
+    torch.testing.assert_close(found.maps.mean((2, 3)), logits, rtol=1e-4, atol=1e-5)

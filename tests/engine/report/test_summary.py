@@ -111,6 +111,26 @@ def test_a_whole_run(run):
     assert (run / "plots" / "losses.png").exists()
 
 
+@pytest.mark.parametrize(
+    "architecture, insert, words",
+    [
+        ("senet154", False, "reduction 16, gate sigmoid"),
+        ("se_vgg16", False, "reduction 16, gate sigmoid"),
+        ("resnet50", False, "none, the plain network"),
+        ("shufflenet_v1_g3", False, "none, the plain network"),
+        ("resnet50_msra", True, "reduction 16, gate sigmoid"),  # no row of its own has SE: it was inserted
+        ("seresnext26_of_another_package", False, None),
+    ],
+)
+def test_whether_a_network_is_plain_is_asked_of_the_table(run, architecture, insert, words):
+    config = (run / "config.yaml").read_text()
+    config = config.replace("se_resnet50", architecture).replace("REDUCTION", f"INSERT: {insert}\n    REDUCTION")
+    (run / "config.yaml").write_text(config)
+    page = check(write_summary(run, DETECTION))
+    assert ("none, the plain network" in page.words) == (words == "none, the plain network")
+    assert ("reduction 16, gate sigmoid" in page.words) == (words == "reduction 16, gate sigmoid")
+
+
 def test_an_empty_folder_says_what_is_missing(tmp_path):
     page = check(write_summary(tmp_path, DETECTION))
     for name in ("config.yaml", "result.json", "metrics.jsonl", "predictions/", "model_final.pth"):
