@@ -1,4 +1,4 @@
-"""Detectors on MobileNet and ShuffleNet: their committed configs build and train."""
+"""Detectors on MobileNet, ShuffleNet and BN-Inception: their committed configs build and train."""
 
 import pytest
 import torch
@@ -19,7 +19,12 @@ def example(height=64, width=96):
 
 
 @pytest.mark.parametrize(
-    "network, channels", [("mobilenet", [128, 256, 512, 1024]), ("shufflenet", [24, 240, 480, 960])]
+    "network, channels",
+    [
+        ("mobilenet", [128, 256, 512, 1024]),
+        ("shufflenet", [24, 240, 480, 960]),
+        ("bn_inception", [192, 320, 608, 1024]),
+    ],
 )
 def test_the_configs_build_a_pyramid_and_every_gate_learns(network, channels, tiny):
     # live normalisation, as the weights are random

@@ -228,6 +228,7 @@ def test_a_file_gets_its_gates_and_keeps_what_it_says_of_its_images(tmp_path):
     torch.save(state | biases, tmp_path / "plain.pth")
     done = insert_se_into_file(tmp_path / "plain.pth", tmp_path / "se.safetensors")
     assert done.architecture == "se_bn_inception" and done.largest_difference == 0 < done.largest_value
+    assert done.note.endswith("so that the network computes what it did without")  # the maps too
     written = read_state_dict(tmp_path / "se.safetensors")
     assert written.preprocessing == IMAGENET_RGB and not biases.keys() & written.state_dict.keys()
     twin = create_backbone("se_bn_inception", 5).eval()
