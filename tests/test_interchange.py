@@ -13,6 +13,7 @@ from classification.trained import load_classifier
 from detection.config import load_config as load_detection_config
 from detection.initial_weights import load_initial_weights as start_detector
 from detection.model import build_detector, with_classes
+from detection.task_info import DETECTION as DETECTION_TASK
 from detection.train import Options as DetectionOptions
 from detection.train import run_detection
 from detection.trained import load_detector
@@ -47,7 +48,7 @@ def image():
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory, write_scenes):
+def classifier(tmp_path_factory, write_scenes, runs_in_this_process):
     """The final weights of a trained scene classifier."""
     folder = write_scenes(tmp_path_factory.mktemp("scenes"), {"train": 4, "val": 4}, ("beach", "street"))
     words = [*SCENES, "DATA.ROOT", str(folder), "DATA.CACHE", str(folder / "cache"), "OUTPUT_DIR", str(folder / "run")]
@@ -56,7 +57,7 @@ def classifier(tmp_path_factory, write_scenes):
 
 
 @pytest.fixture(scope="module")
-def detector(tmp_path_factory):
+def detector(tmp_path_factory, runs_in_this_process):
     """The final weights of a trained detector."""
     folder = tmp_path_factory.mktemp("shapes")
     shapes = generate_shapes(folder / "shapes", train=4, val=2, size=64)
@@ -122,7 +123,7 @@ def save_detector(path, config, *overrides):
     for tensor in model.state_dict().values():
         if tensor.dim() == 1:  # of a normalisation, or a bias
             tensor.uniform_(0.5, 1.5, generator=generator)
-    return model, save_checkpoint(path, {**description("detection", cfg, ["a", "b"]), "model": model.state_dict()})
+    return model, save_checkpoint(path, {**description(DETECTION_TASK, cfg, ["a", "b"]), "model": model.state_dict()})
 
 
 @pytest.mark.parametrize(
