@@ -1,4 +1,4 @@
-"""Scene classifiers from configs and from checkpoints."""
+"""Image classifiers from configs and from checkpoints."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def build_network(cfg: CfgNode, num_classes: int) -> Backbone:
     return network.to(memory_format=torch.channels_last) if cfg.CHANNELS_LAST else network
 
 
-class SceneClassifier(nn.Module):
+class ImageClassifier(nn.Module):
     """A network with its preprocessing: takes images as they are decoded.
 
     Attributes:

@@ -17,7 +17,7 @@ from classification.images.broken_files import BrokenFiles
 from classification.index.index import ImageIndex, open_index
 from classification.initial_weights import load_initial_weights
 from classification.loss import ClassificationLoss
-from classification.model import SceneClassifier, build_network
+from classification.model import ImageClassifier, build_network
 from classification.predict.pictures import write_pictures
 from classification.task import CLASS_FOLDERS, ClassificationTask
 from engine import compat  # noqa: F401  (compat before detectron2)
@@ -100,7 +100,7 @@ def _training_steps(
             f"each process's share of a batch, {share} images, cannot be cut into SOLVER.ACCUMULATE "
             f"{cfg.SOLVER.ACCUMULATE} equal parts"
         )
-    normalise, loss = SceneClassifier(trainer.model, cfg).normalise, ClassificationLoss(cfg)
+    normalise, loss = ImageClassifier(trainer.model, cfg).normalise, ClassificationLoss(cfg)
     device = trainer.device
 
     def losses(network: nn.Module, batch: ImageBatch) -> dict:
@@ -114,7 +114,7 @@ def _training_steps(
             yield batch
 
     def evaluate(network: nn.Module) -> dict:
-        return evaluate_classifier(SceneClassifier(network, cfg), val_index, cfg, run, task)
+        return evaluate_classifier(ImageClassifier(network, cfg), val_index, cfg, run, task)
 
     return Task(
         batches=batches(),
@@ -140,7 +140,7 @@ def _evaluate_only(task: ClassificationTask, options: Options, cfg: CfgNode, dev
     if comm.is_main_process():
         run_folder.write_config(run, cfg)
     with torch.inference_mode():
-        figures = evaluate_classifier(SceneClassifier(network, cfg), index, here, run, task)
+        figures = evaluate_classifier(ImageClassifier(network, cfg), index, here, run, task)
     figures["weights"] = source
     iteration = checkpoint["iteration"] if checkpoint is not None else None
     return _finish(task, run, figures, cfg, network, index, device, iteration, None)
@@ -159,7 +159,7 @@ def _finish(
 ) -> dict:
     def draw() -> None:
         if index is not None:
-            write_pictures(run, SceneClassifier(network, cfg).eval(), index, cfg, task)
+            write_pictures(run, ImageClassifier(network, cfg).eval(), index, cfg, task)
 
     dataset = f"{cfg.DATA.ROOT} {cfg.DATA.VAL}"
     return experiment.finish(run, figures, task.info, dataset, cfg, network, device, iteration, seconds, draw)

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from classification.config import config_from_checkpoint, load_config
-from classification.model import SceneClassifier, build_network
+from classification.model import ImageClassifier, build_network
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.run.trained import load_trained
 
@@ -17,7 +17,7 @@ from detectron2.config import CfgNode
 
 def load_classifier(
     weights: str | Path, config: str | Path | None = None, device: str = "auto", overrides: Sequence[str] = ()
-) -> tuple[SceneClassifier, CfgNode, list[str]]:
+) -> tuple[ImageClassifier, CfgNode, list[str]]:
     """A trained classifier, ready to predict.
 
     Args:
@@ -37,4 +37,4 @@ def load_classifier(
     network, cfg, checkpoint = load_trained(
         weights, config, device, overrides, load_config, config_from_checkpoint, build
     )
-    return SceneClassifier(network, cfg).eval(), cfg, list(checkpoint["classes"])
+    return ImageClassifier(network, cfg).eval(), cfg, list(checkpoint["classes"])

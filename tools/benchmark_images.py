@@ -28,7 +28,7 @@ from classification.images.batches import training_batches
 from classification.images.reading import open_image, read_rgb
 from classification.images.transforms import TestTransform, TrainTransform
 from classification.index.index import make_index
-from classification.model import SceneClassifier
+from classification.model import ImageClassifier
 from engine.config.dialect import load_config as merge_config
 from engine.errors import UserError, main_guard
 from engine.run.folder import command, hardware, versions
@@ -70,7 +70,7 @@ def their_batches(photos, args):
 
 def throughput(photos, args):
     """Images a second, of wall time and of processor time; the ratios are medians of those of the rounds."""
-    normalise = SceneClassifier(torch.nn.Linear(1, 1), config(args.size)).normalise
+    normalise = ImageClassifier(torch.nn.Linear(1, 1), config(args.size)).normalise
     ours, theirs = our_batches(photos, args), their_batches(photos, args)
     pipelines = {
         "ours": lambda: next(ours),

@@ -9,7 +9,7 @@ import numpy as np
 
 from classification.images.reading import UnreadableImage, read_rgb
 from classification.index.index import ImageIndex
-from classification.model import SceneClassifier
+from classification.model import ImageClassifier
 from classification.predict.draw import draw_comparison
 from classification.predict.predictor import Predictor
 from classification.task import CLASS_FOLDERS, ClassificationTask
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def write_pictures(
     run: Path,
-    model: SceneClassifier,
+    model: ImageClassifier,
     index: ImageIndex,
     cfg: CfgNode,
     task: ClassificationTask = CLASS_FOLDERS,

@@ -11,7 +11,7 @@ import torch
 
 from classification.evaluation.metrics import GUESSES
 from classification.images.transforms import TestTransform
-from classification.model import SceneClassifier
+from classification.model import ImageClassifier
 from classification.predict.cam import class_activation_maps
 from classification.task import CLASS_FOLDERS, ClassificationTask
 from classification.trained import load_classifier
@@ -80,7 +80,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: SceneClassifier,
+        model: ImageClassifier,
         cfg: CfgNode,
         classes: Sequence[str],
         task: ClassificationTask = CLASS_FOLDERS,

@@ -7,7 +7,7 @@ import torch
 
 from classification.config import load_config
 from classification.initial_weights import load_initial_weights
-from classification.model import SceneClassifier, build_network
+from classification.model import ImageClassifier, build_network
 from classification.task import CLASS_FOLDERS
 from classification.train import describe
 from classification.trained import load_classifier
@@ -53,7 +53,7 @@ def checkpoint(tmp_path_factory):
 
 def test_bytes_in_are_normalised_numbers_in_the_network():
     cfg = config("MODEL.PIXEL_MEAN", "[1.0, 2.0, 3.0]", "MODEL.PIXEL_STD", "[2.0, 4.0, 8.0]")
-    model = SceneClassifier(build_network(cfg, 3), cfg).eval()
+    model = ImageClassifier(build_network(cfg, 3), cfg).eval()
     images = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
     expected = (images.float() - torch.tensor([1.0, 2, 3]).view(3, 1, 1)) / torch.tensor([2.0, 4, 8]).view(3, 1, 1)
     with torch.inference_mode():

@@ -18,7 +18,7 @@ from classification.evaluation.evaluate import evaluate_classifier
 from classification.groups import ClassGroups
 from classification.images.transforms import TestTransform
 from classification.index.index import make_index
-from classification.model import SceneClassifier, build_network
+from classification.model import ImageClassifier, build_network
 from classification.predict.files import predict_files, prediction_record
 from classification.predict.pictures import write_pictures
 from classification.predict.predictor import Prediction, Predictor, crop_box
@@ -62,7 +62,7 @@ def checkpoint(tmp_path_factory):
     with torch.no_grad():  # answers that differ from picture to picture
         network.fc.weight.copy_(torch.randn(network.fc.weight.shape, generator=torch.Generator().manual_seed(1)))
         pictures = np.stack([picture(64, 64, seed) for seed in range(6)])
-        answers = SceneClassifier(network.eval(), cfg)(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+        answers = ImageClassifier(network.eval(), cfg)(torch.from_numpy(pictures).permute(0, 3, 1, 2))
         network.fc.bias.sub_(answers.mean(0))
     content = {"task": "classification", "model": network.state_dict(), "config": cfg.dump(), "classes": CLASSES}
     return save_checkpoint(tmp_path_factory.mktemp("run") / "model_final.pth", content)
@@ -75,7 +75,7 @@ def predictor(checkpoint):
 
 def with_config(predictor, *overrides, classes=CLASSES, task=CLASS_FOLDERS):
     cfg = small_config(*overrides)
-    return Predictor(SceneClassifier(predictor.model.network, cfg), cfg, classes, task)
+    return Predictor(ImageClassifier(predictor.model.network, cfg), cfg, classes, task)
 
 
 class StandIn:
