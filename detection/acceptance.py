@@ -18,7 +18,7 @@ from engine.report.metrics import read_metrics, series
 
 CONFIG = shipped_config("coco_mini_se_r18.yaml")
 # One network of each family that detectors can stand on, besides the ResNets.
-FAMILIES = ("se_mobilenet_v1", "se_shufflenet_v1_g3", "se_bn_inception", "se_vgg16", "se_inception_resnet_v2")
+PYRAMIDS = ("se_mobilenet_v1", "se_shufflenet_v1_g3", "se_bn_inception", "se_vgg16", "se_inception_resnet_v2")
 MIN_AP = 30  # a detector that has learnt where and what the shapes are; chance has below 1
 
 
@@ -66,7 +66,7 @@ def overfit(overrides: Sequence[str] = (), steps: int = 300) -> dict:
     }
 
 
-def families(overrides: Sequence[str] = (), steps: int = 300, architectures: Sequence[str] = FAMILIES) -> dict:
+def detectors(overrides: Sequence[str] = (), steps: int = 300, architectures: Sequence[str] = PYRAMIDS) -> dict:
     """Trains a Faster R-CNN with a feature pyramid on drawn shapes with each network, from random weights, as
     ``configs/demo.yaml`` does with SE-ResNet-18; each must find the shapes.
 
@@ -76,7 +76,7 @@ def families(overrides: Sequence[str] = (), steps: int = 300, architectures: Seq
     found = {}
     for architecture in tqdm(architectures, desc="networks", disable=None):
         words = ["MODEL.BACKBONE.ARCHITECTURE", architecture, "SOLVER.MAX_ITER", str(steps), *overrides]
-        run = run_demo(800, 100, [*words, "OUTPUT_DIR", f"output/families/{architecture}"])
+        run = run_demo(800, 100, [*words, "OUTPUT_DIR", f"output/detectors/{architecture}"])
         result = read_json(run / "result.json", "result")
         keys = ("parameters", "iteration", "training_seconds")
         found[architecture] = {

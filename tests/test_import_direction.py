@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "se_backbones": set(),
     "engine": {"se_backbones"},
     "synthetic": {"engine"},
-    "classification": {"se_backbones", "engine"},
+    "classification": {"se_backbones", "engine", "synthetic"},
     "places365": {"se_backbones", "engine", "classification", "synthetic"},
     "detection": {"se_backbones", "engine", "synthetic"},
     "tools": {"se_backbones", "engine", "synthetic", "classification", "places365", "detection"},

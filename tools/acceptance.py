@@ -1,6 +1,6 @@
 #!/usr/bin/env python
-"""Checks too slow for the test suite: COCO records end to end and one batch learnt by heart, both on real photos; a
-detector on drawn shapes with each family's network."""
+"""Checks too slow for the test suite: COCO records end to end and one batch learnt by heart, both on real photos; with
+each family's network a detector of drawn shapes and a classifier of drawn scenes."""
 
 import argparse
 import json
@@ -12,21 +12,26 @@ from engine.errors import UserError, main_guard
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("check", choices=("end-to-end", "overfit", "families"))
-    parser.add_argument("--steps", type=int, default=300, help="of the overfit check and of each family (300)")
+    parser.add_argument("check", choices=("end-to-end", "overfit", "detectors", "classifiers"))
+    parser.add_argument("--steps", type=int, default=300, help="of the overfit check and of each detector (300)")
+    parser.add_argument("--epochs", type=int, default=8, help="of each classifier (8)")
+    parser.add_argument("--architectures", nargs="+", metavar="NAME", help="in place of one of each family")
     parser.add_argument("--json", metavar="FILE", help="keep the result")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config keys to change")
     args = parser.parse_intermixed_args()
 
-    from detection.acceptance import end_to_end, families, overfit
+    from classification.acceptance import FAMILIES, classifiers
+    from detection.acceptance import PYRAMIDS, detectors, end_to_end, overfit
     from engine.run.folder import command
     from se_backbones.files import write_atomically
 
-    checks = {"overfit": overfit, "families": families}
-    if args.check == "end-to-end":
-        result = end_to_end(args.overrides)
-    else:
-        result = checks[args.check](args.overrides, args.steps)
+    checks = {
+        "end-to-end": lambda: end_to_end(args.overrides),
+        "overfit": lambda: overfit(args.overrides, args.steps),
+        "detectors": lambda: detectors(args.overrides, args.steps, args.architectures or PYRAMIDS),
+        "classifiers": lambda: classifiers(args.overrides, args.epochs, args.architectures or FAMILIES),
+    }
+    result = checks[args.check]()
     text = json.dumps({"check": args.check, **result, "command": command()}, indent=1)
     print(text)
     if args.json:

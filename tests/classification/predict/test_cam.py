@@ -11,6 +11,7 @@ CLASSES = 7
 
 def randomised(name="se_resnet18", **arguments):
     """A network in which nothing is at its initial value: BatchNorm statistics, gates, the classifier's bias."""
+    torch.manual_seed(3)
     network = create_backbone(name, CLASSES, **arguments).eval()
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
