@@ -13,7 +13,7 @@ from torch import Tensor
 
 from se_backbones.errors import WeightsError
 from se_backbones.files import atomic_path
-from se_backbones.registry import Spec, find_spec, list_backbones
+from se_backbones.registry import Spec, find_spec, list_backbones, skeleton
 from se_backbones.se import SEConfig
 from se_backbones.weights.formats.safetensors_file import tensors_sha256, write_safetensors
 from se_backbones.weights.layouts import OURS, target_layout, writable_layouts, written_as
@@ -87,7 +87,7 @@ def convert_file(
     layout = target_layout(weights.family, to, weights.is_detector)
     if to != OURS and (why := layout.refuse(row, weights.shape, weights.se or {})):
         raise WeightsError(f"{weights.source}: {row.name} cannot be written to {to}: {why}")
-    ours = weights.ours() if weights.is_detector else _as_networks_have_them(weights)
+    ours = weights.ours() if weights.is_detector else _as_network_has_them(weights, row)
     tensors = {name: tensor.contiguous() for name, tensor in written_as(layout, ours).items()}
     metadata = _metadata(weights, row, to)
     with atomic_path(out) as temporary:
@@ -123,12 +123,13 @@ def _row(weights: WeightsFile, architecture: str | None) -> Spec:
         raise WeightsError(f"{weights.source}: {error} (--arch NAME)") from None
 
 
-def _as_networks_have_them(weights: WeightsFile) -> dict[str, Tensor]:
+def _as_network_has_them(weights: WeightsFile, row: Spec) -> dict[str, Tensor]:
     """The tensors that our network has. Biases of convolutions that it has not go into the normalisation behind; folded
     normalisations get statistics that change nothing: mean 0, variance 1 - 1e-5."""
     ours = weights.ours()
     folded = weights.form.folded_statistics
-    known = weights.family.bias_norms.items()
+    has = skeleton(row).state_dict().keys()
+    known = [(name, norm) for name, norm in weights.family.bias_norms.items() if name not in has]
     biases = {norm: ours.pop(name) for name, norm in known if name in ours and (folded or norm in ours)}
     if folded:
         head = weights.family.network.head_paths

@@ -20,6 +20,8 @@ TINY = [
     "MODEL.FPN.OUT_CHANNELS", "16", "MODEL.ROI_BOX_HEAD.FC_DIM", "32", "DATALOADER.NUM_WORKERS", "0",
 ]  # fmt: skip
 
+STAGES = ["res2", "res3", "res4", "res5"]  # of Detectron2's own ResNet
+
 
 def randomise(model):
     """Away from every first value, and tame enough for boxes to stay in the image."""
@@ -38,7 +40,10 @@ def test_a_whole_detector_of_detectron2_computes_the_same_here(suffix, tiny, tmp
     """Backbone, FPN, RPN and heads from its own checkpoint, or from the .pkl of its model zoo."""
     common = ("MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0")
     own = ("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.RESNETS.DEPTH", "18")
-    cfg = with_classes(tiny(*common, *own, "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"), 5, "test")
+    own = (*own, "MODEL.RESNETS.RES2_OUT_CHANNELS", "64", "MODEL.RESNETS.OUT_FEATURES", f"{STAGES}")
+    with pytest.raises(UserError, match="build_resnet_fpn_backbone does not: name the stages"):
+        build_detector(with_classes(tiny(*common, *own), 5, "test"))
+    cfg = with_classes(tiny(*common, *own, "MODEL.FPN.IN_FEATURES", f"{STAGES}"), 5, "test")
     theirs = randomise(build_detector(cfg))
     state = theirs.state_dict()
     assert "backbone.bottom_up.res2.0.conv1.norm.running_var" in state
