@@ -230,7 +230,7 @@ def _coerce(value, default):
             raise TypeError
         items = list(value) if isinstance(value, list | tuple) else [value]  # one value stands for a list of one
         if default and not isinstance(default[0], list | tuple | dict):
-            items = [_coerce(item, default[0]) for item in items]
+            items = [_item(item, default[0]) for item in items]
         return type(default)(items)
     if isinstance(default, str) and type(value) is int:
         return str(value)  # a folder's name, or 256 for "256"; a 1.50 or 1e3 would come back written otherwise
@@ -242,3 +242,10 @@ def _coerce(value, default):
     if type(value) is not type(default):
         raise TypeError
     return value
+
+
+def _item(value, default):
+    """One of a list: a value, or a name and a value."""
+    if isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], str):
+        return [value[0], _coerce(value[1], default)]
+    return _coerce(value, default)

@@ -7,6 +7,7 @@ import torch
 
 from detection import build_detector, get_cfg, load_config
 from detection.model import with_classes
+from engine.config.se import se_config
 from engine.errors import UserError
 from engine.run.folder import differing_keys
 from se_backbones import find_spec, list_backbones
@@ -95,12 +96,24 @@ def test_se_options_reach_the_network():
     assert (se.squeeze, se.gate, se.bias) == ("max", "tanh", False)
 
 
+def test_reductions_and_stages_can_be_given_by_name(tmp_path):
+    settings = "{REDUCTION: [[res3, 8], [res5, 32]], STAGES: [res3, 5], WITHOUT: [layer4.2]}"
+    file = tmp_path / "config.yaml"
+    file.write_text(f"MODEL: {{BACKBONE: {{ARCHITECTURE: se_resnet50}}, SE: {settings}}}", encoding="utf-8")
+    cfg = load_config(file)
+    file.write_text(cfg.dump(), encoding="utf-8")
+    for se in (se_config(cfg), se_config(load_config(file))):
+        assert [se.reduction_of(f"res{stage}") for stage in (2, 3, 4, 5)] == [16, 8, 16, 32]
+        assert (se.stages, se.without) == (("res3", "res5"), ("layer4.2",))
+
+
 @pytest.mark.parametrize(
     "overrides, words",
     [
         (["MODEL.BACKBONE.ARCHITECTURE", "se_resent50"], "se_resnet50"),
         (["MODEL.SE.PLACEMENT", "after"], "standard, pre, post, identity"),
         (["MODEL.SE.REDUCTION", "8.5"], "MODEL.SE.REDUCTION"),
+        (["MODEL.SE.REDUCTION", "[['res3', 8.5]]"], "MODEL.SE.REDUCTION"),
         (["MODEL.SE.REDUCTON", "8"], "MODEL.SE.REDUCTION"),
         (["MODEL.SE.GATE", "tanh", "MODEL.BACKBONE.ARCHITECTURE", "resnet50"], "use se_resnet50,"),
         (["MODEL.SE.GATE", "tanh", "MODEL.BACKBONE.ARCHITECTURE", "resnet50_msra"], "no twin with SE"),
