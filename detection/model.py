@@ -32,14 +32,11 @@ def build_detector(cfg: CfgNode) -> nn.Module:
         known = [key for key, _ in BACKBONE_REGISTRY]
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
         raise UserError(f"MODEL.BACKBONE.NAME {name!r} is not registered; the nearest names are {', '.join(near)}")
-    if (
-        "fpn" in name
-        and not cfg.MODEL.FPN.IN_FEATURES
-        and BACKBONE_REGISTRY.get(name).__module__ != SEBackbone.__module__
-    ):
+    ours = BACKBONE_REGISTRY.get(name).__module__ == SEBackbone.__module__
+    if "fpn" in name and not ours and not cfg.MODEL.FPN.IN_FEATURES:
         raise UserError(
-            f"MODEL.FPN.IN_FEATURES is empty, which the SE backbones fill in by themselves and {name} does not: name the "
-            "stages that its pyramid stands on"
+            f"MODEL.FPN.IN_FEATURES is empty, which the SE backbones fill in by themselves and {name} does not: name "
+            "the stages that its pyramid stands on"
         )
     cfg = cfg.clone()
     cfg.defrost()
