@@ -1,26 +1,37 @@
 """VGG-16 with batch normalisation (Simonyan and Zisserman, arXiv 1409.1556), a gate behind each ReLU (SE paper, 3.3).
 
-Names are torchvision's: ``features.0`` and on, ``classifier.0``, ``classifier.3``, ``classifier.6``.
+In front of a normalisation a convolution's bias changes nothing, and the SE paper's figures tell nothing of it: there
+are rows without and with. Those without take the weights of a network with biases too, which go into the running means.
+Parameter names are torchvision's.
+
+    torchvision  features.0.weight, features.1.running_mean, classifier.0.weight  vgg16_bn; ours, with SE too
+    timm         the same features, pre_logits.fc1.weight, head.fc.weight         vgg16_bn
+    pytorchcv    features.stage1.unit1.conv.weight, output.fc1.fc.weight          bn_vgg16, without biases; bn_vgg16b
+
+timm runs the classifier over every 7×7 places of a larger map and takes the mean of the logits; here, as in
+torchvision, a map of another size is averaged to 7×7 places first. At 224 pixels both are the same.
+
+Sources of the facts: torchvision 0.29 (transforms of VGG16_BN_Weights), timm 1.0 (``default_cfgs`` of vgg16_bn),
+pytorchcv 0.0.74 (README: the usual normalisation for all networks).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from se_backbones.backbone import Absorber, Backbone, SEOwner, SESite
+from se_backbones.errors import WeightsError
 from se_backbones.layers.norm import make_norm
-from se_backbones.layout import Facts, Layout
+from se_backbones.layout import Facts, FileSays, Layout, NetworkShape
 from se_backbones.preprocessing import IMAGENET_RGB
 from se_backbones.registry import Family, Spec, register
 from se_backbones.se import SEConfig
 
-_HIDDEN = 4096
+FAMILY_NAME = "vgg"
 _SIDE = 7  # of the map that the classifier takes
 
 
@@ -32,11 +43,13 @@ class VGGHyper:
         widths: channels of the convolutions of each stage.
         conv_bias: the convolutions have biases, as in torchvision's vgg16_bn, which the normalisations behind make
             superfluous.
-        dropout: probability behind each hidden layer of the classifier.
+        hidden: channels of the classifier's two hidden layers.
+        dropout: probability behind each of them. The VGG paper trains with 0.5 (section 3.1).
     """
 
     widths: tuple[tuple[int, ...], ...] = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
     conv_bias: bool = False
+    hidden: int = 4096
     dropout: float = 0.5
 
 
@@ -85,14 +98,15 @@ class VGG(Backbone):
             paths = [f"features.{number}" for number in range(begin, len(self.features))]
             self.add_stage(name, paths, channels, 2 ** (index + 1))
         if num_classes > 0:
+            self.avgpool = nn.AdaptiveAvgPool2d(_SIDE)
             self.classifier = nn.Sequential(
-                nn.Linear(channels * _SIDE**2, _HIDDEN),
+                nn.Linear(channels * _SIDE**2, hyper.hidden),
                 nn.ReLU(inplace=True),
                 nn.Dropout(hyper.dropout),
-                nn.Linear(_HIDDEN, _HIDDEN),
+                nn.Linear(hyper.hidden, hyper.hidden),
                 nn.ReLU(inplace=True),
                 nn.Dropout(hyper.dropout),
-                nn.Linear(_HIDDEN, num_classes),
+                nn.Linear(hyper.hidden, num_classes),
             )
 
     def initialise(self, zero_init_last: bool) -> None:
@@ -111,8 +125,12 @@ class VGG(Backbone):
         modules = [self.get_submodule(path) for path in self.stage_paths[name]]
         return self.run_block(nn.Sequential(*modules), x) if self.recompute else _chain(modules, x)
 
+    def pool(self, x: Tensor) -> Tensor:
+        """The last map (N, 512, h, w) → what the classifier's first layer takes, (N, 512 * 7 * 7)."""
+        return self.avgpool(x).flatten(1)
+
     def classify(self, x: Tensor) -> Tensor:
-        return self.classifier(functional.adaptive_avg_pool2d(x, _SIDE).flatten(1))
+        return self.classifier(self.pool(x))
 
 
 def _chain(modules: Sequence[nn.Module], x: Tensor) -> Tensor:
@@ -121,86 +139,121 @@ def _chain(modules: Sequence[nn.Module], x: Tensor) -> Tensor:
     return x
 
 
-# --- timm's names ---
-
-_TO_TIMM = {"classifier.0.": "pre_logits.fc1.", "classifier.3.": "pre_logits.fc2.", "classifier.6.": "head.fc."}
+# --- the layouts ---
 
 
-def _renamed(pairs: Sequence[tuple[str, str]], names: Collection[str]) -> dict[str, str]:
-    def one(name: str) -> str:
-        return next((new + name.removeprefix(old) for old, new in pairs if name.startswith(old)), name)
-
-    return {name: one(name) for name in names}
-
-
-def _from_timm_tensor(name: str, tensor: Tensor) -> Tensor:
-    """timm keeps the two hidden layers as convolutions of 7×7 and 1×1: (out, in, 7, 7) is (out, in * 49)."""
-    return tensor.flatten(1) if re.fullmatch(r"classifier\.[03]\.weight", name) else tensor
+def _convolutions() -> Iterator[tuple[int, int, int]]:
+    """(stage and unit, from 1 on, index in ``features``) of each convolution, first to last."""
+    index = 0
+    for stage, widths in enumerate(VGGHyper.widths, 1):
+        for unit in range(1, len(widths) + 1):
+            yield stage, unit, index
+            index += 3
+        index += 1
 
 
-def _to_timm_tensor(name: str, tensor: Tensor) -> Tensor:
+BIASES = {f"features.{index}.bias": f"features.{index + 1}.running_mean" for _, _, index in _convolutions()}
+_HIDDEN_WEIGHTS = ("classifier.0.weight", "classifier.3.weight")
+_TIMM = {"pre_logits.fc1.": "classifier.0.", "pre_logits.fc2.": "classifier.3.", "head.fc.": "classifier.6."}
+_PYTORCHCV = {"output.fc1.fc.": "classifier.0.", "output.fc2.fc.": "classifier.3.", "output.fc3.": "classifier.6."}
+for _stage, _unit, _index in _convolutions():
+    _PYTORCHCV[f"features.stage{_stage}.unit{_unit}.conv."] = f"features.{_index}."
+    _PYTORCHCV[f"features.stage{_stage}.unit{_unit}.bn."] = f"features.{_index + 1}."
+
+
+def _renamed(prefixes: Mapping[str, str]) -> Callable[[Collection[str]], dict[str, str]]:
+    """Names whose beginning is replaced: up to the last dot."""
+
+    def rename(name: str) -> str:
+        place, dot, tensor = name.rpartition(".")
+        return prefixes.get(place + dot, place + dot) + tensor
+
+    return lambda names: {name: rename(name) for name in names}
+
+
+def _to_plain(layout: str, prefixes: Mapping[str, str]) -> Callable[[Collection[str]], dict[str, str]]:
+    rename = _renamed({ours: theirs for theirs, ours in prefixes.items()})
+
+    def convert(names: Collection[str]) -> dict[str, str]:
+        if any(".se.fc1." in name for name in names):
+            raise WeightsError(f"{layout}'s VGG has no place for squeeze-and-excitation; write to ours")
+        return rename(names)
+
+    return convert
+
+
+def _zero_biases(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The convolutions' biases, by our names, where the network has none and its statistics."""
+    return {bias: torch.zeros_like(ours[mean]) for bias, mean in BIASES.items() if mean in ours}
+
+
+def _refuse(row: Spec, shape: NetworkShape, se: Mapping) -> str:
+    return "it has squeeze-and-excitation, for which there is no place" if shape.has_se else ""
+
+
+def _facts(file: FileSays) -> Facts:
+    # With gates, or without biases, it is one of our own networks, without word of its images.
+    published = BIASES.keys() & set(file.shapes) and not any(".se.fc1." in name for name in file.names)
+    return Facts(preprocessing=IMAGENET_RGB, basis="published") if published else Facts()
+
+
+def _timm_tensor(name: str, tensor: Tensor) -> Tensor:
+    """timm keeps the hidden layers as convolutions: 7×7, and 1×1."""
     if name == "classifier.0.weight":
         return tensor.unflatten(1, (-1, _SIDE, _SIDE))
     return tensor[:, :, None, None] if name == "classifier.3.weight" else tensor
 
 
-def _facts(file) -> Facts:
-    return Facts(preprocessing=IMAGENET_RGB, basis="published")
-
-
-def _refuse(row: Spec, shape, se) -> str:
-    if shape.has_se:
-        return "its network has no squeeze-and-excitation; write to ours"
-    return "" if row.hyper.conv_bias else f"its convolutions have biases, and those of {row.name} have none"
-
-
-_TORCHVISION = Layout(
-    "torchvision",
-    r"^features\.(0\.weight|1\.running_mean|2\.se\.)",
-    from_ours=lambda names: {name: name for name in names},
-    refuse=_refuse,
-    facts=_facts,
+LAYOUTS = (
+    Layout(
+        "timm",
+        r"^pre_logits\.fc1\.",
+        _renamed(_TIMM),
+        _to_plain("timm", _TIMM),
+        refuse=_refuse,
+        facts=_facts,
+        tensor_to_ours=lambda name, tensor: tensor.flatten(1) if name in _HIDDEN_WEIGHTS else tensor,
+        tensor_from_ours=_timm_tensor,
+        added=_zero_biases,
+    ),
+    Layout(
+        "pytorchcv",
+        r"^features\.stage1\.unit1\.conv\.weight$",
+        _renamed(_PYTORCHCV),
+        _to_plain("pytorchcv", _PYTORCHCV),
+        refuse=_refuse,
+        facts=lambda file: Facts(preprocessing=IMAGENET_RGB, basis="published"),
+    ),
+    Layout(
+        "torchvision",
+        r"^features\.1\.weight$",
+        from_ours=_to_plain("torchvision", {}),
+        refuse=_refuse,
+        facts=_facts,
+        added=_zero_biases,
+    ),
 )
-_TIMM = Layout(
-    "timm",
-    r"^pre_logits\.fc1\.",
-    lambda names: _renamed([(theirs, ours) for ours, theirs in _TO_TIMM.items()], names),
-    lambda names: _renamed(list(_TO_TIMM.items()), names),
-    refuse=_refuse,
-    facts=_facts,
-    tensor_to_ours=_from_timm_tensor,
-    tensor_from_ours=_to_timm_tensor,
-)
 
 
-def _rows():
-    se = SEConfig()
-    # Table 2 of the SE paper, thousand millions of multiply-adds.
-    yield Spec("vgg16", "vgg", VGGHyper(), paper_gflops=15.47)
-    yield Spec("se_vgg16", "vgg", VGGHyper(), se, paper_gflops=15.48)
-    # torchvision's vgg16_bn, biases and all; its weights load into vgg16 too.
-    yield Spec("vgg16_conv_bias", "vgg", VGGHyper(conv_bias=True))
-    yield Spec("se_vgg16_conv_bias", "vgg", VGGHyper(conv_bias=True), se)
+# --- the rows ---
 
 
-def _bias_norms() -> dict[str, str]:
-    """features.0.bias -> features.1.running_mean, for every convolution."""
-    with torch.device("meta"):
-        features = VGG(Spec("", "vgg", VGGHyper()), 0, out_features=VGG.stages, norm="BN", last_dilation=1).features
-    convolutions = [number for number, module in enumerate(features) if isinstance(module, nn.Conv2d)]
-    return {f"features.{number}.bias": f"features.{number + 1}.running_mean" for number in convolutions}
+def rows() -> Iterator[Spec]:
+    """Without and with biases; a plain network stands before its twin."""
+    for name, hyper in (("vgg16", VGGHyper()), ("vgg16_conv_bias", VGGHyper(conv_bias=True))):
+        # Table 2 of the SE paper, thousand millions of multiply-adds. A bias adds none.
+        yield Spec(name, FAMILY_NAME, hyper, paper_gflops=15.47)
+        yield Spec(f"se_{name}", FAMILY_NAME, hyper, SEConfig(), paper_gflops=15.48)
 
 
 register(
     Family(
-        "vgg",
-        tuple(_rows()),
+        FAMILY_NAME,
+        tuple(rows()),
         VGG,
-        (_TIMM, _TORCHVISION),
-        published={
-            "vgg16": "torchvision://vgg16_bn",
-            "vgg16_conv_bias": "torchvision://vgg16_bn",
-        },
-        bias_norms=_bias_norms(),
+        LAYOUTS,
+        # One network for both: a bias in front of a normalisation changes nothing.
+        published={"vgg16": "torchvision://vgg16_bn", "vgg16_conv_bias": "torchvision://vgg16_bn"},
+        bias_norms=BIASES,
     )
 )

@@ -87,7 +87,7 @@ def convert_file(
     layout = target_layout(weights.family, to, weights.is_detector)
     if to != OURS and (why := layout.refuse(row, weights.shape, weights.se or {})):
         raise WeightsError(f"{weights.source}: {row.name} cannot be written to {to}: {why}")
-    ours = weights.ours() if weights.is_detector else _as_network_has_them(weights, row)
+    ours = _as_network_has_them(weights, row)
     tensors = {name: tensor.contiguous() for name, tensor in written_as(layout, ours).items()}
     metadata = _metadata(weights, row, to)
     with atomic_path(out) as temporary:
@@ -125,12 +125,17 @@ def _row(weights: WeightsFile, architecture: str | None) -> Spec:
 
 def _as_network_has_them(weights: WeightsFile, row: Spec) -> dict[str, Tensor]:
     """The tensors that our network has. Biases of convolutions that it has not go into the normalisation behind; folded
-    normalisations get statistics that change nothing: mean 0, variance 1 - 1e-5."""
+    normalisations get statistics that change nothing, but for a detector's: mean 0, variance 1 - 1e-5."""
     ours = weights.ours()
-    folded = weights.form.folded_statistics
-    has = skeleton(row).state_dict().keys()
-    known = [(name, norm) for name, norm in weights.family.bias_norms.items() if name not in has]
-    biases = {norm: ours.pop(name) for name, norm in known if name in ours and (folded or norm in ours)}
+    folded = weights.form.folded_statistics and not weights.is_detector
+    own = skeleton(row).state_dict()
+    biases = {}
+    for name in list(ours):
+        inner = weights.in_network(name)
+        if inner in weights.family.bias_norms and inner not in own:
+            norm = name.removesuffix(inner) + weights.family.bias_norms[inner]
+            if folded or norm in ours:
+                biases[norm] = ours.pop(name)
     if folded:
         head = weights.family.network.head_paths
         norms = [name.removesuffix(".bias") for name in ours if name.endswith(".bias") and not name.startswith(head)]

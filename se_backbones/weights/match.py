@@ -89,7 +89,7 @@ def _left_over(result: Match, key: str, name: str, tensor: Tensor, weights: Weig
         result.ignored[key] = "a BatchNorm's counter; the model's normalisation has none"
     elif name in _FROM_CONFIG:
         result.ignored[key] = "comes from the config"
-    elif name in weights.family.bias_norms and tensor.dim() == 1:
+    elif weights.in_network(name) in weights.family.bias_norms and tensor.dim() == 1:
         pass  # _fold_biases accounts for it
     else:
         result.unexpected.append(key)
@@ -98,8 +98,9 @@ def _left_over(result: Match, key: str, name: str, tensor: Tensor, weights: Weig
 def _fold_biases(weights: WeightsFile, target: Target, result: Match) -> None:
     """A convolution's bias that the network has no place for; ``mean - bias`` in the BatchNorm behind is the same."""
     for key, name in weights.names.items():
-        norm = weights.family.bias_norms.get(name)
-        if norm is None or target.place_of(name) in target.tensors:
+        inner = weights.in_network(name)
+        norm = weights.family.bias_norms.get(inner)
+        if norm is None or target.place_of(inner) in target.tensors:
             continue
         bias = weights.state_dict[key]
         mean_name = target.place_of(norm)

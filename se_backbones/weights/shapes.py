@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
@@ -68,9 +68,6 @@ def _by_rows(shapes: Shapes, family: Family) -> RowShape | None:
     fitting = [row for row in family.rows if _fits(row, shapes, family)]
     if not fitting:
         return None
-    # Biases that one row has, and another's family puts into a normalisation, tell the rows apart.
-    most = max(len(_weights_of(row).shapes.keys() & shapes.keys()) for row in fitting)
-    fitting = [row for row in fitting if len(_weights_of(row).shapes.keys() & shapes.keys()) == most]
     network = skeleton(fitting[0])
     present = {network.stage_of(name) for name in shapes}
     stages = list(dict.fromkeys(site.stage for site in network.se_sites()))
@@ -159,6 +156,13 @@ def _agrees(row: Spec, family: Family, known: Mapping[str, Any] | None) -> bool:
     )
 
 
+def _nearest(names: Collection[str], rows: list[Spec]) -> list[str]:
+    """Of rows that could all take the tensors, those with a place for most of them: biases that one has, and another
+    puts into a normalisation."""
+    places = {row.name: len(skeleton(row).state_dict().keys() & names) for row in rows}
+    return [name for name, held in places.items() if held == max(places.values())]
+
+
 def guess_architecture(
     state_dict: Mapping[str, Tensor], known: Mapping[str, Any] | None = None, family: Family | None = None
 ) -> str:
@@ -182,7 +186,7 @@ def guess_architecture(
     rows = _of_this_shape(shape, family)
     if not rows:
         raise WeightsError(f"no network of list_backbones() has this shape: {shape}")
-    fitting = [row.name for row in rows if _agrees(row, family, known)]
+    fitting = _nearest(state_dict, [row for row in rows if _agrees(row, family, known)])
     if len(fitting) == 1:
         return fitting[0]
     settings = ", ".join(family.unmarked)

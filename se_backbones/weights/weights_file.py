@@ -80,6 +80,10 @@ class WeightsFile:
     def preprocessing(self) -> Preprocessing | None:
         return self.facts.preprocessing
 
+    def in_network(self, name: str) -> str:
+        """One of our names, without the place that the network has in a detector."""
+        return split_detector(name, self.family)[1] if self.is_detector else name
+
     def ours(self) -> dict[str, Tensor]:
         """The tensors under our names."""
         return {name: self.tensor(key) for key, name in self.names.items()}
