@@ -1,24 +1,33 @@
 """Inception-ResNet-v2 (Szegedy et al., arXiv 1602.07261), with SE on each residual branch (figure 3 of the SE paper).
 
-Names are timm's. Its weights were trained by TensorFlow with un-padded convolutions and poolings in the stem and where
-the size halves.
+Parameter names are timm's. Its weights were trained by TensorFlow with un-padded convolutions and poolings in the stem
+and where the size halves.
+
+    timm       conv2d_1a.conv.weight, mixed_5b.branch1.0.conv.weight, repeat.0.conv2d.weight, classif.weight   ours too
+    pytorchcv  features.init_block.conv1.conv.weight, features.stage1.unit1.conv.weight, output.fc.weight
+
+Sources of the facts: timm 1.0 (``default_cfgs``: mean and standard deviation 0.5). pytorchcv 0.0.74 does not tell how
+this network's images come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from se_backbones.backbone import Absorber, Backbone, SEOwner
+from se_backbones.errors import WeightsError
 from se_backbones.layers.norm import make_norm
-from se_backbones.layout import Facts, Layout
+from se_backbones.layout import Facts, FileSays, Layout, NetworkShape
 from se_backbones.preprocessing import Preprocessing
-from se_backbones.registry import Family, Spec, register
+from se_backbones.registry import Family, Spec, find_spec, register, skeleton
 from se_backbones.se import SEConfig
 
+FAMILY_NAME = "inception_resnet"
 INCEPTION_RGB = Preprocessing("RGB", 1, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
@@ -38,7 +47,7 @@ class InceptionResNetHyper:
     dropout: float = 0.0
 
 
-class ConvNorm(nn.Module):
+class ConvBlock(nn.Module):
     """Convolution, normalisation, ReLU. Padded by ``padding`` places on each side, (rows, columns)."""
 
     def __init__(self, norm: str, in_channels: int, out_channels: int, kernel, stride: int = 1, padding=0):
@@ -91,9 +100,11 @@ class InceptionResNet(Backbone):
     residual blocks.
 
     A classifier is un-padded where TensorFlow's is: at 299 pixels the maps have 71, 35, 17 and 8 places a side, fewer
-    than the image's size over the stride. A network without a classifier pads there by 1, so that a feature pyramid
-    can stand on its maps, which then have sizes rounded up and places centred on multiples of the stride; the weights
-    are the same. (TensorFlow's detectors do so too: ``align_feature_maps`` in its inception_resnet_v2.)
+    than the image's size over the stride (75, 38, 19, 10), and an image needs 75 pixels a side. Of an image of 320
+    there would be 76, 37, 18 and 8, of which none is twice the next. A network without a classifier therefore pads
+    there by 1, so that a feature pyramid can stand on its maps, which then have sizes rounded up and places centred on
+    multiples of the stride; the weights are the same. (TensorFlow's detectors pad there too, to the right and below:
+    ``align_feature_maps`` in its inception_resnet_v2.)
     """
 
     stages = ("stem", "block35", "block17", "block8")
@@ -105,8 +116,8 @@ class InceptionResNet(Backbone):
         hyper = spec.hyper
         p = 0 if num_classes > 0 else 1
 
-        def conv(*arguments) -> ConvNorm:
-            return ConvNorm(norm, *arguments)
+        def conv(*arguments) -> ConvBlock:
+            return ConvBlock(norm, *arguments)
 
         def pool() -> nn.MaxPool2d:
             return nn.MaxPool2d(3, 2, padding=p)
@@ -194,34 +205,94 @@ class InceptionResNet(Backbone):
         self.add_head(1536)
 
 
-def _rows():
-    # Table 2 of the SE paper, thousand millions of multiply-adds at 299 pixels. 48 variants of the stem, the depths,
-    # the last convolution and the padding were counted: none gives these figures.
-    yield Spec("inception_resnet_v2", "inception_resnet", InceptionResNetHyper(), image_size=299, paper_gflops=11.75)
-    yield Spec(
-        "se_inception_resnet_v2",
-        "inception_resnet",
-        InceptionResNetHyper(),
-        SEConfig(),
-        image_size=299,
-        paper_gflops=11.76,
-    )
+# --- the layouts ---
 
+
+@functools.cache
+def _pytorchcv() -> dict[str, str]:
+    """The paths of our layers with weights -> pytorchcv's."""
+    network = skeleton(find_spec("inception_resnet_v2"))
+    stem = ("conv2d_1a", "conv2d_2a", "conv2d_2b", "conv2d_3b", "conv2d_4a")
+    blocks = {path: f"features.init_block.conv{number}" for number, path in enumerate(stem, 1)}
+    blocks["conv2d_7b"] = "features.final_conv"
+    units = {"mixed_5b": "features.init_block.block"}
+    for stage, before, path in ((1, None, "repeat"), (2, "mixed_6a", "repeat_1"), (3, "mixed_7a", "repeat_2")):
+        members = [before] if before else []
+        members += [f"{path}.{number}" for number in range(len(network.get_submodule(path)))]
+        members += ["block8"] if path == "repeat_2" else []
+        units |= {member: f"features.stage{stage}.unit{number}" for number, member in enumerate(members, 1)}
+    layers = {"classif": "output.fc"}
+    for path, module in network.named_modules():
+        unit, inside, place = path.partition(".branch")
+        if inside and isinstance(module, ConvBlock):
+            branch, _, number = place.partition(".")
+            alone = (not number and unit != "mixed_6a") or (unit, branch) == ("mixed_5b", "3")
+            inner = "conv" if alone else f"conv_list.conv{int(number or 0) + 1}"
+            blocks[path] = f"{units[unit]}.branches.branch{int(branch) + 1}.{inner}"
+        elif isinstance(module, ResidualBlock):
+            layers[f"{path}.conv2d"] = f"{units[path]}.conv"
+    for ours, theirs in blocks.items():
+        layers |= {f"{ours}.{layer}": f"{theirs}.{layer}" for layer in ("conv", "bn")}
+    return layers
+
+
+def _renamed(names: Collection[str], layers: Mapping[str, str]) -> dict[str, str]:
+    split = {name: name.rpartition(".") for name in names}
+    return {name: f"{layers.get(layer, layer)}{dot}{tensor}" for name, (layer, dot, tensor) in split.items()}
+
+
+def _to_plain(layout: str, layers: Callable[[], Mapping[str, str]]) -> Callable[[Collection[str]], dict[str, str]]:
+    def convert(names: Collection[str]) -> dict[str, str]:
+        if any(".se.fc1." in name for name in names):
+            raise WeightsError(f"{layout}'s Inception-ResNet has no place for squeeze-and-excitation; write to ours")
+        return _renamed(names, layers())
+
+    return convert
+
+
+def _refuse(row: Spec, shape: NetworkShape, se: Mapping) -> str:
+    return "it has squeeze-and-excitation, for which there is no place" if shape.has_se else ""
+
+
+def _timm_facts(file: FileSays) -> Facts:
+    # timm has none with SE: such a file is one of our own, without word of its images.
+    gated = any(".se.fc1." in name for name in file.names)
+    return Facts() if gated else Facts(preprocessing=INCEPTION_RGB, basis="published")
+
+
+LAYOUTS = (
+    Layout(
+        "timm",
+        r"^mixed_5b\.branch0\.conv\.",
+        from_ours=_to_plain("timm", dict),
+        refuse=_refuse,
+        facts=_timm_facts,
+    ),
+    Layout(
+        "pytorchcv",
+        r"^features\.init_block\.block\.branches\.",
+        lambda names: _renamed(names, {theirs: ours for ours, theirs in _pytorchcv().items()}),
+        _to_plain("pytorchcv", _pytorchcv),
+        refuse=_refuse,
+    ),
+)
+
+
+# --- the rows ---
+
+# Table 2 of the SE paper, thousand millions of multiply-adds at 299 pixels. 48 variants of the stem, the depths, the
+# last convolution and the padding were counted: none gives these figures.
+ROWS = (
+    Spec("inception_resnet_v2", FAMILY_NAME, InceptionResNetHyper(), image_size=299, paper_gflops=11.75),
+    Spec("se_inception_resnet_v2", FAMILY_NAME, InceptionResNetHyper(), SEConfig(), image_size=299, paper_gflops=11.76),
+)
 
 register(
     Family(
-        "inception_resnet",
-        tuple(_rows()),
+        FAMILY_NAME,
+        ROWS,
         InceptionResNet,
-        (
-            Layout(
-                "timm",
-                r"^mixed_5b\.branch0\.conv\.",
-                from_ours=lambda names: {name: name for name in names},
-                refuse=lambda row, shape, se: "timm's network has no squeeze-and-excitation" if shape.has_se else "",
-                facts=lambda file: Facts(preprocessing=INCEPTION_RGB, basis="published"),
-            ),
-        ),
+        LAYOUTS,
         published={"inception_resnet_v2": "timm://inception_resnet_v2.tf_in1k"},
     )
 )
