@@ -1,4 +1,4 @@
-"""Detectors on MobileNet, ShuffleNet and BN-Inception: their committed configs build and train."""
+"""Detectors on networks other than ResNets: their committed configs build and train."""
 
 import pytest
 import torch
@@ -24,9 +24,11 @@ def example(height=64, width=96):
         ("mobilenet", [128, 256, 512, 1024]),
         ("shufflenet", [24, 240, 480, 960]),
         ("bn_inception", [192, 320, 608, 1024]),
+        ("vgg16", [128, 256, 512, 512]),
+        ("inception_resnet_v2", [192, 320, 1088, 1536]),
     ],
 )
-def test_the_configs_build_a_pyramid_and_every_gate_learns(network, channels, tiny):
+def test_the_configs_build_a_pyramid_and_every_gate_behind_the_first_stage_learns(network, channels, tiny):
     # live normalisation, as the weights are random
     overrides = ["MODEL.DEVICE", "cpu", "MODEL.RESNETS.NORM", "BN", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "16"]
     cfg = with_classes(tiny(*overrides, config=f"faster_rcnn_se_{network}_fpn.yaml"), 3, "test")
@@ -39,5 +41,10 @@ def test_the_configs_build_a_pyramid_and_every_gate_learns(network, channels, ti
     assert all(loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
     # fc1 learns from the second step on: a gate put in starts with a zero fc2
-    gates = {name: p.grad for name, p in model.named_parameters() if ".se.fc2." in name}
-    assert gates and all(grad is not None and grad.any() for grad in gates.values())
+    net = model.backbone.bottom_up.net
+    for site in net.se_sites():
+        gradient = site.gate.fc2.weight.grad
+        if site.stage == net.stages[0]:  # frozen; VGG's alone has gates
+            assert gradient is None and cfg.MODEL.BACKBONE.FREEZE_AT == 1
+        else:
+            assert gradient is not None and gradient.any(), site.path
