@@ -15,7 +15,7 @@ def main() -> int:
     parser.add_argument("check", choices=("end-to-end", "overfit", "detectors", "classifiers"))
     parser.add_argument("--steps", type=int, default=300, help="of the overfit check and of each detector (300)")
     parser.add_argument("--epochs", type=int, default=8, help="of each classifier (8)")
-    parser.add_argument("--architectures", nargs="+", metavar="NAME", help="in place of one of each family")
+    parser.add_argument("--architecture", action="append", metavar="NAME", help="in place of one of each family")
     parser.add_argument("--json", metavar="FILE", help="keep the result")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config keys to change")
     args = parser.parse_intermixed_args()
@@ -28,8 +28,8 @@ def main() -> int:
     checks = {
         "end-to-end": lambda: end_to_end(args.overrides),
         "overfit": lambda: overfit(args.overrides, args.steps),
-        "detectors": lambda: detectors(args.overrides, args.steps, args.architectures or PYRAMIDS),
-        "classifiers": lambda: classifiers(args.overrides, args.epochs, args.architectures or FAMILIES),
+        "detectors": lambda: detectors(args.overrides, args.steps, args.architecture or PYRAMIDS),
+        "classifiers": lambda: classifiers(args.overrides, args.epochs, args.architecture or FAMILIES),
     }
     result = checks[args.check]()
     text = json.dumps({"check": args.check, **result, "command": command()}, indent=1)
