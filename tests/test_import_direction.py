@@ -178,6 +178,34 @@ def test_every_form_of_import_is_seen(room, text, expected):
     assert {name for name, _, _ in imports(ast.parse(text), ROOT / room / "example.py")} == expected
 
 
+def node_of(parts: tuple[str, ...]) -> str:
+    """Where a module stands in the order of a room: its folder, or the module itself where it is at the room's top."""
+    return "/".join(parts[:-1] if len(parts) > 2 else parts)
+
+
+def module_path(name: str) -> tuple[str, ...] | None:
+    """The file of a dotted name of ours, or of what it is taken from."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        if ROOT.joinpath(*parts[:end]).with_suffix(".py").is_file():
+            return (*parts[: end - 1], f"{parts[end - 1]}.py")
+    return None
+
+
+def test_no_circle_of_folders():
+    """Inside the rooms too, imports go one way from folder to folder, those inside functions included."""
+    uses: dict[str, set[str]] = {}
+    for path in sources(*MAY_IMPORT):
+        parts = path.relative_to(ROOT).parts
+        if path.name != "__init__.py":
+            used = {node_of(found) for name, _, _ in parsed(path) if (found := module_path(name))}
+            uses.setdefault(node_of(parts), set()).update(used - {node_of(parts)})
+    while leaves := [node for node, used in uses.items() if not used & uses.keys()]:
+        for node in leaves:
+            del uses[node]
+    assert not uses, f"these import each other in a circle, or stand on such: {sorted(uses)}"
+
+
 # Names of one family's stages and modules. Detectron2's own heads have one in a method's name.
 OF_A_FAMILY = re.compile(r"(?<![A-Za-z])(res[2-5]|layer[1-4])(?![A-Za-z])")
 EXCEPT = {"detection/backbone.py": {"_build_res5_block"}}
