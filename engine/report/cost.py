@@ -65,7 +65,7 @@ def format_costs(costs: list[Cost]) -> str:
         parameters = "" if cost.paper_parameters is None else f"{cost.paper_parameters:.1f}"
         paper, off = ("", "")
         if cost.paper_gflops is not None:
-            paper, off = f"{cost.paper_gflops:.3g}", f"{ours - cost.paper_gflops:+.3f}"
+            paper, off = f"{cost.paper_gflops:g}", f"{ours - cost.paper_gflops:+.3f}"
         lines.append(
             f"{cost.name:<32}{cost.parameters / 1e6:>15.3f}{parameters:>8}{cost.size:>6}{ours:>20.3f}{paper:>8}{off:>9}"
         )
