@@ -19,7 +19,7 @@ from engine.report.metrics import read_metrics, series
 CONFIG = shipped_config("coco_mini_se_r18.yaml")
 # One network of each family that detectors can stand on, besides the ResNets.
 PYRAMIDS = ("se_mobilenet_v1", "se_shufflenet_v1_g3", "se_bn_inception", "se_vgg16", "se_inception_resnet_v2")
-MIN_AP = 30  # a detector that has learnt where and what the shapes are; chance has below 1
+MIN_AP = 10  # learnt at all in a few hundred steps from random weights: an untrained detector has 0
 
 
 def end_to_end(overrides: Sequence[str] = ()) -> dict:
