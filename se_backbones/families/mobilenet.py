@@ -64,7 +64,7 @@ class SeparableBlock(SEOwner):
         self.bn1 = make_norm(norm, in_channels)
         self.conv_pw = nn.Conv2d(in_channels, channels, 1, bias=False)
         self.bn2 = make_norm(norm, channels)
-        self.se = None
+        self.register_module("se", None)
 
     def gate_channels(self, placement: str) -> int:
         return self.conv_pw.out_channels

@@ -75,7 +75,7 @@ class ShuffleUnit(SEOwner):
         self.bn2 = make_norm(norm, inner)
         self.conv3 = nn.Conv2d(inner, branch, 1, groups=groups, bias=False)
         self.bn3 = make_norm(norm, branch)
-        self.se = None
+        self.register_module("se", None)
 
     def gate_channels(self, placement: str) -> int:
         return self.conv3.out_channels
