@@ -18,6 +18,7 @@ from se_backbones.se import SEConfig
 from se_backbones.weights.formats.safetensors_file import tensors_sha256, write_safetensors
 from se_backbones.weights.layouts import OURS, target_layout, writable_layouts, written_as
 from se_backbones.weights.shapes import candidates, guess_architecture, same_network
+from se_backbones.weights.statistics import biases_without_place, neutral_statistics
 from se_backbones.weights.weights_file import WEIGHTS_FORMAT, WeightsFile, read_state_dict
 
 SUFFIXES = (".safetensors", ".pth", ".pkl")
@@ -129,20 +130,18 @@ def _as_network_has_them(weights: WeightsFile, row: Spec) -> dict[str, Tensor]:
     ours = weights.ours()
     folded = weights.form.folded_statistics and not weights.is_detector
     own = skeleton(row).state_dict()
-    biases = {}
-    for name in list(ours):
-        inner = weights.in_network(name)
-        if inner in weights.family.bias_norms and inner not in own:
-            norm = name.removesuffix(inner) + weights.family.bias_norms[inner]
-            if folded or norm in ours:
-                biases[norm] = ours.pop(name)
+    biases = {
+        norm: ours.pop(name)
+        for _, name, norm in biases_without_place(weights, own.__contains__)
+        if folded or norm in ours
+    }
     if folded:
         head = weights.family.network.head_paths
         norms = [name.removesuffix(".bias") for name in ours if name.endswith(".bias") and not name.startswith(head)]
         for norm in norms:
-            weight = ours[f"{norm}.weight"]
-            ours.setdefault(f"{norm}.running_mean", torch.zeros_like(weight))
-            ours.setdefault(f"{norm}.running_var", torch.ones_like(weight) - 1e-5)
+            mean, var = neutral_statistics(ours[f"{norm}.weight"], 1e-5)
+            ours.setdefault(f"{norm}.running_mean", mean)
+            ours.setdefault(f"{norm}.running_var", var)
     for norm, bias in biases.items():
         if bias.any():
             ours[norm] = ours[norm] - bias

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from se_backbones.weights.layouts import split_detector
 from se_backbones.weights.report import WrongShape
+from se_backbones.weights.statistics import biases_without_place, neutral_statistics
 from se_backbones.weights.target import Target
 from se_backbones.weights.weights_file import WeightsFile
 
@@ -97,19 +97,16 @@ def _left_over(result: Match, key: str, name: str, tensor: Tensor, weights: Weig
 
 def _fold_biases(weights: WeightsFile, target: Target, result: Match) -> None:
     """A convolution's bias that the network has no place for; ``mean - bias`` in the BatchNorm behind is the same."""
-    for key, name in weights.names.items():
-        inner = weights.in_network(name)
-        norm = weights.family.bias_norms.get(inner)
-        if norm is None or target.place_of(inner) in target.tensors:
-            continue
+    without_place = biases_without_place(weights, lambda inner: target.place_of(inner) in target.tensors)
+    for key, _, norm in without_place:
         bias = weights.state_dict[key]
-        mean_name = target.place_of(norm)
+        mean_name = target.place_of(weights.in_network(norm))
         if not bias.any():
             result.ignored[key] = "a bias of zeros"
         elif mean_name in result.pairs and bias.shape == target.tensors[mean_name].shape:
             mean_key, mean = result.pairs[mean_name]
             result.pairs[mean_name] = (f"{mean_key} - {key}", mean - bias)
-            result.ignored[key] = f"folded into {norm}"
+            result.ignored[key] = f"folded into {weights.in_network(norm)}"
         else:
             result.unexpected.append(key)
 
@@ -129,9 +126,8 @@ def _fill_statistics(weights: WeightsFile, target: Target, result: Match) -> Non
             continue
         eps = getattr(target.owner(var), "eps", 0.0)
         why = "folded into weight and bias in the file"
-        result.pairs[mean] = (f"{why}: 0", torch.zeros_like(target.tensors[mean], device="cpu"))
-        # Less eps, so that the division by sqrt(variance + eps) is one by 1 exactly.
-        result.pairs[var] = (f"{why}: 1", torch.ones_like(target.tensors[var], device="cpu") - eps)
+        zero, one = neutral_statistics(target.tensors[mean], eps)
+        result.pairs[mean], result.pairs[var] = (f"{why}: 0", zero), (f"{why}: 1", one)
     if live:
         result.problems.append(
             f"the file has no running statistics for {len(live)} normalisations: they are folded into "
