@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 
 import pytest
 import torch
@@ -22,10 +23,11 @@ from se_backbones.registry import skeleton
 
 ROWS = list_backbones()
 # Rows that differ from another in numbers of units, groups and widths alone, or in biases before a normalisation: what
-# takes long is shown on the other.
+# takes long is shown on the other, unless SE_SWEEP=all is in the environment.
 NUMBERS_ALONE = ("resnet101", "resnet152", "resnext101", "senet154_caffe", "vgg16_conv_bias")
 NUMBERS_ALONE += ("resnet32_", "resnet56_", "resnet110_", "164_cifar_", "wrn16_10", "wrn28_10", "26_2x96d")
-DISTINCT = [name for name in ROWS if not any(part in name for part in NUMBERS_ALONE)]
+ALL = os.environ.get("SE_SWEEP") == "all"
+DISTINCT = [name for name in ROWS if ALL or not any(part in name for part in NUMBERS_ALONE)]
 PLAIN = [name for name in DISTINCT if find_spec(name).se is None]
 
 
