@@ -27,7 +27,7 @@ FAMILIES = (
     "se_inception_resnet_v2",
     "se_vgg16",
 )
-MIN_TOP1 = 40  # of eight classes, chance has 12.5
+MIN_TOP1 = 25  # twice what chance has of eight classes: learnt at all in a few epochs
 # Sides of the images in training and in evaluation, by the side that a network was made for.
 SIZES = {32: (32, 40), 224: (64, 80), 299: (96, 112)}
 
