@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -125,8 +126,7 @@ class SESite:
                 f"SE placement {config.placement!r}: a {type(self.owner).__name__} ({self.path}) knows "
                 f"{', '.join(self.owner.placements)}"
             )
-        beside = next((p for p in self.owner.parameters()), None)
-        beside = next(self._network.parameters()) if beside is None else beside
+        beside = next(chain(self.owner.parameters(), self._network.parameters()))
         gate = SEGate(self.channels(config.placement), config, config.reduction_of(self.stage))
         self.owner.se = gate.to(beside.device, beside.dtype)
         self.owner.placement = config.placement

@@ -13,18 +13,18 @@ this network's images come.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from se_backbones.backbone import Absorber, Backbone, SEOwner
-from se_backbones.errors import WeightsError
 from se_backbones.layers.norm import make_norm
-from se_backbones.layout import Facts, FileSays, Layout, NetworkShape
+from se_backbones.layout import Facts, FileSays, Layout, NetworkShape, unchanged
 from se_backbones.preprocessing import Preprocessing
 from se_backbones.registry import Family, Spec, find_spec, register, skeleton
+from se_backbones.renaming import by_layer, has_gates, inverse, without_gates
 from se_backbones.se import SEConfig
 
 FAMILY_NAME = "inception_resnet"
@@ -236,43 +236,28 @@ def _pytorchcv() -> dict[str, str]:
     return layers
 
 
-def _renamed(names: Collection[str], layers: Mapping[str, str]) -> dict[str, str]:
-    split = {name: name.rpartition(".") for name in names}
-    return {name: f"{layers.get(layer, layer)}{dot}{tensor}" for name, (layer, dot, tensor) in split.items()}
-
-
-def _to_plain(layout: str, layers: Callable[[], Mapping[str, str]]) -> Callable[[Collection[str]], dict[str, str]]:
-    def convert(names: Collection[str]) -> dict[str, str]:
-        if any(".se.fc1." in name for name in names):
-            raise WeightsError(f"{layout}'s Inception-ResNet has no place for squeeze-and-excitation; write to ours")
-        return _renamed(names, layers())
-
-    return convert
-
-
 def _refuse(row: Spec, shape: NetworkShape, se: Mapping) -> str:
     return "it has squeeze-and-excitation, for which there is no place" if shape.has_se else ""
 
 
 def _timm_facts(file: FileSays) -> Facts:
     # timm has none with SE: such a file is one of our own, without word of its images.
-    gated = any(".se.fc1." in name for name in file.names)
-    return Facts() if gated else Facts(preprocessing=INCEPTION_RGB, basis="published")
+    return Facts() if has_gates(file.names) else Facts(preprocessing=INCEPTION_RGB, basis="published")
 
 
 LAYOUTS = (
     Layout(
         "timm",
         r"^mixed_5b\.branch0\.conv\.",
-        from_ours=_to_plain("timm", dict),
+        from_ours=without_gates("timm's Inception-ResNet", unchanged),
         refuse=_refuse,
         facts=_timm_facts,
     ),
     Layout(
         "pytorchcv",
         r"^features\.init_block\.block\.branches\.",
-        lambda names: _renamed(names, {theirs: ours for ours, theirs in _pytorchcv().items()}),
-        _to_plain("pytorchcv", _pytorchcv),
+        lambda names: by_layer(inverse(_pytorchcv()))(names),
+        without_gates("pytorchcv's Inception-ResNet", lambda names: by_layer(_pytorchcv())(names)),
         refuse=_refuse,
     ),
 )

@@ -16,19 +16,19 @@ standard deviation 0.5), pytorchcv 0.0.74 (``mobilenet.py``: ReLU; README: the u
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from se_backbones.backbone import Absorber, Backbone, SEOwner, SESite
-from se_backbones.errors import WeightsError
 from se_backbones.layers.initialise import scale_to_groups
 from se_backbones.layers.norm import make_norm
-from se_backbones.layout import Facts, FileSays, Layout, NetworkShape
+from se_backbones.layout import Facts, FileSays, Layout, NetworkShape, unchanged
 from se_backbones.preprocessing import IMAGENET_RGB, Preprocessing
 from se_backbones.registry import Family, Spec, register
+from se_backbones.renaming import each, has_gates, without_gates
 from se_backbones.se import SEConfig
 
 FAMILY_NAME = "mobilenet_v1"
@@ -184,12 +184,6 @@ def _to_pytorchcv(name: str) -> str:
     return name
 
 
-def _plain(layout: str, names: Collection[str]) -> Collection[str]:
-    if any(".se.fc1." in name for name in names):
-        raise WeightsError(f"{layout}'s MobileNet v1 has no place for squeeze-and-excitation; write to ours")
-    return names
-
-
 def _refuse_timm(row: Spec, shape: NetworkShape, se: Mapping) -> str:
     if not row.hyper.relu6:
         return f"timm's MobileNet v1 has ReLU6, and {row.name} ReLU: the names fit and the outputs would not"
@@ -204,23 +198,22 @@ def _refuse_pytorchcv(row: Spec, shape: NetworkShape, se: Mapping) -> str:
 
 def _timm_facts(file: FileSays) -> Facts:
     # timm has no MobileNet v1 with SE: such a file is one of our own, without word of its images.
-    gated = any(".se.fc1." in name for name in file.names)
-    return Facts({"relu6": True}) if gated else Facts({"relu6": True}, HALF_RGB, "published")
+    return Facts({"relu6": True}) if has_gates(file.names) else Facts({"relu6": True}, HALF_RGB, "published")
 
 
 LAYOUTS = (
     Layout(
         "pytorchcv",
         r"^features\.stage\d+\.unit\d+\.dw_conv\.conv\.",
-        lambda names: {name: _from_pytorchcv(name) for name in names},
-        lambda names: {name: _to_pytorchcv(name) for name in _plain("pytorchcv", names)},
+        each(_from_pytorchcv),
+        without_gates("pytorchcv's MobileNet v1", each(_to_pytorchcv)),
         refuse=_refuse_pytorchcv,
         facts=lambda file: Facts({"relu6": False}, IMAGENET_RGB, "published"),
     ),
     Layout(
         "timm",
         r"^blocks\.0\.0\.conv_dw\.",
-        from_ours=lambda names: {name: name for name in _plain("timm", names)},
+        from_ours=without_gates("timm's MobileNet v1", unchanged),
         refuse=_refuse_timm,
         facts=_timm_facts,
     ),

@@ -12,7 +12,7 @@ Sources of the facts: pytorchcv 0.0.74 (``shufflenet.py``; README: the usual nor
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from se_backbones.backbone import Absorber, Backbone, SEOwner
-from se_backbones.errors import WeightsError
 from se_backbones.layers.initialise import scale_to_groups
 from se_backbones.layers.norm import make_norm
 from se_backbones.layout import Facts, Layout
 from se_backbones.preprocessing import IMAGENET_RGB
 from se_backbones.registry import Family, Spec, register
+from se_backbones.renaming import each, without_gates
 from se_backbones.se import SEConfig
 
 FAMILY_NAME = "shufflenet_v1"
@@ -170,18 +170,12 @@ def _to_pytorchcv(name: str) -> str:
     return name
 
 
-def _to_pytorchcv_names(names: Collection[str]) -> dict[str, str]:
-    if any(".se.fc1." in name for name in names):
-        raise WeightsError("pytorchcv's ShuffleNet has no place for squeeze-and-excitation; write to ours")
-    return {name: _to_pytorchcv(name) for name in names}
-
-
 LAYOUTS = (
     Layout(
         "pytorchcv",
         r"^features\.stage\d+\.unit\d+\.compress_conv1\.",
-        lambda names: {name: _from_pytorchcv(name) for name in names},
-        _to_pytorchcv_names,
+        each(_from_pytorchcv),
+        without_gates("pytorchcv's ShuffleNet", each(_to_pytorchcv)),
         facts=lambda file: Facts(preprocessing=IMAGENET_RGB, basis="published"),
     ),
     Layout("ours", r"^stage2\.0\.conv3\.weight$"),

@@ -17,18 +17,17 @@ pytorchcv 0.0.74 (README: the usual normalisation for all networks).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from se_backbones.backbone import Absorber, Backbone, SEOwner, SESite
-from se_backbones.errors import WeightsError
 from se_backbones.layers.norm import make_norm
-from se_backbones.layout import Facts, FileSays, Layout, NetworkShape
+from se_backbones.layout import Facts, FileSays, Layout, NetworkShape, unchanged
 from se_backbones.preprocessing import IMAGENET_RGB
 from se_backbones.registry import Family, Spec, register
+from se_backbones.renaming import by_layer, has_gates, inverse, without_gates, zero_biases
 from se_backbones.se import SEConfig
 
 FAMILY_NAME = "vgg"
@@ -154,37 +153,11 @@ def _convolutions() -> Iterator[tuple[int, int, int]]:
 
 BIASES = {f"features.{index}.bias": f"features.{index + 1}.running_mean" for _, _, index in _convolutions()}
 _HIDDEN_WEIGHTS = ("classifier.0.weight", "classifier.3.weight")
-_TIMM = {"pre_logits.fc1.": "classifier.0.", "pre_logits.fc2.": "classifier.3.", "head.fc.": "classifier.6."}
-_PYTORCHCV = {"output.fc1.fc.": "classifier.0.", "output.fc2.fc.": "classifier.3.", "output.fc3.": "classifier.6."}
+_TIMM = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3", "head.fc": "classifier.6"}
+_PYTORCHCV = {"output.fc1.fc": "classifier.0", "output.fc2.fc": "classifier.3", "output.fc3": "classifier.6"}
 for _stage, _unit, _index in _convolutions():
-    _PYTORCHCV[f"features.stage{_stage}.unit{_unit}.conv."] = f"features.{_index}."
-    _PYTORCHCV[f"features.stage{_stage}.unit{_unit}.bn."] = f"features.{_index + 1}."
-
-
-def _renamed(prefixes: Mapping[str, str]) -> Callable[[Collection[str]], dict[str, str]]:
-    """Names whose beginning is replaced: up to the last dot."""
-
-    def rename(name: str) -> str:
-        place, dot, tensor = name.rpartition(".")
-        return prefixes.get(place + dot, place + dot) + tensor
-
-    return lambda names: {name: rename(name) for name in names}
-
-
-def _to_plain(layout: str, prefixes: Mapping[str, str]) -> Callable[[Collection[str]], dict[str, str]]:
-    rename = _renamed({ours: theirs for theirs, ours in prefixes.items()})
-
-    def convert(names: Collection[str]) -> dict[str, str]:
-        if any(".se.fc1." in name for name in names):
-            raise WeightsError(f"{layout}'s VGG has no place for squeeze-and-excitation; write to ours")
-        return rename(names)
-
-    return convert
-
-
-def _zero_biases(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The convolutions' biases, by our names, where the network has none and its statistics."""
-    return {bias: torch.zeros_like(ours[mean]) for bias, mean in BIASES.items() if mean in ours}
+    _PYTORCHCV[f"features.stage{_stage}.unit{_unit}.conv"] = f"features.{_index}"
+    _PYTORCHCV[f"features.stage{_stage}.unit{_unit}.bn"] = f"features.{_index + 1}"
 
 
 def _refuse(row: Spec, shape: NetworkShape, se: Mapping) -> str:
@@ -193,7 +166,7 @@ def _refuse(row: Spec, shape: NetworkShape, se: Mapping) -> str:
 
 def _facts(file: FileSays) -> Facts:
     # With gates, or without biases, it is one of our own networks, without word of its images.
-    published = BIASES.keys() & set(file.shapes) and not any(".se.fc1." in name for name in file.names)
+    published = BIASES.keys() & set(file.shapes) and not has_gates(file.names)
     return Facts(preprocessing=IMAGENET_RGB, basis="published") if published else Facts()
 
 
@@ -208,29 +181,29 @@ LAYOUTS = (
     Layout(
         "timm",
         r"^pre_logits\.fc1\.",
-        _renamed(_TIMM),
-        _to_plain("timm", _TIMM),
+        by_layer(_TIMM),
+        without_gates("timm's VGG", by_layer(inverse(_TIMM))),
         refuse=_refuse,
         facts=_facts,
         tensor_to_ours=lambda name, tensor: tensor.flatten(1) if name in _HIDDEN_WEIGHTS else tensor,
         tensor_from_ours=_timm_tensor,
-        added=_zero_biases,
+        added=zero_biases(BIASES),
     ),
     Layout(
         "pytorchcv",
         r"^features\.stage1\.unit1\.conv\.weight$",
-        _renamed(_PYTORCHCV),
-        _to_plain("pytorchcv", _PYTORCHCV),
+        by_layer(_PYTORCHCV),
+        without_gates("pytorchcv's VGG", by_layer(inverse(_PYTORCHCV))),
         refuse=_refuse,
         facts=lambda file: Facts(preprocessing=IMAGENET_RGB, basis="published"),
     ),
     Layout(
         "torchvision",
         r"^features\.1\.weight$",
-        from_ours=_to_plain("torchvision", {}),
+        from_ours=without_gates("torchvision's VGG", unchanged),
         refuse=_refuse,
         facts=_facts,
-        added=_zero_biases,
+        added=zero_biases(BIASES),
     ),
 )
 

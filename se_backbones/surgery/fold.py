@@ -244,8 +244,7 @@ def _compare(before: Backbone, after: Backbone, data: Iterable[Tensor]) -> dict[
 
 
 def _outputs(network: Backbone, batch: Tensor) -> dict[str, Tensor]:
-    features = network.forward_features(batch)
-    return {"logits": network.classify(features[network.stages[-1]])} if network.num_classes > 0 else features
+    return {"logits": network(batch)} if network.num_classes > 0 else network.forward_features(batch)
 
 
 def _on_device(network: Backbone, batch: Tensor) -> Tensor:

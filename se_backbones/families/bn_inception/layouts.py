@@ -10,15 +10,12 @@ networks take images with the usual normalisation), pretrainedmodels 0.7.4 (BGR,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator
 
-import torch
-from torch import Tensor
-
-from se_backbones.errors import WeightsError
 from se_backbones.families.bn_inception.network import STAGES, Module
-from se_backbones.layout import Facts, FileSays, Layout
+from se_backbones.layout import Facts, FileSays, Layout, unchanged
 from se_backbones.preprocessing import IMAGENET_RGB, SE_RELEASE_BGR, Preprocessing
+from se_backbones.renaming import by_layer, inverse, without_gates, zero_biases
 
 
 def _units() -> Iterator[tuple[str, Module]]:
@@ -52,55 +49,31 @@ def _pretrainedmodels_name(layer: str) -> str:
     return layer.replace("/", "_")
 
 
-_TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 BIASES = {f"{path}.conv.bias": f"{path}.bn.running_mean" for path, _ in _convolutions()}
 
 
-def _tensors(modules: Mapping[str, str]) -> dict[str, str]:
-    """Their modules -> ours, as names of tensors."""
-    return {f"{theirs}.{end}": f"{ours}.{end}" for theirs, ours in modules.items() for end in _TENSORS}
-
-
 def _pretrainedmodels() -> dict[str, str]:
+    """Their layers -> ours."""
     modules = {"last_linear": "output"}
     for path, layer in _convolutions():
         name = _pretrainedmodels_name(layer)
         modules |= {name: f"{path}.conv", f"{name}_bn": f"{path}.bn"}
-    return _tensors(modules)
+    return modules
 
 
 def _caffe() -> dict[str, str]:
+    """The release's layers -> ours."""
     modules = {"classifier": "output"}
     for path, layer in _convolutions():
         modules |= {layer: f"{path}.conv", f"{layer}/bn": f"{path}.bn", f"{layer}/bn/scale": f"{path}.bn"}
     for path, module in _units():
         name = f"inception_{module.name}"
         modules |= {f"{name}_1x1_down": f"{path}.se.fc1", f"{name}_1x1_up": f"{path}.se.fc2"}
-    return _tensors(modules)
+    return modules
 
 
 PRETRAINEDMODELS = _pretrainedmodels()
 CAFFE = _caffe()
-
-
-def _renamed(table: Mapping[str, str]) -> Callable[[Collection[str]], dict[str, str]]:
-    return lambda names: {name: table.get(name, name) for name in names}
-
-
-def _to_plain(layout: str, table: Mapping[str, str]) -> Callable[[Collection[str]], dict[str, str]]:
-    back = {ours: theirs for theirs, ours in table.items()}
-
-    def convert(names: Collection[str]) -> dict[str, str]:
-        if any(".se.fc1." in name for name in names):
-            raise WeightsError(f"{layout}'s BN-Inception has no place for squeeze-and-excitation; write to ours")
-        return {name: back.get(name, name) for name in names}
-
-    return convert
-
-
-def _zero_biases(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The convolutions' biases, by our names, which their networks expect."""
-    return {bias: torch.zeros_like(ours[mean]) for bias, mean in BIASES.items() if mean in ours}
 
 
 def _pytorchcv_facts(file: FileSays) -> Facts:
@@ -112,24 +85,24 @@ LAYOUTS = (
     Layout(
         "pytorchcv",
         r"^features\.init_block\.conv2\.conv1\.conv\.|^features\.stage1\.unit1\.branches\.branch2\.conv1\.conv\.",
-        from_ours=_to_plain("pytorchcv", {}),
+        from_ours=without_gates("pytorchcv's BN-Inception", unchanged),
         facts=_pytorchcv_facts,
-        added=_zero_biases,
+        added=zero_biases(BIASES),
     ),
     Layout(
         "pretrainedmodels",
         r"^inception_3a_3x3_reduce\.",
-        _renamed(PRETRAINEDMODELS),
-        _to_plain("pretrainedmodels", PRETRAINEDMODELS),
+        by_layer(PRETRAINEDMODELS),
+        without_gates("pretrainedmodels's BN-Inception", by_layer(inverse(PRETRAINEDMODELS))),
         facts=lambda file: Facts(
             preprocessing=Preprocessing("BGR", 255, (104, 117, 128), (1, 1, 1)), basis="published"
         ),
-        added=_zero_biases,
+        added=zero_biases(BIASES),
     ),
     Layout(
         "caffe",
         r"^inception_3a/3x3_reduce\.",
-        _renamed(CAFFE),
+        by_layer(CAFFE),
         facts=lambda file: Facts(preprocessing=SE_RELEASE_BGR, basis="published"),
     ),
 )

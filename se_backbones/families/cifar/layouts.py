@@ -13,10 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from se_backbones.errors import WeightsError
 from se_backbones.layout import Facts, FileSays, Layout, NetworkShape
 from se_backbones.preprocessing import Preprocessing
 from se_backbones.registry import Spec
+from se_backbones.renaming import each, other_gates, without_gates
 
 CIFAR_RGB = Preprocessing("RGB", 1, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 
@@ -80,18 +80,12 @@ def _one_to_pytorchcv(name: str, outside: list[tuple[str, str]]) -> str:
     return f"features.{unit[1]}{_begun_otherwise(unit[2], _backwards(_IN_UNIT))}"
 
 
-def _plain_to_pytorchcv(names: Collection[str]) -> dict[str, str]:
-    if any(".se.fc1." in name for name in names):
-        raise WeightsError("pytorchcv's Shake-Shake has no place for squeeze-and-excitation; write to ours")
-    return _to_pytorchcv(names)
-
-
 # --- what pytorchcv's own code could not build ---
 
 
 def _refuse_resnet(row: Spec, shape: NetworkShape, se: Mapping) -> str:
     hyper = row.hyper
-    if shape.has_se and (why := _other_gates(shape, se)):
+    if shape.has_se and (why := _gates_elsewhere(shape, se)):
         return why
     if shape.has_se and hyper.width > 1:
         return "pytorchcv's Wide ResNets have no place for squeeze-and-excitation"
@@ -104,11 +98,9 @@ def _refuse_resnet(row: Spec, shape: NetworkShape, se: Mapping) -> str:
     return ""
 
 
-def _other_gates(shape: NetworkShape, se: Mapping) -> str:
-    usual = (("placement", "standard"), ("squeeze", "avg"), ("gate", "sigmoid"))
-    odd = [f"{key} {se[key]}" for key, value in usual if se.get(key, value) != value]
-    if odd:
-        return f"its SE has {', '.join(odd)}, and pytorchcv knows the standard form alone"
+def _gates_elsewhere(shape: NetworkShape, se: Mapping) -> str:
+    if why := other_gates("pytorchcv", shape, se):
+        return why
     if not all(shape.se_hidden) or shape.se_without:
         return "only some of its units have SE, and pytorchcv's networks have it in all"
     if not shape.se_bias:
@@ -135,7 +127,7 @@ RESNET_LAYOUTS = (
     Layout(
         "pytorchcv",
         r"^features\.stage1\.unit1\.body\.conv1\.(conv|bn)\.",
-        lambda names: {name: _from_pytorchcv(name) for name in names},
+        each(_from_pytorchcv),
         _to_pytorchcv,
         refuse=_refuse_resnet,
         facts=_published(),
@@ -147,8 +139,8 @@ SHAKE_LAYOUTS = (
     Layout(
         "pytorchcv",
         r"^features\.stage1\.unit1\.branch1\.conv1\.conv\.",
-        lambda names: {name: _from_pytorchcv(name) for name in names},
-        _plain_to_pytorchcv,
+        each(_from_pytorchcv),
+        without_gates("pytorchcv's Shake-Shake", _to_pytorchcv),
         refuse=_refuse_shake,
         facts=_published(relu_first=False),
     ),

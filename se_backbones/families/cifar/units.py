@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from se_backbones.backbone import Absorber, SEOwner
+from se_backbones.families.resnet.units import BARE_SHORTCUT, UNIT_OUTPUT
 from se_backbones.layers.norm import make_norm
 
 
@@ -69,9 +70,9 @@ class PreActivationUnit(SEOwner):
         if placement == "pre":
             return (Absorber(self.conv1, side="input", name="its branch's first convolution"),)
         if placement == "post":
-            return "scales the unit's output, behind the addition: no weight before it could take up the mean"
+            return UNIT_OUTPUT
         if self.downsample is None:
-            return "scales a bare shortcut, which has no weight that could take up the mean"
+            return BARE_SHORTCUT
         return (Absorber(self.downsample, name="its shortcut's convolution"),)
 
     def forward(self, x: Tensor) -> Tensor:

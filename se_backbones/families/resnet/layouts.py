@@ -28,9 +28,10 @@ from collections.abc import Callable, Collection, Mapping
 
 from se_backbones.errors import WeightsError
 from se_backbones.families.resnet.shapes import ResNetShape, describe, rounded_hidden
-from se_backbones.layout import Facts, FileSays, Layout
+from se_backbones.layout import Facts, FileSays, Layout, unchanged
 from se_backbones.preprocessing import CAFFE_BGR, FAIR_BGR, IMAGENET_RGB
 from se_backbones.registry import Spec
+from se_backbones.renaming import Renaming, each, has_gates, other_gates, without_gates
 
 # Where a C4 detector keeps res5: in its heads, by Detectron2's name.
 RES5_HEAD = "roi_heads.res5."
@@ -164,7 +165,7 @@ _TORCHVISION = frozenset(
 
 
 def _refuse_timm(row: Spec, shape: ResNetShape, se: Mapping) -> str:
-    if why := _odd_gates("timm", shape, se) or _partial_se("timm", shape) or _caffe_strides("timm", row, False):
+    if why := other_gates("timm", shape, se) or _partial_se("timm", shape) or _caffe_strides("timm", row, False):
         return why
     if shape.has_se:
         for channels, hidden in zip(shape.se_channels, shape.se_hidden, strict=True):
@@ -177,7 +178,7 @@ def _refuse_timm(row: Spec, shape: ResNetShape, se: Mapping) -> str:
 
 
 def _refuse_legacy(row: Spec, shape: ResNetShape, se: Mapping) -> str:
-    if why := _odd_gates("timm-legacy", shape, se) or _partial_se("timm-legacy", shape):
+    if why := other_gates("timm-legacy", shape, se) or _partial_se("timm-legacy", shape):
         return why
     if not row.hyper.ceil_pool:
         return f"timm's legacy networks pool and stride as Caffe's release did; {row.name} does not (write to timm)"
@@ -185,7 +186,7 @@ def _refuse_legacy(row: Spec, shape: ResNetShape, se: Mapping) -> str:
 
 
 def _refuse_torchvision(row: Spec, shape: ResNetShape, se: Mapping) -> str:
-    if why := _odd_gates("torchvision", shape, se) or _caffe_strides("torchvision", row, False):
+    if why := other_gates("torchvision", shape, se) or _caffe_strides("torchvision", row, False):
         return why
     if not shape.has_se and row.name not in _TORCHVISION:
         return f"torchvision has {', '.join(sorted(_TORCHVISION))}"
@@ -193,15 +194,7 @@ def _refuse_torchvision(row: Spec, shape: ResNetShape, se: Mapping) -> str:
 
 
 def _refuse_detectron2(row: Spec, shape: ResNetShape, se: Mapping) -> str:
-    return _odd_gates("detectron2", shape, se) or _caffe_strides("detectron2", row, True)
-
-
-def _odd_gates(layout: str, shape: ResNetShape, se: Mapping) -> str:
-    usual = (("placement", "standard"), ("squeeze", "avg"), ("gate", "sigmoid"))
-    odd = [f"{key} {se[key]}" for key, value in usual if se.get(key, value) != value]
-    if shape.has_se and odd:
-        return f"its SE has {', '.join(odd)}, and {layout} knows the standard form alone"
-    return ""
+    return other_gates("detectron2", shape, se) or _caffe_strides("detectron2", row, True)
 
 
 def _partial_se(layout: str, shape: ResNetShape) -> str:
@@ -276,39 +269,29 @@ def _legacy_names(names: Collection[str]) -> dict[str, str]:
     return {name: _from_legacy(name, deep) for name in names}
 
 
-def _each(function: Callable[[str], str]) -> Callable[[Collection[str]], dict[str, str]]:
-    return lambda names: {name: function(name) for name in names}
-
-
-def _to_plain(layout: str, function: Callable[[str], str]) -> Callable[[Collection[str]], dict[str, str]]:
+def _to_plain(layout: str, function: Callable[[str], str]) -> Renaming:
     """Names in a layout that has neither SE nor a deep stem."""
 
     def convert(names: Collection[str]) -> dict[str, str]:
-        if any(".se.fc1." in name for name in names):
-            raise WeightsError(f"{layout}'s ResNet has no place for squeeze-and-excitation; write to ours or timm")
         if _is_deep([name.removeprefix("backbone.").removeprefix("bottom_up.").removeprefix("net.") for name in names]):
             raise WeightsError(f"{layout}'s ResNet has no stem of three 3×3 convolutions; write to ours or timm")
         return {name: function(name) for name in names}
 
-    return convert
+    return without_gates(f"{layout}'s ResNet", convert, write_to="ours or timm")
 
 
 def _to_legacy_names(names: Collection[str]) -> dict[str, str]:
-    if not any(".se.fc1." in name for name in names):
+    if not has_gates(names):
         raise WeightsError("timm's legacy networks all have squeeze-and-excitation, and this one has none")
     deep = _is_deep(names)
     return {name: _to_legacy(name, deep) for name in names}
-
-
-def _same(name: str) -> str:
-    return name
 
 
 LAYOUTS = (
     Layout(
         "detectron2-model",
         r"^backbone\.(bottom_up\.)?(stem|res2)\.",
-        _each(_detector_to_ours),
+        each(_detector_to_ours),
         _to_plain("detectron2", _detector_to_detectron2),
         refuse=_refuse_detectron2,
         facts=_detector_facts,
@@ -318,14 +301,14 @@ LAYOUTS = (
     Layout(
         "caffe2",
         r"^(res2_0_branch2a_|res_conv1_bn_)",
-        _each(lambda name: _from_detectron2(_caffe2_as_detectron2(name))),
+        each(lambda name: _from_detectron2(_caffe2_as_detectron2(name))),
         facts=_caffe2_facts,
         folded_statistics=True,
     ),
     Layout(
         "detectron2",
         r"^(stem\.conv1\.|res2\.0\.)",
-        _each(_from_detectron2),
+        each(_from_detectron2),
         _to_plain("detectron2", _to_detectron2),
         refuse=_refuse_detectron2,
         facts=_detectron2_facts,
@@ -342,21 +325,21 @@ LAYOUTS = (
     Layout(
         "mmpretrain",
         r"^backbone\.layer1\.",
-        _each(_from_mmpretrain),
+        each(_from_mmpretrain),
         facts=_published_in_rgb,
     ),
-    Layout("moskomule", r"^layer\d\..*\.se\.fc\.0\.", _each(_from_moskomule), facts=_published_in_rgb),
+    Layout("moskomule", r"^layer\d\..*\.se\.fc\.0\.", each(_from_moskomule), facts=_published_in_rgb),
     Layout(
         "timm",
         r"^layer\d\..*\.se\.fc1\.",
-        from_ours=_each(_same),
+        from_ours=unchanged,
         refuse=_refuse_timm,
         facts=_published_in_rgb,
     ),
     Layout(
         "torchvision",
         r"^layer1\.0\.conv1\.",
-        from_ours=_to_plain("torchvision", _same),
+        from_ours=_to_plain("torchvision", lambda name: name),
         refuse=_refuse_torchvision,
         facts=_published_in_rgb,
     ),

@@ -18,6 +18,7 @@ import re
 from se_backbones.families.resnet.shapes import describe
 from se_backbones.layout import Facts, FileSays, Layout
 from se_backbones.preprocessing import SE_RELEASE_BGR
+from se_backbones.renaming import each
 
 # A convolution's layer, and the normalisation behind it, which Caffe keeps as two layers: statistics and scale.
 _STEM = {
@@ -60,6 +61,6 @@ def _facts(file: FileSays) -> Facts:
 CAFFE = Layout(
     "caffe",
     r"^conv2_1_1x1_reduce\.",
-    lambda names: {name: _from_caffe(name) for name in names},
+    each(_from_caffe),
     facts=_facts,
 )

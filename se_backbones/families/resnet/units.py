@@ -9,6 +9,10 @@ from se_backbones.backbone import Absorber, SEOwner
 from se_backbones.families.resnet.table import ResNetHyper
 from se_backbones.layers.norm import make_norm
 
+# Why gates at two placements of any residual unit have no absorber.
+UNIT_OUTPUT = "scales the unit's output, behind the addition: no weight before it could take up the mean"
+BARE_SHORTCUT = "scales a bare shortcut, which has no weight that could take up the mean"
+
 
 def residual_tail(branch: Tensor, gate: Tensor | None, shortcut: Tensor) -> Tensor:
     """``relu(shortcut + gate * branch)``, the end of a residual unit; without a gate, ``relu(shortcut + branch)``.
@@ -86,9 +90,9 @@ class ResidualUnit(SEOwner):
         if placement == "pre":
             return (Absorber(self.conv1, side="input", name="its branch's first convolution"),)
         if placement == "post":
-            return "scales the unit's output, behind the addition: no weight before it could take up the mean"
+            return UNIT_OUTPUT
         if self.downsample is None:
-            return "scales a bare shortcut, which has no weight that could take up the mean"
+            return BARE_SHORTCUT
         return (Absorber(self.downsample[1], name="its shortcut's normalisation"),)
 
     def _gated_inside(self, x: Tensor) -> Tensor:
