@@ -14,6 +14,8 @@ from se_backbones.preprocessing import IMAGENET_RGB, Preprocessing
 from se_backbones.weights import load_weights, read_state_dict
 from se_backbones.weights.convert import convert_file
 from se_backbones.weights.inserting import insert_se_into_file, load_weights_inserting_se
+from tests.se_backbones import networks
+from tests.se_backbones.networks import images, parameters
 
 # Largest difference from a peer, relative to the largest number, in float64: the same operations, but for biases that
 # are part of the running means.
@@ -21,30 +23,12 @@ TOLERANCE = 1e-12
 HALVING = ("features.stage2.unit1", "features.stage3.unit1")  # 3c, 4e
 
 
-@torch.no_grad()
 def randomised(model, seed=0):
-    """Every tensor away from its first value."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, tensor in model.state_dict().items():
-        if not tensor.is_floating_point():
-            continue
-        if tensor.dim() > 1:
-            tensor.normal_(0, math.sqrt(2 / tensor[0].numel()), generator=generator)
-        elif name.endswith("running_var"):
-            tensor.uniform_(0.5, 2, generator=generator)
-        elif name.endswith("weight"):
-            tensor.uniform_(0.5, 1.5, generator=generator)
-        else:
-            tensor.uniform_(-0.4, 0.4, generator=generator)
-    return model.eval()
+    return networks.randomised(model, seed, scales=(0.5, 1.5)).eval()
 
 
 def trained(name="bn_inception", classes=5, seed=0, **overrides):
     return randomised(create_backbone(name, classes, **overrides), seed)
-
-
-def images(height=75, width=101, count=2, seed=1):
-    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
@@ -55,11 +39,6 @@ def outputs(model, x):
 
 def largest_difference(ours, theirs):
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
-
-
-def parameters(name, **overrides):
-    with torch.device("meta"):
-        return sum(p.numel() for p in create_backbone(name, **overrides).parameters())
 
 
 def test_parameters_and_multiply_adds():

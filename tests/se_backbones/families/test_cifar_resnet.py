@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -15,29 +16,14 @@ from se_backbones.weights import load_weights, read_state_dict
 from se_backbones.weights.convert import convert_file
 from se_backbones.weights.inserting import load_weights_inserting_se
 from se_backbones.weights.shapes import describe, guess_architecture
+from tests.se_backbones import networks
+from tests.se_backbones.networks import TOLERANCE, parameters
 
-# Largest difference from a peer, relative to the largest number, in float64: both do the same operations.
-TOLERANCE = 1e-12
 ROWS = [name for name in list_backbones() if find_spec(name).family == "cifar_resnet"]
 FORMS = ["resnet20_cifar", "preresnet20_cifar", "preresnet20_cifar_bare_stem", "preresnet164_cifar", "wrn16_8_cifar"]
 
 
-def randomised(model, seed=0):
-    """Every tensor away from its first value, as after a training."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if not tensor.is_floating_point():
-                continue
-            if tensor.dim() > 1:
-                tensor.normal_(0, math.sqrt(1 / tensor[0].numel()), generator=generator)
-            elif name.endswith("running_var"):
-                tensor.uniform_(0.5, 2, generator=generator)
-            elif name.endswith("weight"):
-                tensor.uniform_(0.5, 1, generator=generator)
-            else:
-                tensor.uniform_(-0.4, 0.4, generator=generator)
-    return model
+randomised = partial(networks.randomised, gain=1.0)
 
 
 def trained(name, classes=5, **overrides):
@@ -45,12 +31,7 @@ def trained(name, classes=5, **overrides):
 
 
 def images(height=32, width=32, count=2, seed=1):
-    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
-
-
-def parameters(name, classes=None, **overrides):
-    with torch.device("meta"):
-        return sum(p.numel() for p in create_backbone(name, classes, **overrides).parameters())
+    return networks.images(height, width, count, seed)
 
 
 @pytest.mark.parametrize(

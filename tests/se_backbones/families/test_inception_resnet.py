@@ -11,6 +11,7 @@ from se_backbones.layers.norm import FrozenBatchNorm2d
 from se_backbones.preprocessing import Preprocessing
 from se_backbones.weights import WeightsError, convert_file, guess_architecture, load_weights, read_state_dict
 from se_backbones.weights.inserting import insert_se_into_file, load_weights_inserting_se
+from tests.se_backbones.networks import multiply_adds, parameters, replace_rows
 
 NAME = "inception_resnet_v2"
 SHORT = "short_inception_resnet_v2"  # two residual blocks a stage: files of 80 MB instead of 220
@@ -27,14 +28,7 @@ def short_rows(monkeypatch):
     """The family's rows are short: ``short_inception_resnet_v2`` and its twin."""
     hyper = replace(find_spec(NAME).hyper, depths=(2, 2, 2))
     rows = [replace(row, name=row.name.replace(NAME, SHORT), hyper=hyper) for row in WHOLE.rows]
-    monkeypatch.setitem(registry._FAMILIES, WHOLE.name, replace(WHOLE, rows=tuple(rows)))
-    for row in rows:
-        monkeypatch.setitem(registry._SPECS, row.name, row)
-
-
-def parameters(name, **overrides):
-    with torch.device("meta"):
-        return sum(p.numel() for p in create_backbone(name, **overrides).parameters())
+    replace_rows(monkeypatch, WHOLE, rows)
 
 
 def test_parameters():
@@ -44,23 +38,9 @@ def test_parameters():
 
 
 def test_multiply_adds_and_how_far_the_papers_figure_is():
-    with torch.device("meta"):
-        model = create_backbone(f"se_{NAME}").eval()
-        counted = {"plain": 0, "gates": 0}
-
-        def count(name):
-            def hook(module, _inputs, output):
-                places = output[0, 0].numel() if output.dim() == 4 else 1
-                counted["gates" if ".se." in name else "plain"] += places * module.weight.numel()
-
-            return hook
-
-        for name, module in model.named_modules():
-            if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-                module.register_forward_hook(count(name))
-        model(torch.empty(1, 3, 299, 299))
-    assert counted == {"plain": 13_155_794_016, "gates": 8_495_360}
-    assert round(counted["plain"] / 1e9 - find_spec(NAME).paper_gflops, 2) == 1.41  # no variant gives the paper's
+    plain = multiply_adds(NAME, 299)
+    assert (plain, multiply_adds(f"se_{NAME}", 299) - plain) == (13_155_794_016, 8_495_360)
+    assert round(plain / 1e9 - find_spec(NAME).paper_gflops, 2) == 1.41  # no variant gives the paper's
 
 
 @torch.no_grad()

@@ -16,41 +16,13 @@ from se_backbones.surgery.fold import fold_constant_gates
 from se_backbones.weights import load_weights, read_state_dict
 from se_backbones.weights.convert import convert_file
 from se_backbones.weights.inserting import insert_se_into_file
+from tests.se_backbones.networks import TOLERANCE, images, parameters, randomised
 
 PLAIN, SE = "shufflenet_v1_g3", "se_shufflenet_v1_g3"
-# Largest difference, relative to the largest number, in float64: both sides do the same operations.
-TOLERANCE = 1e-12
-
-
-def randomised(model, seed=0):
-    """Every tensor away from its first value."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if not tensor.is_floating_point():
-                continue
-            if tensor.dim() > 1:
-                tensor.normal_(0, math.sqrt(2 / tensor[0].numel()), generator=generator)
-            elif name.endswith("running_var"):
-                tensor.uniform_(0.5, 2, generator=generator)
-            elif name.endswith("weight"):
-                tensor.uniform_(0.5, 1, generator=generator)
-            else:
-                tensor.uniform_(-0.4, 0.4, generator=generator)
-    return model
 
 
 def trained(name=PLAIN, classes=5, **overrides):
     return randomised(create_backbone(name, classes, **overrides))
-
-
-def images(height=75, width=101, count=2, seed=1):
-    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
-
-
-def parameters(name, **overrides):
-    with torch.device("meta"):
-        return sum(p.numel() for p in create_backbone(name, **overrides).parameters())
 
 
 def test_parameters_and_multiply_adds():

@@ -1,13 +1,12 @@
 """VGG-16: its numbers, others' weights with biases before a normalisation and without, gates behind ReLUs."""
 
 import copy
-import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from classification.predict.cam import class_activation_maps
 from se_backbones import SEConfig, create_backbone, find_spec, fold_constant_gates, insert_se, registry
@@ -18,46 +17,25 @@ from se_backbones.registry import shapes_of
 from se_backbones.weights import guess_architecture, load_weights, read_state_dict
 from se_backbones.weights.convert import convert_file
 from se_backbones.weights.inserting import insert_se_into_file, load_weights_inserting_se
+from tests.se_backbones import networks
+from tests.se_backbones.networks import TOLERANCE, images, multiply_adds, parameters, replace_rows
 
 WHOLE = registry.family_of(find_spec("vgg16"))
 HIDDEN = 16  # in place of 4096: a file of 60 MB instead of 550
-# Largest difference from a peer, relative to the largest logit, in float64: both do the same operations.
-TOLERANCE = 1e-12
 
 
 @pytest.fixture(autouse=True)
 def narrow_rows(monkeypatch):
     """The family's rows have a narrow classifier: ``narrow_vgg16``, …."""
     narrow = tuple(replace(r, name=f"narrow_{r.name}", hyper=replace(r.hyper, hidden=HIDDEN)) for r in WHOLE.rows)
-    monkeypatch.setitem(registry._FAMILIES, "vgg", replace(WHOLE, rows=narrow))
-    for row in narrow:
-        monkeypatch.setitem(registry._SPECS, row.name, row)
+    replace_rows(monkeypatch, WHOLE, narrow)
 
 
-def randomised(model, seed=0):
-    """Every tensor away from its first value."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if not tensor.is_floating_point():
-                continue
-            if tensor.dim() > 1:
-                tensor.normal_(0, math.sqrt(2 / tensor[0].numel()), generator=generator)
-            elif name.endswith("running_var"):
-                tensor.uniform_(0.5, 2, generator=generator)
-            elif name.endswith("weight"):
-                tensor.uniform_(0.5, 1.5, generator=generator)
-            else:
-                tensor.uniform_(-0.4, 0.4, generator=generator)
-    return model
+randomised = partial(networks.randomised, scales=(0.5, 1.5))
 
 
 def trained(name="narrow_vgg16", classes=5, **overrides):
     return randomised(create_backbone(name, classes, **overrides)).eval()
-
-
-def images(height=75, width=101, count=2, seed=1):
-    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 def torchvision_vgg(classes=7):
@@ -79,23 +57,14 @@ def published(tmp_path):
 
 
 def test_parameters_and_multiply_adds():
-    def parameters(name, **overrides):
-        with torch.device("meta"):
-            return sum(p.numel() for p in create_backbone(name, **overrides).parameters())
-
-    def multiply_adds(name):
-        with torch.device("meta"), FlopCounterMode(display=False) as counter:
-            create_backbone(name).eval()(torch.empty(1, 3, 224, 224))
-        return counter.get_total_flops() // 2
-
     for name, expected in (
         ("vgg16", (138_361_768, 138_588_072, 138_592_560)),
         ("vgg16_conv_bias", (138_365_992, 138_592_296, 138_596_784)),
     ):
         no_bias = parameters(f"se_{name}", se=SEConfig(bias=False))
         assert (parameters(name), no_bias, parameters(f"se_{name}")) == expected
-        assert multiply_adds(name) == 15_470_264_320
-        assert multiply_adds(f"se_{name}") == 15_470_264_320 + 226_304
+        assert multiply_adds(name, 224) == 15_470_264_320
+        assert multiply_adds(f"se_{name}", 224) == 15_470_264_320 + 226_304
     # Table 2 of the SE paper, 15.48: the products of gate and map are counted too.
     scaling = sum(
         site.channels() * (224 >> index) ** 2
