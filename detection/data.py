@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from detection.annotations.check import class_list
+from detection.annotations.categories import class_list
+from detection.annotations.masks import BadMask, read_mask
+from detection.annotations.values import as_id, read_crowd
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.train.loading import load_batches
@@ -35,7 +37,9 @@ class DetectionData:
         json_path, image_root: where it lies.
         coco: the content of the json.
         class_names: in the order of the model's class indices.
-        category_ids: the json's own id of each class (COCO's have gaps).
+        category_ids: the json's own id of each class (COCO's have gaps), whole numbers or texts.
+        with_masks: whether ``records`` have segmentations.
+        left_out: what of the json is not in ``coco``, in words; "" for nothing.
     """
 
     name: str
@@ -43,33 +47,50 @@ class DetectionData:
     image_root: Path
     coco: dict
     class_names: list[str]
-    category_ids: list[int]
+    category_ids: list[int | str]
+    with_masks: bool = True
+    left_out: str = ""
+
+    @property
+    def crowds(self) -> int:
+        """How many annotations are crowds."""
+        return sum(map(read_crowd, self.coco["annotations"]))
 
     def records(self) -> list[dict]:
         """One dict an image in Detectron2's form: file_name, image_id, height, width, and annotations with boxes
-        (x, y, w, h in pixels), class indices, ``iscrowd`` and segmentation."""
+        (x, y, w, h in pixels), class indices, ``iscrowd`` (0 or 1) and segmentation, each in the one form that the
+        mapper knows, whatever the json has."""
         index_of = {category: index for index, category in enumerate(self.category_ids)}
-        by_image: dict[int, list[dict]] = {}
-        for annotation in self.coco.get("annotations", ()):
+        images = sorted(self.coco["images"], key=lambda image: image["id"])
+        records = {
+            image["id"]: {
+                "file_name": str(self.image_root / image["file_name"]),
+                "image_id": as_id(image["id"]),
+                "height": int(image["height"]),
+                "width": int(image["width"]),
+                "annotations": [],
+            }
+            for image in images
+        }
+        for annotation in self.coco["annotations"]:
+            image = records[annotation["image_id"]]
             record = {
                 "bbox": annotation["bbox"],
                 "bbox_mode": BoxMode.XYWH_ABS,
                 "category_id": index_of[annotation["category_id"]],
-                "iscrowd": annotation.get("iscrowd", 0),
+                "iscrowd": int(read_crowd(annotation)),
             }
-            if annotation.get("segmentation"):
-                record["segmentation"] = annotation["segmentation"]
-            by_image.setdefault(annotation["image_id"], []).append(record)
-        return [
-            {
-                "file_name": str(self.image_root / image["file_name"]),
-                "image_id": image["id"],
-                "height": image["height"],
-                "width": image["width"],
-                "annotations": by_image.get(image["id"], []),
-            }
-            for image in sorted(self.coco["images"], key=lambda image: image["id"])
-        ]
+            if self.with_masks and (mask := _mask(annotation, image)):
+                record["segmentation"] = mask
+            image["annotations"].append(record)
+        return list(records.values())
+
+
+def _mask(annotation: dict, image: dict) -> list | dict | None:
+    try:
+        return read_mask(annotation.get("segmentation"), image["height"], image["width"])
+    except BadMask:  # whether it is needed is for the check to say
+        return None
 
 
 def locate(cfg: CfgNode, split: str) -> tuple[str, Path, Path]:
@@ -134,11 +155,12 @@ def _some_names() -> str:
     return ", ".join(names[:6]) + ", …"
 
 
-def make_data(name: str, json_path: Path, image_root: Path, coco: dict) -> DetectionData:
+def make_data(
+    name: str, json_path: Path, image_root: Path, coco: dict, with_masks: bool = True, left_out: str = ""
+) -> DetectionData:
     """A set from the content of its json, which ``check_annotations`` has found sound."""
     names, index_of = class_list(coco)
-    category_ids = sorted(index_of, key=index_of.get)
-    return DetectionData(name, Path(json_path), Path(image_root), coco, list(names), category_ids)
+    return DetectionData(name, Path(json_path), Path(image_root), coco, names, list(index_of), with_masks, left_out)
 
 
 @contextmanager
@@ -182,13 +204,18 @@ def training_batches(data: DetectionData, cfg: CfgNode, start: int, rank: int, w
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         records = [r for r in records if any(not a["iscrowd"] for a in r["annotations"])]
     if not records:
-        raise UserError(f"{data.json_path}: no image has an annotation to learn from")
+        crowds = f" (its {data.crowds} crowds, `iscrowd` 1, are none)" if data.crowds else ""
+        raise UserError(f"{data.json_path}: no image has an annotation to learn from{crowds}")
     if cfg.MODEL.MASK_ON and not all("segmentation" in a for r in records for a in r["annotations"]):
         raise UserError(f"{data.json_path}: MODEL.MASK_ON needs a segmentation in every annotation")
     if cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon":
-        objects = (a for r in records for a in r["annotations"] if not a["iscrowd"])
-        if any(isinstance(a["segmentation"], dict) for a in objects):
-            raise UserError(f"{data.json_path}: some masks are run lengths: set INPUT.MASK_FORMAT bitmask")
+        objects = [a for r in records for a in r["annotations"] if not a["iscrowd"]]
+        runs = sum(isinstance(a["segmentation"], dict) for a in objects)
+        if runs:
+            raise UserError(
+                f"{data.json_path}: {runs} of {len(objects)} masks are run lengths, which polygons cannot stand for: "
+                "set INPUT.MASK_FORMAT bitmask, which takes both"
+            )
     groups = [int(r["width"] > r["height"]) for r in records] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
     try:
         batches = TrainingBatches(

@@ -63,6 +63,8 @@ def evaluate_detector(model: nn.Module, data: DetectionData, cfg: CfgNode, run: 
     write_json(Path(run) / DETECTION.predictions_file, results, indent=None)
     types = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
     figures = evaluate_coco(data.coco, results, types, class_names=data.class_names)
+    if data.left_out:
+        figures.notes.insert(0, f"of {data.json_path}: {data.left_out}; the figures are of the rest")
     logger.info("%s: %.1f img/s\n%s", data.name, len(data.coco["images"]) / seconds, format_table(figures))
     comm.synchronize()
     return figures.to_dict() | {"images_per_second": round(len(data.coco["images"]) / seconds, 2)}

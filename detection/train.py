@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from detection.annotations.check import check_annotations, drop_bad_records
+from detection.coco_ap.inputs import build_input
 from detection.config import config_from_checkpoint, load_config
 from detection.data import DetectionData, locate, make_data, training_batches
 from detection.evaluate import evaluate_detector
@@ -123,7 +124,10 @@ def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool) -> DetectionD
     """
     name, json_path, images = locate(cfg, split)
     coco = read_json(json_path, "annotations")
-    report = once(lambda: check_annotations(coco, images, need_masks=cfg.MODEL.MASK_ON, name=str(json_path)))
+    masks, for_evaluation, left_out = cfg.MODEL.MASK_ON, split == "VAL", ""
+    report = once(
+        lambda: check_annotations(coco, images, need_masks=masks, for_evaluation=for_evaluation, name=str(json_path))
+    )
     if report.problems:
         listing = run / f"annotation_problems_{split.lower()}.json"
         if comm.is_main_process():
@@ -137,12 +141,29 @@ def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool) -> DetectionD
         if not report.ok:
             coco, dropped = drop_bad_records(coco, report)
             logger.warning("%s: %s", json_path, dropped)
-    data = make_data(name, json_path, images, coco)
+            left_out = str(dropped)
+    data = make_data(name, json_path, images, coco, masks, left_out)
+    if for_evaluation:
+        once(lambda: _try_evaluation(data))
     logger.info(
-        "%s: %s, %d images, %d annotations, %d classes",
-        split.lower(), json_path, len(coco["images"]), len(coco.get("annotations", ())), len(data.class_names),
+        "%s: %s, %d images, %d annotations (%d of them crowds), %d classes",
+        split.lower(), json_path, len(coco["images"]), len(coco["annotations"]), data.crowds, len(data.class_names),
     )  # fmt: skip
     return data
+
+
+def _try_evaluation(data: DetectionData) -> None:
+    """Reads the set as its evaluation after the training will, so that nothing in it can stop that.
+
+    Raises:
+        UserError: as ``evaluate_coco``; or there is no image to evaluate on.
+    """
+    if not data.coco["images"]:
+        raise UserError(f"{data.json_path} has no images to evaluate on")
+    if len(data.coco["annotations"]) == data.crowds:
+        logger.warning("%s has no object to find: AP will be empty", data.json_path)
+    for iou_type in ("bbox", "segm") if data.with_masks else ("bbox",):
+        build_input(data.coco, [], iou_type)
 
 
 def describe(cfg: CfgNode, data: DetectionData) -> dict:

@@ -34,6 +34,9 @@ def main_guard(main: Callable[[], int | None]) -> int:
     Raises:
         every other exception, with its traceback: that is a bug, and the traceback is what a report needs.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names in escapes rather than none, on a console that has not their letters
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = main()
         sys.stdout.flush()  # here rather than at exit, where a broken pipe can no longer be caught

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +14,25 @@ from engine.errors import UserError
 def read_json(path: str | os.PathLike, what: str = "JSON file") -> Any:
     """Parses the JSON file at `path`; `what` names its role in messages ("annotations", "results").
 
+    UTF-8, UTF-16 and UTF-32 are told apart by their mark or their first bytes, as JSON's own standard has it
+    (RFC 4627, section 3).
+
     Raises:
-        UserError: the file is absent, a folder, unreadable, not UTF-8, or not JSON (with line and column).
+        UserError: the file is absent, a folder, unreadable, of another encoding, or not JSON (with line and column).
     """
     path = Path(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{what}: there is no file {path}") from None
     except IsADirectoryError:
         raise UserError(f"{what}: {path} is a folder; name the JSON file in it") from None
     except OSError as error:
         raise UserError(f"{what}: {path} cannot be read: {error.strerror or error}") from None
+    try:
+        text = content.decode(json.detect_encoding(content)).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{what}: {path} is not a JSON text: byte {error.start} is not UTF-8. "
-            "Is it an archive or a picture? Unpack it or name the JSON file."
-        ) from None
+        raise UserError(f"{what}: {path} {_not_unicode(content, error)}") from None
     if not text.strip():
         raise UserError(f"{what}: {path} is empty")
     try:
@@ -41,6 +44,29 @@ def read_json(path: str | os.PathLike, what: str = "JSON file") -> Any:
         ) from None
     except RecursionError:
         raise UserError(f"{what}: {path} is nested too deeply") from None
+    except ValueError:  # Python's limit of digits, and it does not say where
+        number = max(re.finditer(r"\d+", text), key=lambda match: match.end() - match.start())
+        line = text.count("\n", 0, number.start()) + 1
+        column = number.start() - text.rfind("\n", 0, number.start())
+        raise UserError(
+            f"{what}: {path}: line {line}, column {column}: a whole number of {number.end() - number.start()} digits "
+            "is none that anything can be computed with"
+        ) from None
+
+
+def _not_unicode(content: bytes, error: UnicodeDecodeError) -> str:
+    """What to say of a file that is no Unicode text: one of an older encoding, or no text at all."""
+    if not content.lstrip().startswith((b"{", b"[")):
+        return (
+            f"is not a JSON text: byte {error.start} is not {error.encoding.upper()}. "
+            "Is it an archive or a picture? Unpack it or name the JSON file."
+        )
+    line = content.count(b"\n", 0, error.start) + 1
+    near = repr(content[max(error.start - 20, 0) : error.start + 10])[2:-1]
+    return (
+        f"is not UTF-8, which JSON has to be: byte {error.start} (line {line}, near {near}). It was written in another "
+        "encoding, cp1252 or GBK say: convert it (iconv -f CP1252 -t UTF-8 OLD.json > NEW.json) or export it as UTF-8"
+    )
 
 
 def write_json(path: str | os.PathLike, value: Any, indent: int | None = 1) -> Path:

@@ -44,6 +44,7 @@ def main(arguments=None):
     from engine.json_files import write_json
 
     result = evaluate_coco(options.ground_truth, options.detections, options.iou_types, options.evaluator)
+    written = write_json(options.json, result.to_dict()) if options.json else None
     print(format_table(result, categories=not options.no_categories))
     if options.compare:
         for iou_type in result.figures:
@@ -51,8 +52,8 @@ def main(arguments=None):
                 name = f"{row['evaluator']} {row['version']}"
                 difference = f"largest difference {row['largest_difference']:.1e}"
                 print(f"{iou_type} {name:<24}{row['seconds']:9.3f} s  {difference}")
-    if options.json:
-        print(f"written: {write_json(options.json, result.to_dict())}")
+    if written:
+        print(f"written: {written}")
 
 
 if __name__ == "__main__":

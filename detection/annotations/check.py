@@ -11,10 +11,21 @@ from typing import Any
 
 from tqdm import tqdm
 
+from detection.annotations.categories import check_categories, class_list
 from detection.annotations.image_files import DamagedImage, inspect_image
-from detection.annotations.records import as_text, check_annotation_records, what_is_wrong
+from detection.annotations.records import check_annotation_records
 from detection.annotations.report import KINDS, AnnotationReport, DropSummary, Problem, drop_bad_records
-from detection.annotations.values import LISTS, is_id, is_other_kind, is_size, require_lists
+from detection.annotations.values import (
+    LISTS,
+    as_text,
+    is_id,
+    is_of_kind,
+    is_size,
+    require_lists,
+    shown,
+    usual_kind,
+    what_is_wrong,
+)
 from engine.errors import UserError
 from engine.json_files import read_json
 
@@ -37,6 +48,7 @@ def check_annotations(
     class_names: Sequence[str] | None = None,
     check_pixels: str = "header",
     need_masks: bool = False,
+    for_evaluation: bool = False,
     num_workers: int | None = None,
     name: str = "",
 ) -> AnnotationReport:
@@ -49,15 +61,15 @@ def check_annotations(
         check_pixels: "header" reads each image's header and end (finds missing, foreign and cut-off files and
             wrong sizes, 0.1 ms an image), "full" decodes each, "none" opens no file.
         need_masks: every annotation needs a usable segmentation.
+        for_evaluation: AP is to be computed against the set, which reads the areas, too.
         num_workers: threads for the image files; default: four a core, at most 32, for file systems that are
             slow to answer.
-
         name: the file of a dictionary, for messages.
 
     Returns:
         the report; `report.ok` is whether training may start. `report.KINDS` lists the kinds of problems. A box
-        may reach `records.MAX_PIXELS_OUTSIDE` outside its image. An image's size is that with its EXIF orientation
-        applied.
+        that reaches out of its image is a warning, one that lies outside of it an error. An image's size is that
+        with its EXIF orientation applied.
 
     Raises:
         UserError: the json cannot be read, lacks one of its three lists, or the folder does not exist.
@@ -71,60 +83,14 @@ def check_annotations(
     if check_pixels != "none" and not root.is_dir():
         raise UserError(f"{where}: the image folder {root} does not exist")
     problems: list[Problem] = []
-    category_ids = _check_categories(coco["categories"], class_names, problems)
+    category_ids = check_categories(coco["categories"], class_names, problems)
     images = _check_image_records(coco["images"], problems)
     if check_pixels != "none":
         _check_image_files(coco["images"], root, check_pixels == "full", num_workers, problems)
-    check_annotation_records(coco["annotations"], images, category_ids, need_masks, problems)
+    check_annotation_records(coco["annotations"], images, category_ids, need_masks, for_evaluation, problems)
     order = {kind: position for position, kind in enumerate(KINDS)}
     problems.sort(key=lambda problem: (order[problem.kind], problem.index))
     return AnnotationReport(where, str(root), *(len(coco[key]) for key in LISTS), problems)
-
-
-def class_list(coco: dict) -> tuple[list[str], dict[int, int]]:
-    """The class names in ascending order of category ids, and {category id: index in that list}.
-
-    COCO's 80 ids run from 1 to 90 with gaps; a model's class indices have none.
-    """
-    categories = sorted(coco["categories"], key=lambda category: category["id"])
-    return [category["name"] for category in categories], {
-        category["id"]: index for index, category in enumerate(categories)
-    }
-
-
-def _check_categories(categories: list, class_names: Sequence[str] | None, problems: list[Problem]) -> set:
-    """The ids of the sound categories."""
-    ids: set = set()
-    names: set[str] = set()
-
-    def add(kind, index, message):
-        problems.append(Problem(kind, "categories", index, message))
-
-    for index, record in enumerate(categories):
-        wrong = what_is_wrong(
-            record, {"id": is_id, "name": lambda value: isinstance(value, str) and bool(value.strip())}
-        )
-        if wrong:
-            add("category_record", index, wrong)
-        elif is_other_kind(record["id"], ids):
-            add("category_record", index, f"`id` is {record['id']!r}: some ids are numbers and some are text")
-        elif record["id"] in ids:
-            add("duplicate_category_id", index, f"id {record['id']} ({record['name']!r}) is taken by an earlier one")
-        elif record["name"] in names:
-            add("duplicate_category_name", index, f"{record['name']!r} (id {record['id']}) is an earlier one's name")
-        else:
-            ids.add(record["id"])
-            names.add(record["name"])
-    if class_names is not None and not problems:
-        found, _ = class_list({"categories": categories})
-        if found != list(class_names):
-            pairs = enumerate(zip(found, class_names, strict=False))
-            place = next((i for i, (own, expected) in pairs if own != expected), None)
-            message = f"the json has {len(found)} categories, the model {len(class_names)} classes"
-            if place is not None:
-                message += f"; number {place} is {found[place]!r} in the json, {class_names[place]!r} in the model"
-            add("class_names", 0 if place is None else place, message)
-    return ids
 
 
 def _check_image_records(images: list, problems: list[Problem]) -> dict:
@@ -137,10 +103,11 @@ def _check_image_records(images: list, problems: list[Problem]) -> dict:
         "width": is_size,
         "height": is_size,
     }
+    kind = usual_kind(record.get("id") for record in images if isinstance(record, dict))
     for index, record in enumerate(images):
         wrong = what_is_wrong(record, keys)
-        if not wrong and is_other_kind(record["id"], by_id):
-            wrong = f"`id` is {record['id']!r}: some ids are numbers and some are text"
+        if not wrong and not is_of_kind(record["id"], kind):
+            wrong = f"`id` is {shown(record['id'])}: some ids are numbers and some are text"
         if wrong:
             name, identity = (record.get(key) if isinstance(record, dict) else None for key in ("file_name", "id"))
             problems.append(Problem("image_record", "images", index, wrong, as_text(name), as_text(identity)))
@@ -195,7 +162,8 @@ def _check_image_file(index: int, record: dict, root: Path, decode: bool) -> Ite
     try:
         size = inspect_image(path, decode)
     except FileNotFoundError:
-        yield Problem("missing_image", "images", index, f"there is no file {path}", name, identity)
+        hint = " (its folders are separated by \\; write /)" if "\\" in name else ""
+        yield Problem("missing_image", "images", index, f"there is no file {path}{hint}", name, identity)
         return
     except DamagedImage as error:
         yield Problem("unreadable_image", "images", index, str(error), name, identity)
@@ -203,7 +171,7 @@ def _check_image_file(index: int, record: dict, root: Path, decode: bool) -> Ite
     width, height = record.get("width"), record.get("height")
     if not (is_size(width) and is_size(height)) or (width, height) == (size.width, size.height):
         return
-    message = f"the json says {width} x {height}, the file is {size.width} x {size.height}"
+    message = f"the json says {shown(width)} x {shown(height)}, the file is {size.width} x {size.height}"
     if size.turned:
         message += " after the quarter turn that its EXIF orientation asks for"
         if (width, height) == (size.height, size.width):

@@ -77,7 +77,9 @@ def _ends_properly(end: bytes, image_format: str | None) -> bool:
 
 
 def _reason(path: str | os.PathLike, error: Exception) -> str:
-    if os.path.getsize(path) == 0:
+    if isinstance(error, UnicodeEncodeError) or "\0" in os.fspath(path):
+        return "a name that no file can have"
+    if os.path.exists(path) and os.path.getsize(path) == 0:
         return "the file is empty"
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image in a format that can be read"

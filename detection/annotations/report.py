@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from detection.annotations.values import printable
 from engine.errors import UserError
 from engine.json_files import write_json
 
@@ -31,10 +32,16 @@ KINDS = {
     "box_format": (True, "boxes that are not four numbers"),
     "box_not_finite": (True, "boxes with a number that is not finite"),
     "box_without_area": (True, "boxes without area"),
-    "box_outside_image": (True, "boxes that reach outside their image"),
+    "box_outside_image": (True, "boxes wholly outside their image"),
+    "box_over_the_edge": (False, "boxes that reach out of their image: training clips them, AP takes them as they are"),
+    "box_in_a_pixel": (False, "boxes within the first pixel of their image"),
+    "box_form": (True, "boxes that are not x, y, width, height in pixels"),
+    "crowd_flag": (True, "annotations whose `iscrowd` cannot be read"),
+    "ignore_flag": (False, "annotations with `ignore`, which is not read: they are objects like any other"),
+    "area": (True, "annotations whose `area` cannot be used for AP"),
     "missing_mask": (True, "annotations without a mask"),
     "bad_mask": (True, "masks that are neither polygons nor run lengths of their image's size"),
-    "bad_polygon": (False, "polygons with an odd count of numbers or under three points, beside valid ones"),
+    "bad_polygon": (False, "objects with polygons of an odd count or under three points, which training leaves out"),
     "published_flaw": (False, "flaws of the published COCO 2017, which training leaves out"),
 }
 
@@ -64,7 +71,7 @@ class Problem:
             named.append(f"image {self.image_id}")
         if self.file_name is not None:
             named.append(str(self.file_name))
-        return f"{', '.join(named)}: {self.message}"
+        return printable(f"{', '.join(named)}: {self.message}")
 
 
 @dataclass
@@ -170,9 +177,9 @@ def drop_bad_records(coco: dict, report: AnnotationReport) -> tuple[dict, DropSu
     sizes = {"images": report.images, "annotations": report.annotations, "categories": report.categories}
     if any(len(coco[section]) != size for section, size in sizes.items()):
         raise UserError(f"{report.source} has changed since it was checked; start again")
-    other_classes = [problem for problem in report.errors if problem.kind == "class_names"]
-    if other_classes:
-        raise UserError(f"{report.source}: {other_classes[0].message}; dropping records does not mend this")
+    of_the_whole = [problem for problem in report.errors if problem.kind in ("class_names", "box_form")]
+    if of_the_whole:
+        raise UserError(f"{report.source}: {of_the_whole[0].message}; dropping records does not mend this")
     bad = {section: {problem.index for problem in report.errors if problem.section == section} for section in sizes}
     images = [record for index, record in enumerate(coco["images"]) if index not in bad["images"]]
     categories = [record for index, record in enumerate(coco["categories"]) if index not in bad["categories"]]

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from detection.annotations.values import is_id, is_number, kind_of, require_lists
-from detection.coco_ap.columns import Columns, boxes, mask_area, masks, numbers, require
+from detection.annotations.box_forms import FORMS, other_form
+from detection.annotations.categories import class_name
+from detection.annotations.values import as_id, is_finite, is_id, kind_of, printable, require_lists, shown
+from detection.coco_ap.columns import Columns, boxes, crowds, mask_area, masks, numbers, require
 from engine.errors import UserError
 from engine.json_files import read_json
 
@@ -83,6 +85,10 @@ def build_input(ground_truth: dict, detections: list[dict], iou_type: str) -> Ev
     - annotations of images or categories that the file does not list take no part, as in pycocotools.
     - annotation ids play no part, so an id of 0 is an annotation like any other (pycocotools 2.0 counts its
       match as a miss), and a repeated id does not evaluate one annotation twice. Said in `notes`.
+    - detections of categories that the ground truth does not list take no part, as in pycocotools, where at least one
+      is of a listed category. Said in `notes`.
+    - whether an annotation is a crowd is for `detection.annotations.values.read_crowd` to say, as in training.
+    - boxes that as a whole look like something else than x, y, width, height are taken as they are. Said in `notes`.
 
     Raises:
         UserError: naming the record, the key and what is wrong.
@@ -92,9 +98,9 @@ def build_input(ground_truth: dict, detections: list[dict], iou_type: str) -> Ev
     notes: list[str] = []
     images = _by_id(ground_truth["images"], "images")
     categories = _by_id(ground_truth["categories"], "categories")
-    image_ids, category_ids = list(images), list(categories)
+    image_ids, category_ids = [as_id(key) for key in images], [as_id(key) for key in categories]
     sizes = np.array([_size(record) for record in images.values()], dtype=np.int64).reshape(-1, 2)
-    names = [str(record.get("name", key)) for key, record in categories.items()]
+    names = [_name(record, key, ground_truth["categories"]) for key, record in categories.items()]
     repeated = {name for name, count in Counter(names).items() if count > 1}
     names = [f"{name} (id {key})" if name in repeated else name for name, key in zip(names, category_ids, strict=True)]
     image_index = {key: index for index, key in enumerate(image_ids)}
@@ -106,7 +112,7 @@ def build_input(ground_truth: dict, detections: list[dict], iou_type: str) -> Ev
         category_ids,
         names,
         _ground_truth_columns(ground_truth["annotations"], image_index, category_index, sizes, iou_type, notes),
-        _detection_columns(detections, image_index, category_index, sizes, iou_type),
+        _detection_columns(detections, image_index, category_index, sizes, iou_type, notes),
         notes,
     )
 
@@ -119,20 +125,27 @@ def _ground_truth_columns(annotations, image_index, category_index, sizes, iou_t
     require(annotations, ("image_id", "category_id"), name)
     kept = [i for i, a in enumerate(annotations) if a["image_id"] in image_index and a["category_id"] in category_index]
     if len(kept) < len(annotations):
+        _refuse_other_kinds(annotations, {"image_id": image_index, "category_id": category_index}, name)
         notes.append(f"{len(annotations) - len(kept)} annotations of unlisted images or categories take no part")
     rows = [annotations[i] for i in kept]
 
     def name_kept(index):
         return name(kept[index])
 
-    ids = Counter(row["id"] for row in rows if is_id(row.get("id")))
+    given = [row["id"] for row in rows if row.get("id") is not None]
+    wrong = next((i for i, row in enumerate(rows) if row.get("id") is not None and not is_id(row["id"])), None)
+    if wrong is not None:
+        raise UserError(f"ground truth annotation {kept[wrong]}: `id` is {kind_of(rows[wrong]['id'])}, not an id")
+    ids = Counter(given)
     if 0 in ids:
         notes.append("an annotation has the id 0; it is evaluated (pycocotools counts a match with it as a miss)")
-    if any(count > 1 for count in ids.values()):
+    if len(ids) < len(given):
         notes.append(f"{sum(count > 1 for count in ids.values())} annotation ids occur more than once; all evaluated")
     image = np.array([image_index[row["image_id"]] for row in rows], dtype=np.int64)
     category = np.array([category_index[row["category_id"]] for row in rows], dtype=np.int64)
-    crowd = np.array([bool(row.get("iscrowd", 0)) for row in rows], dtype=bool)
+    crowd = crowds(rows, name_kept)
+    if texts := sum(isinstance(row.get("iscrowd"), str) for row in rows):
+        notes.append(f"{texts} annotations have a text as `iscrowd`, read as it says (to pycocotools always a crowd)")
     box, own_area, mask = _shapes(rows, image, sizes, iou_type, iou_type == "segm", name_kept)
     without_area = np.array([row.get("area") is None for row in rows], dtype=bool)
     if without_area.any():
@@ -140,16 +153,35 @@ def _ground_truth_columns(annotations, image_index, category_index, sizes, iou_t
         notes.append(f"{without_area.sum()} annotations have no area; the {shape}'s is used")
     areas = [0.0 if none else row["area"] for row, none in zip(rows, without_area, strict=True)]
     area = np.where(without_area, own_area, numbers(areas, "area", name_kept))
+    if (area < 0).any():
+        notes.append(f"{(area < 0).sum()} annotations have a negative area: they do not count, as in pycocotools")
+    _note_box_form("annotations", box, image, sizes, iou_type, notes)
     return Columns(image, category, box, area, crowd, np.zeros(len(rows)), mask)
 
 
-def _detection_columns(records, image_index, category_index, sizes, iou_type) -> Columns:
-    def name(index):
+def _detection_columns(given, image_index, category_index, sizes, iou_type, notes) -> Columns:
+    def name_given(index):
         return f"detections record {index}"
 
-    require(records, ("image_id", "category_id", "score"), name)
-    _check_known(records, "image_id", image_index, "images")
-    _check_known(records, "category_id", category_index, "categories")
+    require(given, ("image_id", "category_id", "score"), name_given)
+    if unlisted := _unlisted(given, "image_id", image_index):
+        raise UserError(_of_unlisted(given, unlisted, "image_id", "images", image_index))
+    kept, records = range(len(given)), given
+    if unlisted := _unlisted(given, "category_id", category_index):
+        if len(unlisted) == len(given):
+            raise UserError(_of_unlisted(given, unlisted, "category_id", "categories", category_index))
+        _refuse_other_kinds(given, {"category_id": category_index}, name_given)
+        notes.append(
+            f"{len(unlisted)} of {len(given)} detections are of categories that the ground truth does not list "
+            f"({_first(unlisted)}) and take no part, as in pycocotools; were class indices written instead of category "
+            "ids, the figures mean nothing"
+        )
+        kept = [i for i, record in enumerate(given) if record["category_id"] in category_index]
+        records = [given[i] for i in kept]
+
+    def name(index):
+        return name_given(kept[index])
+
     image = np.array([image_index[record["image_id"]] for record in records], dtype=np.int64)
     category = np.array([category_index[record["category_id"]] for record in records], dtype=np.int64)
     score = numbers([record["score"] for record in records], "score", name)
@@ -159,7 +191,13 @@ def _detection_columns(records, image_index, category_index, sizes, iou_type) ->
         and all("segmentation" in record for record in records)
     )
     box, area, mask = _shapes(records, image, sizes, iou_type, from_masks, name)
+    _note_box_form("detections", box, image, sizes, iou_type, notes)
     return Columns(image, category, box, area, np.zeros(len(records), dtype=bool), score, mask)
+
+
+def _note_box_form(what: str, box: np.ndarray, image: np.ndarray, sizes: np.ndarray, iou_type: str, notes) -> None:
+    if iou_type == "bbox" and (form := other_form(box, sizes[image])):
+        notes.append(f"{what}: {FORMS[form]}. They are taken as they are")
 
 
 def _shapes(rows, image, sizes, iou_type, from_masks, name) -> tuple[np.ndarray, np.ndarray, list[dict] | None]:
@@ -188,26 +226,59 @@ def _by_id(records: list, key: str) -> dict:
         raise UserError(f"ground truth: some ids of `{key}` are numbers and some are text; use one kind") from None
 
 
+def _name(record: dict, key: int | str, records: list) -> str:
+    """A category's name as tables and files can hold it; its id where it has none."""
+    value = record.get("name")
+    if value is None:
+        return printable(str(key))
+    name = class_name(value) if isinstance(value, str) else shown(value)
+    if any("\ud800" <= one <= "\udfff" for one in name):
+        index = next(i for i, one in enumerate(records) if one is record)
+        raise UserError(
+            f"ground truth: the `name` of categories[{index}] (id {shown(key)}) is '{printable(name):.60}', with half "
+            "of a surrogate pair, which is no character"
+        )
+    return printable(name)
+
+
 def _size(record: dict) -> tuple[int, int]:
     height, width = record.get("height"), record.get("width")
-    ok = all(is_number(value) and 0 < value < 2**31 for value in (height, width))
+    ok = all(is_finite(value) and value > 0 for value in (height, width)) and height * width < 2**32
     return (int(height), int(width)) if ok else (0, 0)
 
 
-def _check_known(records: list[dict], key: str, index: dict, what: str) -> None:
-    unknown = [record[key] for record in records if record[key] not in index]
-    if not unknown:
-        return
-    distinct = list(dict.fromkeys(unknown))
-    shown = ", ".join(map(str, distinct[:10])) + (", ..." if len(distinct) > 10 else "")
+def _unlisted(records: list[dict], key: str, index: dict) -> list:
+    """What the records have in `key` that is not in `index`, one for each such record."""
+    return [record[key] for record in records if record[key] not in index]
+
+
+def _of_unlisted(records: list, unlisted: list, key: str, what: str, index: dict) -> str:
     example = next(iter(index), None)
     hint = ""
-    if isinstance(distinct[0], str) != isinstance(example, str) and example is not None:
-        hint = f" The ground truth's ids look like {example!r}, these like {distinct[0]!r}."
+    if isinstance(unlisted[0], str) != isinstance(example, str) and example is not None:
+        hint = f" The ground truth's ids look like {shown(example)}, these like {shown(unlisted[0])}."
     elif key == "category_id":
         hint = " Were contiguous class indices written instead of the file's category ids?"
-    raise UserError(
-        f"detections: {len(unknown)} of {len(records)} records have an `{key}` that the ground truth's "
-        f"`{what}` do not have ({len(distinct)} distinct: {shown}).{hint} "
-        "Is this the ground truth that the detections are for?"
+    return (
+        f"detections: {len(unlisted)} of {len(records)} records have an `{key}` that the ground truth's "
+        f"`{what}` do not have ({_first(unlisted)}).{hint} Is this the ground truth that the detections are for?"
     )
+
+
+def _first(ids: list) -> str:
+    distinct = list(dict.fromkeys(ids))
+    names = ", ".join(map(shown, distinct[:10])) + (", ..." if len(distinct) > 10 else "")
+    return f"{len(distinct)} distinct: {names}"
+
+
+def _refuse_other_kinds(records: list[dict], indices: dict[str, dict], name) -> None:
+    """Raises UserError where an id is text and those listed are numbers, or the other way round: no record of a file
+    that lists other things, but a mistake of whoever wrote it."""
+    for key, index in indices.items():
+        example = next(iter(index), None)
+        for position, record in enumerate(records):
+            if example is not None and isinstance(record[key], str) != isinstance(example, str):
+                raise UserError(
+                    f"{name(position)}: `{key}` is {shown(record[key])}, and the ids that it should be one of look "
+                    f"like {shown(example)}: one is text, the other a number; use one kind"
+                )

@@ -51,7 +51,7 @@ class Detections:
             record = {
                 "bbox": [round(value, 3) for value in (x0, y0, x1 - x0, y1 - y0)],
                 "category": names[label] if label < len(names) else str(label),
-                "category_id": int(category_ids[label]) if category_ids else label,
+                "category_id": category_ids[label] if category_ids else label,
             }
             if self.scores is not None:
                 record["score"] = round(float(self.scores[index]), 5)

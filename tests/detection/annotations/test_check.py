@@ -15,6 +15,7 @@ from PIL import Image, ImageFile
 
 from detection.annotations import check as module
 from detection.annotations import records as annotation_records
+from detection.annotations.box_forms import FORMS, other_form
 from detection.annotations.check import check_annotations, class_list, drop_bad_records
 from detection.annotations.image_files import DamagedImage, ImageSize, inspect_image
 from detection.annotations.report import KINDS
@@ -326,10 +327,99 @@ BROKEN = {
     "box of no width": (box(5, 5, 0, 4), "box_without_area", r"\[5, 5, 0, 4\]", 11, 3),
     "box of no height": (box(5, 5, 4, 0.0), "box_without_area", "", 11, 3),
     "box of corners": (box(15, 15, -4, 5), "box_without_area", "is it x1, y1, x2, y2", 11, 3),
-    "box too far left": (box(-1.5, 5, 10, 10), "box_outside_image", "1.5 px outside of 40 x 30", 11, 3),
-    "box too far up": (box(5, -3, 10, 10), "box_outside_image", "3 px outside", 11, 3),
-    "box too far right": (box(35, 5, 7, 10), "box_outside_image", "2 px outside", 11, 3),
-    "box too far down": (box(5, 25, 7, 10), "box_outside_image", "5 px outside", 11, 3),
+    "box over the left edge": (box(-1.5, 5, 10, 10), "box_over_the_edge", "1.5 px outside of 40 x 30", 11, 3),
+    "box over the upper edge": (box(5, -3, 10, 10), "box_over_the_edge", "3 px outside", 11, 3),
+    "box over the right edge": (box(35, 5, 7, 10), "box_over_the_edge", "2 px outside", 11, 3),
+    "box over the lower edge": (box(5, 25, 7, 10), "box_over_the_edge", "5 px outside", 11, 3),
+    "box left of its image": (box(-10, 5, 10, 10), "box_outside_image", "lies outside of 40 x 30", 11, 3),
+    "box below its image": (box(5, 30, 4, 4), "box_outside_image", "lies outside", 11, 3),
+    "box in a pixel": (box(0.2, 0.3, 0.5, 0.5), "box_in_a_pixel", "fraction of the image's size", 11, 3),
+    "crowd as word": (
+        set_value("annotations", 2, "iscrowd", value="yes"),
+        "crowd_flag",
+        "`iscrowd` is 'yes', neither 0",
+        11,
+        3,
+    ),
+    "crowd as list": (set_value("annotations", 2, "iscrowd", value=[0]), "crowd_flag", r"is \[0\]", 11, 3),
+    "ignored object": (set_value("annotations", 2, "ignore", value=1), "ignore_flag", "`ignore` is 1", 11, 3),
+    "area as text": (set_value("annotations", 2, "area", value="100"), "area", "`area` is '100'", 11, 3),
+    "area with NaN": (set_value("annotations", 2, "area", value=math.nan), "area", "`area` is nan", 11, 3),
+    "area below nothing": (set_value("annotations", 2, "area", value=-1.0), "area", "`area` is -1.0", 11, 3),
+    "area of 400 digits": (set_value("annotations", 2, "area", value=10**400), "area", "`area` is 1000", 11, 3),
+    "box of 400 digits": (box(1, 2, 10**400, 4), "box_not_finite", "1000", 11, 3),
+    "width of 400 digits": (set_value("images", 3, "width", value=10**400), "image_record", "`width` is", 13, None),
+    "image id as half": (set_value("images", 3, "id", value=13.5), "image_record", "`id` is 13.5", "13.5", None),
+    "file of no name": (
+        set_value("images", 3, "file_name", value="\ud800.png"),
+        "unreadable_image",
+        "a name that no file can have",
+        13,
+        None,
+    ),
+    "file with a zero": (
+        set_value("images", 3, "file_name", value="a\0.png"),
+        "unreadable_image",
+        "a name that no file can have",
+        13,
+        None,
+    ),
+    "file with backslashes": (
+        set_value("images", 3, "file_name", value="train\\d.webp"),
+        "missing_image",
+        "write /",
+        13,
+        None,
+    ),
+    "category as number": (
+        lambda coco, root: coco["categories"].append({"id": 9, "name": 9}),
+        "category_record",
+        "`name` is 9, not a text",
+        None,
+        None,
+    ),
+    "category of blanks": (
+        lambda coco, root: coco["categories"].append({"id": 9, "name": " \n"}),
+        "category_record",
+        "without a letter",
+        None,
+        None,
+    ),
+    "category in two lines": (
+        lambda coco, root: coco["categories"].append({"id": 9, "name": "two\nlines"}),
+        "category_record",
+        r"'two\\nlines', with a line break",
+        None,
+        None,
+    ),
+    "half of a category": (
+        lambda coco, root: coco["categories"].append({"id": 9, "name": "x\ud800"}),
+        "category_record",
+        r"'x\\ud800', with",
+        None,
+        None,
+    ),
+    "category name once more but for a line break": (
+        append("categories", id=9, name="cat\r\n"),
+        "duplicate_category_name",
+        "'cat' .*earlier one's",
+        None,
+        None,
+    ),
+    "image as text": (
+        set_value("annotations", 2, "image_id", value="11"),
+        "unknown_image",
+        "'11': it is a text here, and the number 11 there",
+        "11",
+        3,
+    ),
+    "category as text": (
+        set_value("annotations", 2, "category_id", value="8"),
+        "unknown_category",
+        "'8': it is a text here, and the number 8 there",
+        11,
+        3,
+    ),
     "no mask": (
         set_value("annotations", 2, "segmentation", value=KeyError),
         "missing_mask",
@@ -359,7 +449,14 @@ BROKEN = {
         11,
         3,
     ),
-    "runs of text": (shape({"size": [30, 40], "counts": ["a"]}), "bad_mask", "of nan pixels", 11, 3),
+    "runs of text": (shape({"size": [30, 40], "counts": ["a"]}), "bad_mask", "not whole numbers of pixels", 11, 3),
+    "runs below nothing": (shape({"size": [30, 40], "counts": [-5, 1205]}), "bad_mask", "not whole numbers", 11, 3),
+    "runs cut off": (shape({"size": [30, 40], "counts": "`U"}), "bad_mask", "damaged run lengths", 11, 3),
+    "runs of no size": (shape({"size": "30x40", "counts": [1200]}), "bad_mask", "which is not .height, width", 11, 3),
+    "seven numbers beside": (shape([[1, 2, 3, 4, 5, 6, 7], *SQUARE]), "bad_polygon", "of 7 numbers", 11, 3),
+    "nothing beside": (shape([*SQUARE, []]), "bad_polygon", "of 0 numbers", 11, 3),
+    "polygon of 400 digits": (shape([[1, 1, 5, 10**400, 9, 1]]), "bad_mask", "not a finite number", 11, 3),
+    "polygon far away": (shape([[1, 1, 5, 1e9, 9, 1]]), "bad_mask", "1e.06 pixels outside", 11, 3),
 }
 
 
@@ -368,7 +465,7 @@ def test_each_check_on_a_broken_set(root, name):
     change, kind, message, image_id, annotation_id = BROKEN[name]
     coco = good()
     change(coco, root)
-    report = check_annotations(coco, root, need_masks=True)
+    report = check_annotations(coco, root, need_masks=True, for_evaluation=True)
     # An image or category that is out leaves its annotations without one; here none has any.
     assert report.counts == {kind: 1}, report.format()
     (problem,) = report.problems
@@ -376,11 +473,12 @@ def test_each_check_on_a_broken_set(root, name):
     assert (problem.image_id, problem.annotation_id) == (image_id, annotation_id)
     assert re.search(message, problem.message), problem.message
     assert str(problem) in report.format()
+    report.format().encode("utf-8")  # whatever the json holds
     # Dropped, the set is sound, and everything that was sound is still there.
     before = copy.deepcopy(coco)
     clean, summary = drop_bad_records(coco, report)
     assert _equal(coco, before)
-    assert check_annotations(clean, root, need_masks=True).ok
+    assert check_annotations(clean, root, need_masks=True, for_evaluation=True).ok
     dropped = sum(len(coco[section]) - len(clean[section]) for section in ("images", "annotations", "categories"))
     assert dropped == int(problem.is_error) == summary.images + summary.annotations + summary.categories
 
@@ -391,7 +489,7 @@ def _equal(first, second):
 
 def test_the_table_covers_every_kind():
     tested = {kind for _, kind, *_ in BROKEN.values()}
-    assert set(KINDS) - tested == {"class_names", "published_flaw"}  # below
+    assert set(KINDS) - tested == {"class_names", "published_flaw", "box_form"}  # below
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "b.png"])
@@ -477,9 +575,9 @@ def test_the_quick_look_hides_nothing(root, monkeypatch):
             continue
         coco = good()
         change(coco, root)
-        quick = check_annotations(coco, root, need_masks=True, check_pixels="none")
+        quick = check_annotations(coco, root, need_masks=True, for_evaluation=True, check_pixels="none")
         monkeypatch.setattr(annotation_records, "_is_plainly_right", lambda *arguments: False)
-        slow = check_annotations(coco, root, need_masks=True, check_pixels="none")
+        slow = check_annotations(coco, root, need_masks=True, for_evaluation=True, check_pixels="none")
         monkeypatch.undo()
         assert list(map(str, quick.problems)) == list(map(str, slow.problems)), name
 
@@ -621,6 +719,70 @@ def test_files_are_read_in_parallel_and_in_order(root, monkeypatch):
 
 def test_class_list_is_in_order_of_ids():
     assert class_list(good()) == (["cat", "dog"], {3: 0, 8: 1})
+    categories = [{"id": 10.0, "name": "dog\n"}, {"id": 9.0, "name": "\ufeff cafe\u0301\x85"}]
+    names, index = class_list({"categories": categories})
+    assert names == ["caf\u00e9", "dog"] and json.dumps(index) == '{"9": 0, "10": 1}'
+
+
+@pytest.mark.parametrize("number", [float, str, np.float64])
+def test_ids_of_one_kind_are_read_whatever_it_is(root, number):
+    coco = good()
+    for record in coco["images"] + coco["categories"] + coco["annotations"]:
+        record.update({key: number(record[key]) for key in ("id", "image_id", "category_id") if key in record})
+    assert check_annotations(coco, root, need_masks=True, for_evaluation=True).problems == []
+
+
+def test_of_two_kinds_of_ids_the_rarer_is_wrong(root):
+    coco = good()
+    coco["images"][0]["id"] = "10"
+    coco["categories"].insert(0, {"id": "c", "name": "cup"})
+    report = check_annotations(coco, root)
+    assert report.counts == {"image_record": 1, "category_record": 1, "unknown_image": 2}
+    assert len(drop_bad_records(coco, report)[0]["images"]) == 5
+
+
+def test_a_box_over_the_edge_is_no_error_and_stays(root):
+    coco = good()
+    coco["annotations"][2]["bbox"] = [35, 5, 17, 10]
+    report = check_annotations(coco, root)
+    assert report.ok and drop_bad_records(coco, report)[0]["annotations"] == coco["annotations"]
+
+
+def boxes_of_other_forms():
+    """25 boxes in an image of 40 x 30 (width x height), in pixels, and in other people's forms."""
+    random = np.random.default_rng(1)
+    corner = random.uniform(0, 1, (25, 2)) * [30, 20]
+    extent = 1 + random.uniform(0, 1, (25, 2)) * ([39, 29] - corner)
+    return {
+        "": np.hstack([corner, extent]),
+        "corners": np.hstack([corner, corner + extent]),
+        "centres": np.hstack([corner + extent / 2, extent]),
+        "fractions": np.hstack([corner, extent]) / [40, 30, 40, 30],
+    }
+
+
+@pytest.mark.parametrize("form", ["", "corners", "centres", "fractions"])
+def test_a_file_of_boxes_in_another_form_is_told(root, form):
+    coco = good()
+    boxes = boxes_of_other_forms()[form]
+    coco["annotations"] = [
+        {"id": index, "image_id": 10, "category_id": 3, "bbox": row.tolist()} for index, row in enumerate(boxes)
+    ]
+    report = check_annotations(coco, root)
+    assert report.counts.get("box_form", 0) == bool(form)
+    if form:
+        (problem,) = [one for one in report.problems if one.kind == "box_form"]
+        assert problem.message == FORMS[form]
+        with pytest.raises(UserError, match="dropping records does not mend this"):
+            drop_bad_records(coco, report)
+
+
+def test_carelessly_drawn_boxes_are_in_no_other_form():
+    boxes = boxes_of_other_forms()[""]
+    sizes = np.tile([30, 40], (25, 1))
+    assert other_form(boxes + [0, 0, 3, 3], sizes) == ""
+    assert other_form(np.vstack([boxes_of_other_forms()["corners"], [[20, 5, 10, 9]]]), sizes[[0] * 26]) == ""
+    assert other_form(boxes, sizes * 0) == "" == other_form(boxes[:0], sizes[:0])
 
 
 @pytest.mark.parametrize("name", ["bccd", "coco_mini"])

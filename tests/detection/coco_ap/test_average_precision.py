@@ -141,11 +141,103 @@ def test_annotation_ids_of_zero_or_repeated_are_evaluated_and_said(evaluator):
     assert any("more than once" in note for note in result.notes)
 
 
-def test_annotation_ids_may_be_anything():
+def as_floats(records, *keys):
+    for record in records:
+        record.update({key: float(record[key]) for key in keys})
+
+
+def test_ids_may_be_floats_as_in_pycocotools(evaluator):
+    for seed in range(4):
+        truth, found = random_case(seed)
+        expected = evaluate_coco(truth, found, evaluator=evaluator).to_dict()
+        as_floats(found, "image_id", "category_id")
+        for _ in range(2):
+            result = evaluate_coco(truth, found, evaluator=evaluator)
+            assert result.stats["bbox"] == pytest.approx(
+                pycocotools_stats(truth, found, "bbox")[0].tolist(), abs=MAX_DIFFERENCE
+            )
+            assert {**result.to_dict(), "seconds": 0} == {**expected, "seconds": 0}
+            as_floats(truth["images"] + truth["categories"], "id")
+            as_floats(truth["annotations"], "id", "image_id", "category_id")
+
+
+def test_detections_of_unlisted_categories_take_no_part_as_in_pycocotools(evaluator):
+    for seed in range(6):
+        truth, found = random_case(seed, categories=6, crowded=seed % 2 == 0)
+        gone = truth["categories"].pop(seed % 5)["id"]
+        truth["annotations"] = [one for one in truth["annotations"] if one["category_id"] != gone]
+        unlisted = sum(one["category_id"] == gone for one in found)
+        result = evaluate_coco(truth, found, evaluator=evaluator)
+        assert result.stats["bbox"] == pytest.approx(
+            pycocotools_stats(truth, found, "bbox")[0].tolist(), abs=MAX_DIFFERENCE
+        )
+        assert unlisted and result.detections == len(found) - unlisted
+        (note,) = [note for note in result.notes if "does not list" in note]
+        assert note.startswith(f"{unlisted} of {len(found)} detections") and f"1 distinct: {gone}" in note
+        assert note in format_table(result)
+
+
+def test_an_error_names_the_record_of_the_file_where_others_take_no_part():
     truth, found = small()
-    expected = evaluate_coco(truth, found).stats
-    truth["annotations"][0]["id"] = [5]
-    assert evaluate_coco(truth, found).stats == expected
+    found = [{**found[0], "category_id": 4}, found[0], {**found[0], "bbox": [1]}]
+    with pytest.raises(UserError, match="detections record 2: `bbox`"):
+        evaluate_coco(truth, found)
+
+
+@pytest.mark.parametrize("write", [None, False, 0.0, "0", "false"])
+def test_no_crowd_is_no_crowd_however_it_is_written(write, evaluator):
+    truth, found = small()
+    expected = evaluate_coco(truth, found, evaluator=evaluator).stats
+    for annotation in truth["annotations"]:
+        annotation["iscrowd"] = write
+    result = evaluate_coco(truth, found, evaluator=evaluator)
+    assert result.stats == expected
+    assert any("a text as `iscrowd`" in note for note in result.notes) == isinstance(write, str)
+
+
+@pytest.mark.parametrize("write", [True, 1.0, 2, "1", "true"])
+def test_crowds_are_crowds_however_they_are_written(write):
+    truth, found = random_case(4)
+    before = evaluate_coco(truth, found).stats
+    for annotation in truth["annotations"]:
+        annotation["iscrowd"] = write if annotation["iscrowd"] else 0
+    assert evaluate_coco(truth, found).stats == before
+    if not isinstance(write, str):
+        stats, _ = pycocotools_stats(truth, found, "bbox")
+        assert before["bbox"] == pytest.approx(stats.tolist(), abs=MAX_DIFFERENCE)
+
+
+def test_boxes_over_the_edge_are_evaluated_as_they_are(evaluator):
+    truth, found = random_case(7)
+    for record in truth["images"]:
+        record["width"] = record["height"] = 120  # half of the boxes reach out
+    stats, _ = pycocotools_stats(truth, found, "bbox")
+    assert evaluate_coco(truth, found, evaluator=evaluator).stats["bbox"] == pytest.approx(stats.tolist(), abs=1e-9)
+
+
+@pytest.mark.parametrize("side", ["annotations", "detections"])
+def test_boxes_in_fractions_of_the_image_are_said(side):
+    truth, found = small()
+    for record in truth["annotations"] if side == "annotations" else found:
+        record["bbox"] = [value / 100 for value in record["bbox"]]
+    (note,) = [note for note in evaluate_coco(truth, found).notes if "fractions" in note]
+    assert note.startswith(f"{side}: ")
+
+
+@pytest.mark.parametrize("bad", [[], [3, 3], [3, 3, 20, 20], [3, 3, 20, 20, 3, 20, 7]])
+@pytest.mark.parametrize("first", [False, True])
+def test_polygons_that_are_none_beside_good_ones(bad, first, evaluator):
+    """As pycocotools where it reads them: of seven numbers it takes six, fewer than six have no area."""
+    truth, found = random_case(5, masks=True)
+    polygons = [one for one in truth["annotations"] if isinstance(one["segmentation"], list)]
+    expected = evaluate_coco(truth, found, ("segm",), evaluator).stats["segm"]
+    for annotation in polygons:
+        good = annotation["segmentation"]
+        annotation["segmentation"] = [bad, *good] if first else [*good, bad]
+    result = evaluate_coco(truth, found, ("segm",), evaluator).stats["segm"]
+    if len(bad) == 7 or not first:
+        expected = pycocotools_stats(truth, found, "segm")[0].tolist()
+    assert polygons and result == pytest.approx(expected, abs=MAX_DIFFERENCE)
 
 
 def test_what_the_format_leaves_open():
@@ -208,6 +300,8 @@ def test_class_names():
     truth["categories"][1]["name"] = "cat"
     del truth["categories"][2]["name"]
     assert list(evaluate_coco(truth, found).per_category["bbox"]) == ["cat (id 3)", "cat (id 7)", "90"]
+    truth["categories"][1]["name"], truth["categories"][2]["name"] = "dog\r\n", "two\nlines"
+    assert list(evaluate_coco(truth, found).per_category["bbox"]) == ["cat", "dog", "two\\nlines"]
 
 
 def test_table_is_aligned():
@@ -314,7 +408,21 @@ def change_truth(path, value):
         (change(image_id=77), r"1 of 2 records have an `image_id` .*`images`.*\(1 distinct: 77\)"),
         (change(image_id="10"), r"ids look like 4, these like '10'"),
         (change(image_id=[10]), r"record 0: `image_id` is a list, not an id"),
-        (change(category_id=0), r"`category_id` .*1 distinct: 0\).* contiguous class indices"),
+        (
+            lambda truth, found: [record.update(category_id=0) for record in found],
+            r"2 of 2 records have an `category_id` .*1 distinct: 0\).* contiguous class indices",
+        ),
+        (change(category_id="3"), r"record 0: `category_id` is '3', .* look like 3: one is text, the other a number"),
+        (change(image_id=10.5), r"record 0: `image_id` is 10.5, not an id"),
+        (change(score=10**400), r"record 0: `score` is 1000.*, not a finite number"),
+        (change(bbox=[1, 2, 3, 10**400]), r"record 0: `bbox` .* not a finite number"),
+        (change(bbox=[1, 2, 3, 4, 5]), r"record 0: `bbox` is \[1, 2, 3, 4, 5\], not four numbers"),
+        (change_truth(["annotations", 1, "id"], [5]), r"annotation 1: `id` is a list, not an id"),
+        (change_truth(["annotations", 1, "image_id"], "4"), r"annotation 1 \(id 6\): `image_id` is '4', .* one kind"),
+        (change_truth(["annotations", 1, "category_id"], "90"), r"annotation 1 \(id 6\): `category_id` is '90'"),
+        (change_truth(["annotations", 1, "area"], 10**400), r"annotation 1 \(id 6\): `area` is 1000"),
+        (change_truth(["annotations", 1, "iscrowd"], "yes"), r"annotation 1 \(id 6\): `iscrowd` is 'yes', neither"),
+        (change_truth(["categories", 1, "name"], "x\ud800"), r"categories\[1\] \(id 7\) is 'x\\ud800', with half"),
         (lambda truth, found: found.insert(0, 5), r"detections record 0 is 5, not an object"),
         (change_truth(["images"], KeyError), r"`images` is missing"),
         (change_truth(["annotations"], KeyError), r"`annotations` is missing \(a file of test images"),
@@ -354,11 +462,15 @@ def test_unknown_ids_are_counted_and_the_first_ten_named():
         ([], r"record 0 has no `segmentation`"),
         (
             {"size": [50, 100], "counts": "abc"},
-            r"record 0: its mask is 100 x 50 pixels .*its image 100 x 100",
+            r"record 0: `segmentation` .* size \[50, 100\], image \[100, 100\]",
         ),
-        ({"size": [100, 100]}, r"record 0: `segmentation` is neither polygons .* without `counts`"),
-        ({"size": [100, 100], "counts": 5}, r"record 0: `segmentation` is neither polygons"),
-        (["a"], r"record 0: `segmentation` is neither polygons"),
+        ({"size": [100, 100]}, r"record 0: `segmentation` cannot be used: run lengths without `counts`"),
+        ({"size": [100, 100], "counts": 5}, r"record 0: `segmentation` cannot be used: run lengths without"),
+        ({"size": [100, 100], "counts": "`U"}, r"record 0: .* damaged run lengths, .* the 10000 pixels"),
+        ({"size": [100, 100], "counts": [5, 5]}, r"record 0: .* run lengths of 10 pixels, image 10000"),
+        (["a"], r"record 0: `segmentation` cannot be used: \['a'\] is not a list of polygons"),
+        ([[1, 2]], r"record 0: `segmentation` cannot be used: no polygon of three points"),
+        ([[1, 2, 3, 4, 5, 10**400]], r"record 0: .* a polygon holds something that is not a finite number"),
     ],
 )
 def test_errors_of_masks(shape, message):
@@ -376,7 +488,7 @@ def test_masks_need_a_size():
         annotation["segmentation"] = [[1, 1, 9, 1, 9, 9]]
     for image in truth["images"]:
         del image["height"]
-    with pytest.raises(UserError, match=r"annotation 0 \(id 5\): a mask needs a size"):
+    with pytest.raises(UserError, match=r"annotation 0 \(id 5\): .* need the size of their image"):
         evaluate_coco(truth, found, ("segm",))
     with pytest.raises(UserError, match="unknown IoU type 'keypoints'"):
         evaluate_coco(truth, found, ("keypoints",))
