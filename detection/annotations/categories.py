@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from detection.annotations.report import Problem
-from detection.annotations.values import as_id, is_id, is_of_kind, printable, shown, usual_kind, what_is_wrong
+from detection.annotations.values import (
+    as_id,
+    is_id,
+    is_of_kind,
+    is_unwritable,
+    printable,
+    shown,
+    usual_kind,
+    what_is_wrong,
+)
 
 
 def class_list(coco: dict) -> tuple[list[str], dict[int | str, int]]:
@@ -34,8 +43,7 @@ def name_problem(value: Any) -> str:
     name = class_name(value)
     if not name:
         return f"{shown(value)}, without a letter"
-    # Control characters, halves of surrogate pairs, separators of lines and paragraphs.
-    if any(unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") for one in name):
+    if any(map(is_unwritable, name)):
         return f"'{printable(name):.60}', with a line break or another character that cannot be written"
     return ""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -154,7 +155,12 @@ def shown(value: Any) -> str:
 def printable(text: str) -> str:
     """A text of a file for a line of a log: line breaks, control characters and halves of surrogate pairs as escapes,
     which no terminal, file or letter can show."""
-    return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+    return text if text.isprintable() else "".join(repr(one)[1:-1] if is_unwritable(one) else one for one in text)
+
+
+def is_unwritable(character: str) -> bool:
+    """Whether a character is a control, half of a surrogate pair, or a separator of lines or paragraphs."""
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
 
 
 def keys_of(record: dict) -> str:

@@ -289,6 +289,7 @@ def test_objects_become_coco_like_records():
         "bbox": [1.0, 2.0, 3.0, 6.0], "category": "dog", "category_id": 1, "score": 0.9,
     }  # fmt: skip
     assert [r["category_id"] for r in found.records(["cat", "dog"], [3, 90])] == [90, 3]
+    assert [r["category_id"] for r in found.records(["cat", "dog"], ["c1", "c2"])] == ["c2", "c1"]
     with pytest.raises(ValueError, match="2 boxes but 1 scores"):
         Detections([[1, 2, 4, 8], [0, 0, 5, 5]], [0.9], [1, 0])
 

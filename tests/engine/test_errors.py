@@ -1,6 +1,7 @@
 """A person's mistake ends in one line and exit code 2; a bug keeps its traceback."""
 
 import errno
+import os
 import subprocess
 import sys
 
@@ -48,6 +49,20 @@ def test_a_full_disk_is_no_bug(capsys):
     assert capsys.readouterr().err == "error: run/plots/confusion.png: No space left on device\n"
     with pytest.raises(OSError):
         main_guard(fail(OSError(errno.EBADF, "Bad file descriptor")))
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8:strict"])
+def test_letters_that_a_console_has_not_come_as_escapes(encoding):
+    code = (
+        "import sys; from engine.errors import UserError, main_guard\n"
+        "def main():\n"
+        "    print('caf\\u00e9 \\u884c \\udcff'); raise UserError('\\u884c \\udcff')\n"
+        "sys.exit(main_guard(main))"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, timeout=30)
+    assert done.returncode == 2 and done.stderr.startswith(b"error: ") and done.stdout.startswith(b"caf")
+    assert b"\\udcff" in done.stdout and b"Traceback" not in done.stderr
 
 
 def test_a_reader_that_leaves_is_no_error():

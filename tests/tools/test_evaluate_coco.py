@@ -1,6 +1,7 @@
 """The command line: files in, table and JSON out, errors without a traceback."""
 
 import importlib.util
+import io
 import json
 import subprocess
 import sys
@@ -49,6 +50,26 @@ def test_real_command_line(files, tmp_path):
     assert written["per_category"]["bbox"]["dog"] is None
     assert written["evaluator"] in done.stdout
     assert [path.name for path in out.parent.iterdir()] == ["out.json"]  # nothing temporary left
+
+
+def test_names_beyond_the_consoles_letters_come_as_escapes(tool, files, tmp_path, monkeypatch):
+    truth, found = files
+    truth.write_text(truth.read_text().replace('"dog"', '"\\u884c\\u4eba"'))
+    out, printed = tmp_path / "out.json", io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="cp1252", write_through=True))
+    assert tool(truth, found, "--json", out) == 0
+    assert rb"\u884c\u4eba" in printed.getvalue()
+    assert "行人" in json.loads(out.read_text())["per_category"]["bbox"]
+
+
+def test_figures_are_written_before_they_are_printed(tool, files, tmp_path, monkeypatch):
+    def fail(*arguments, **more):
+        raise RuntimeError("no console")
+
+    monkeypatch.setattr("builtins.print", fail)
+    with pytest.raises(RuntimeError, match="no console"):
+        tool(*files, "--json", tmp_path / "out.json")
+    assert (tmp_path / "out.json").exists()
 
 
 def test_compare_and_options(tool, files, capsys):

@@ -49,4 +49,4 @@ def test_messages_are_short_and_can_be_written():
         deep = [deep]
     for value in (deep, 10**4000, "x" * 10_000, {str(n): n for n in range(1000)}, "\ud800", np.zeros(10_000)):
         assert len(shown(value)) < 200 and shown(value).encode()
-    assert printable("a\nb\ud800 名") == "a\\nb\\ud800 名"
+    assert printable("a\nb\ud800\x85 名\u3000\u200d") == "a\\nb\\ud800\\x85 名\u3000\u200d"
