@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-MIN_BOXES = 10  # fewer can look like anything
+MIN_BOXES = 4  # fewer can look like anything
 FAR_OUTSIDE = 0.1  # of the image's side: more than careless drawing
-MIN_SHARE_OUTSIDE = 0.1
+MIN_SHARE_OUTSIDE, MIN_OUTSIDE = 0.03, 2  # of all boxes, and how many
 
 FORMS = {
-    "fractions": "all boxes lie within the first pixel of their images: are they fractions of the image's size? "
-    "COCO's are in pixels",
+    "fractions": "all numbers of all boxes are in 0..1: are they fractions of the image's size? COCO's are in pixels",
     "corners": "boxes reach far outside of their images as x, y, width, height, and all fit as x1, y1, x2, y2",
     "centres": "boxes reach far outside of their images as x, y, width, height, and all fit with x and y as their "
     "centre; COCO's x and y are the left upper corner",
@@ -21,8 +20,8 @@ FORMS = {
 def other_form(boxes: np.ndarray, sizes: np.ndarray) -> str:
     """The key of `FORMS` that fits all boxes better than x, y, width, height does; "" for none.
 
-    Corners and centres are told from boxes that were drawn carelessly: a tenth of the boxes reach outside by a tenth
-    of the image, and in the other reading every box lies in its image.
+    Corners and centres are told from boxes that were drawn carelessly: three of a hundred boxes, two at least, reach
+    outside by a tenth of the image, and in the other reading every box lies in its image.
 
     Args:
         boxes: (N, 4), the four numbers of each.
@@ -32,11 +31,11 @@ def other_form(boxes: np.ndarray, sizes: np.ndarray) -> str:
         return ""
     end, side = boxes[:, :2] + boxes[:, 2:], sizes[:, ::-1]
     known = side.min(axis=1) > 0
-    if end.max() <= 1.01:
-        inside = boxes.min() >= 0 and boxes[:, 2:].max() > 0 and (side[known] > 2).all()
-        return "fractions" if inside else ""
+    if boxes.max() <= 1.01:
+        small = boxes.min() >= 0 and boxes[:, 2:].max() > 0 and (side[known] > 2).all()
+        return "fractions" if small else ""
     far = known & (end > (1 + FAR_OUTSIDE) * side).any(axis=1)
-    if known.sum() < MIN_BOXES or far.sum() < MIN_SHARE_OUTSIDE * known.sum():
+    if known.sum() < MIN_BOXES or far.sum() < max(MIN_SHARE_OUTSIDE * known.sum(), MIN_OUTSIDE):
         return ""
     side, corner, extent = side[known], boxes[known, :2], boxes[known, 2:]
     if (corner >= -1).all() and (extent > corner).all() and (extent <= side + 1).all():

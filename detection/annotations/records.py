@@ -87,7 +87,6 @@ def _is_plainly_right(record: Any, seen: set, images: dict, category_ids: set) -
     try:
         x, y, width, height = record["bbox"]
         image = images[record["image_id"]]
-        right, bottom = x + width, y + height
         return (
             {type(x), type(y), type(width), type(height)} <= NUMBERS
             and type(record["id"]) is int
@@ -99,9 +98,9 @@ def _is_plainly_right(record: Any, seen: set, images: dict, category_ids: set) -
             and height > 0
             and x >= 0
             and y >= 0
-            and right <= image["width"]
-            and bottom <= image["height"]
-            and (right > 1 or bottom > 1)
+            and x + width <= image["width"]
+            and y + height <= image["height"]
+            and (width > 1 or height > 1 or x > 1 or y > 1)
             and record.get("iscrowd", 0) in PLAIN_CROWDS
             and "ignore" not in record
         )
@@ -159,14 +158,16 @@ def _check_box(box: Any, image: dict | None, add: Callable[[str, str], None]) ->
     if x >= image["width"] or y >= image["height"] or x + width <= 0 or y + height <= 0:
         add("box_outside_image", f"{said} lies outside of {size}")
     elif over > MAX_PIXELS_OUTSIDE:
-        add("box_over_the_edge", f"{said} reaches {over:g} px outside of {size}")
-    elif x >= 0 and y >= 0 and x + width <= 1 and y + height <= 1 and min(image["width"], image["height"]) > 2:
-        add("box_in_a_pixel", f"{said} lies within the first pixel of {size}: is it a fraction of the image's size?")
+        corners = width > x >= 0 and height > y >= 0 and width <= image["width"] and height <= image["height"]
+        hint = "; is it x1, y1, x2, y2?" if corners else ""
+        add("box_over_the_edge", f"{said} reaches {over:g} px outside of {size}{hint}")
+    elif min(box) >= 0 and max(box) <= 1 and min(image["width"], image["height"]) > 2:
+        add("box_fraction", f"{said} holds nothing above 1: is it in fractions of {size}?")
 
 
 def _check_box_form(annotations: list, images: dict, problems: list[Problem], before: int) -> None:
     """Adds whether the boxes of all are something else than x, y, width, height in pixels."""
-    signs = {"box_over_the_edge", "box_outside_image", "box_in_a_pixel"}
+    signs = {"box_over_the_edge", "box_outside_image", "box_fraction"}
     odd = sum(problem.kind in signs for problem in problems[before:])
     if odd < MIN_SHARE_OUTSIDE * len(annotations):
         return
@@ -184,11 +185,13 @@ def _check_mask(shape: Any, image: dict | None, add: Callable[[str, str], None])
     if not shape:
         add("missing_mask", "its segmentation is missing or empty")
         return
+    if image is None:
+        return
     try:
-        mask = read_mask(shape, int(image["height"]), int(image["width"])) if image else []
+        mask = read_mask(shape, int(image["height"]), int(image["width"]))
     except BadMask as error:
         add("bad_mask", str(error))
         return
-    if isinstance(mask, list) and len(mask) < len(shape) and image:
+    if isinstance(mask, list) and len(mask) < len(shape):
         bad = next(polygon for polygon in shape if not is_polygon(polygon))
         add("bad_polygon", f"a polygon of {len(bad)} numbers: at least 6 and an even count are needed")

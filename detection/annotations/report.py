@@ -34,7 +34,7 @@ KINDS = {
     "box_without_area": (True, "boxes without area"),
     "box_outside_image": (True, "boxes wholly outside their image"),
     "box_over_the_edge": (False, "boxes that reach out of their image: training clips them, AP takes them as they are"),
-    "box_in_a_pixel": (False, "boxes within the first pixel of their image"),
+    "box_fraction": (False, "boxes of numbers in 0..1"),
     "box_form": (True, "boxes that are not x, y, width, height in pixels"),
     "crowd_flag": (True, "annotations whose `iscrowd` cannot be read"),
     "ignore_flag": (False, "annotations with `ignore`, which is not read: they are objects like any other"),

@@ -229,9 +229,9 @@ def _by_id(records: list, key: str) -> dict:
 def _name(record: dict, key: int | str, records: list) -> str:
     """A category's name as tables and files can hold it; its id where it has none."""
     value = record.get("name")
-    if value is None:
-        return printable(str(key))
-    name = class_name(value) if isinstance(value, str) else shown(value)
+    name = class_name(value) if isinstance(value, str) else "" if value is None else shown(value)
+    if not name:
+        return printable(str(as_id(key)))
     if any("\ud800" <= one <= "\udfff" for one in name):
         index = next(i for i, one in enumerate(records) if one is record)
         raise UserError(

@@ -333,7 +333,7 @@ BROKEN = {
     "box over the lower edge": (box(5, 25, 7, 10), "box_over_the_edge", "5 px outside", 11, 3),
     "box left of its image": (box(-10, 5, 10, 10), "box_outside_image", "lies outside of 40 x 30", 11, 3),
     "box below its image": (box(5, 30, 4, 4), "box_outside_image", "lies outside", 11, 3),
-    "box in a pixel": (box(0.2, 0.3, 0.5, 0.5), "box_in_a_pixel", "fraction of the image's size", 11, 3),
+    "box in fractions": (box(0.7, 0.3, 0.5, 0.9), "box_fraction", "fractions of 40 x 30", 11, 3),
     "crowd as word": (
         set_value("annotations", 2, "iscrowd", value="yes"),
         "crowd_flag",
@@ -649,7 +649,7 @@ def test_a_dictionary_may_hold_numpy_numbers(root, tmp_path):
         record.update(id=np.int64(record["id"]), width=np.int32(40), height=np.float64(30))
     for record in coco["annotations"]:
         record.update(
-            id=np.int64(record["id"]), image_id=np.int64(record["image_id"]), bbox=list(np.ones(4, np.float32))
+            id=np.int64(record["id"]), image_id=np.int64(record["image_id"]), bbox=list(np.full(4, 2, np.float32))
         )
     assert check_annotations(coco, root).ok
     (root / "b.png").unlink()
@@ -748,23 +748,25 @@ def test_a_box_over_the_edge_is_no_error_and_stays(root):
     assert report.ok and drop_bad_records(coco, report)[0]["annotations"] == coco["annotations"]
 
 
-def boxes_of_other_forms():
-    """25 boxes in an image of 40 x 30 (width x height), in pixels, and in other people's forms."""
+def boxes_of_other_forms(count=25):
+    """Boxes in an image of 40 x 30 (width x height), in pixels, and in other people's forms."""
     random = np.random.default_rng(1)
-    corner = random.uniform(0, 1, (25, 2)) * [30, 20]
-    extent = 1 + random.uniform(0, 1, (25, 2)) * ([39, 29] - corner)
+    corner = random.uniform(0, 1, (count, 2)) * [30, 20]
+    extent = 1 + random.uniform(0, 1, (count, 2)) * ([39, 29] - corner)
     return {
         "": np.hstack([corner, extent]),
         "corners": np.hstack([corner, corner + extent]),
         "centres": np.hstack([corner + extent / 2, extent]),
         "fractions": np.hstack([corner, extent]) / [40, 30, 40, 30],
+        "fractions of corners": np.hstack([corner, corner + extent]) / [40, 30, 40, 30],
     }
 
 
-@pytest.mark.parametrize("form", ["", "corners", "centres", "fractions"])
-def test_a_file_of_boxes_in_another_form_is_told(root, form):
+@pytest.mark.parametrize("count", [8, 25])
+@pytest.mark.parametrize("form", ["", "corners", "centres", "fractions", "fractions of corners"])
+def test_a_file_of_boxes_in_another_form_is_told(root, form, count):
     coco = good()
-    boxes = boxes_of_other_forms()[form]
+    boxes = boxes_of_other_forms(count)[form]
     coco["annotations"] = [
         {"id": index, "image_id": 10, "category_id": 3, "bbox": row.tolist()} for index, row in enumerate(boxes)
     ]
@@ -772,7 +774,7 @@ def test_a_file_of_boxes_in_another_form_is_told(root, form):
     assert report.counts.get("box_form", 0) == bool(form)
     if form:
         (problem,) = [one for one in report.problems if one.kind == "box_form"]
-        assert problem.message == FORMS[form]
+        assert problem.message == FORMS[form.split()[0]]
         with pytest.raises(UserError, match="dropping records does not mend this"):
             drop_bad_records(coco, report)
 
