@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,29 @@ class TrainingSet(Dataset):
             return self.mapper(record)
 
 
+def _require_masks(records: list[dict], cfg: CfgNode, source: Path) -> None:
+    """Raises UserError where Detectron2's mapper would die of the masks of images that are trained on."""
+    if not all("segmentation" in a for r in records for a in r["annotations"]):
+        raise UserError(f"{source}: MODEL.MASK_ON needs a segmentation in every annotation")
+    objects = [a for r in records for a in r["annotations"] if not a["iscrowd"]]
+    runs = sum(isinstance(a["segmentation"], dict) for a in objects)
+    if runs and cfg.INPUT.MASK_FORMAT == "polygon":
+        raise UserError(
+            f"{source}: {runs} of {len(objects)} masks are run lengths, which polygons cannot stand for: set "
+            "INPUT.MASK_FORMAT bitmask, which takes both"
+        )
+    if cfg.INPUT.CROP.ENABLED and runs < len(objects) and find_spec("shapely") is None:
+        raise UserError(
+            "INPUT.CROP cuts polygons by the package shapely, which is not installed: install it, or set "
+            "INPUT.CROP.ENABLED False"
+        )
+    if cfg.INPUT.CROP.ENABLED and not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        raise UserError(
+            "INPUT.CROP makes boxes from masks, which an image without objects does not have: set "
+            "DATALOADER.FILTER_EMPTY_ANNOTATIONS True, or INPUT.CROP.ENABLED False"
+        )
+
+
 def training_batches(data: DetectionData, cfg: CfgNode, start: int, rank: int, world_size: int) -> Iterator[list[dict]]:
     """This process's share of each step's batch (a list of dicts as Detectron2's models take them), from step
     ``start`` on.
@@ -206,16 +230,8 @@ def training_batches(data: DetectionData, cfg: CfgNode, start: int, rank: int, w
     if not records:
         crowds = f" (its {data.crowds} crowds, `iscrowd` 1, are none)" if data.crowds else ""
         raise UserError(f"{data.json_path}: no image has an annotation to learn from{crowds}")
-    if cfg.MODEL.MASK_ON and not all("segmentation" in a for r in records for a in r["annotations"]):
-        raise UserError(f"{data.json_path}: MODEL.MASK_ON needs a segmentation in every annotation")
-    if cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon":
-        objects = [a for r in records for a in r["annotations"] if not a["iscrowd"]]
-        runs = sum(isinstance(a["segmentation"], dict) for a in objects)
-        if runs:
-            raise UserError(
-                f"{data.json_path}: {runs} of {len(objects)} masks are run lengths, which polygons cannot stand for: "
-                "set INPUT.MASK_FORMAT bitmask, which takes both"
-            )
+    if cfg.MODEL.MASK_ON:
+        _require_masks(records, cfg, data.json_path)
     groups = [int(r["width"] > r["height"]) for r in records] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
     try:
         batches = TrainingBatches(

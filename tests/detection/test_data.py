@@ -149,6 +149,22 @@ def test_run_lengths_need_bitmasks(folder):
         training_batches(data, config(folder, content, with_masks=True), 0, 0, 1)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "shapely", "message"),
+    [
+        ([], None, "by the package shapely, which is not installed"),
+        (["DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False"], "here", "an image without objects does not have"),
+    ],
+)
+def test_crops_that_detectron2_cannot_cut_are_refused(folder, monkeypatch, overrides, shapely, message):
+    content = coco({"segmentation": [POLYGON]})
+    monkeypatch.setattr("detection.data.find_spec", lambda name: shapely)
+    data = make_data("set", folder / "instances.json", folder, content)
+    cfg = config(folder, content, "INPUT.CROP.ENABLED", "True", *overrides, with_masks=True)
+    with pytest.raises(UserError, match=message):
+        training_batches(data, cfg, 0, 0, 1)
+
+
 def test_what_is_left_out_of_the_truth_goes_with_it(folder, tmp_path, caplog):
     content = coco({}, {"bbox": [1, 1, 0, 5]}, {"bbox": [-5, 3, 20, 10]}, {"iscrowd": 1})
     cfg = config(folder, content)
