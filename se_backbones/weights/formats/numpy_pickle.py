@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from se_backbones.errors import WeightsError
-from se_backbones.weights.formats.pickle_guard import GuardedUnpickler, Stand, common_globals, plain, walk
+from se_backbones.weights.formats.pickle_guard import Budget, GuardedUnpickler, Stand, common_globals, plain, walk
 
 # Booleans, integers and floats of 1 to 8 bytes. Objects ("O"), records and text have no place in weights.
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
@@ -55,26 +55,17 @@ class NumpyReader:
 
     def __init__(self, size: int):
         self.left = size  # all arrays together cannot hold more bytes than the file
-        self.decoded = 2 * size  # nor all texts that become bytes: latin-1 in UTF-8 is at most twice as long
+        self.budget = Budget(size)
 
     def known(self):
-        names = common_globals()
+        names = common_globals(self.budget)
         for module in NUMPY_CORES:
             names[f"{module}.multiarray", "_reconstruct"] = Stand(self.reconstruct)
             names[f"{module}.multiarray", "scalar"] = Stand(self.scalar)
             names[f"{module}.numeric", "_frombuffer"] = Stand(self.from_buffer)
         names["numpy", "ndarray"] = "ndarray"
         names["numpy", "dtype"] = Stand(Dtype)
-        names["_codecs", "encode"] = Stand(self.encode)
         return names
-
-    def encode(self, text, encoding="utf-8"):
-        if not isinstance(text, str) or encoding != "latin1":
-            raise WeightsError("it encodes text in an unknown way")
-        self.decoded -= len(text)
-        if self.decoded < 0:
-            raise WeightsError("it would unfold into more bytes than the file holds")
-        return text.encode("latin1")
 
     def reconstruct(self, kind, shape, _code):
         if kind != "ndarray" or shape != (0,):
@@ -88,7 +79,7 @@ class NumpyReader:
             raise WeightsError("an array has an unknown state")
         _version, shape, dtype, fortran, data = state
         if isinstance(data, str):  # written by Python 2
-            data = self.encode(data, "latin1")
+            data = self.budget.encoded(data, "latin1")
         array.value = self.make(data, dtype, shape, "F" if fortran else "C")
 
     def from_buffer(self, data, dtype, shape, order):
@@ -98,7 +89,7 @@ class NumpyReader:
 
     def scalar(self, dtype, data):
         if isinstance(data, str):
-            data = self.encode(data, "latin1")
+            data = self.budget.encoded(data, "latin1")
         return self.make(data, dtype, (), "C").item()
 
     def make(self, data, dtype, shape, order):
@@ -154,7 +145,7 @@ def read_numpy_pickle(path: Path):
             if value.value is None:
                 raise WeightsError(f"{where}: the array {path_in_file} has no data")
             return value.value
-        if isinstance(value, str | bytes | bytearray | int | float | bool | type(None)):
+        if isinstance(value, str | bytes | bytearray | int | float | complex | bool | type(None)):
             return value
         raise WeightsError(f"{where}: {path_in_file} is a {type(value).__name__}, which no weights need")
 

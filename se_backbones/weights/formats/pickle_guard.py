@@ -13,6 +13,8 @@ import pickle
 import pickletools
 from collections.abc import Callable, Mapping
 
+import torch
+
 from se_backbones.errors import WeightsError
 
 MAX_INSTRUCTIONS = 20_000_000
@@ -66,15 +68,70 @@ class Attributes:
         self.values = dict(state) if isinstance(state, dict) else {}
 
 
-def common_globals() -> dict[tuple[str, str], object]:
+class Budget:
+    """How much a pickle may still unfold: what it names over and over is copied each time.
+
+    Args:
+        size: of the file in bytes. A value takes one or more of them, and latin-1 in UTF-8 at most twice its length.
+    """
+
+    def __init__(self, size: int):
+        self._values, self._bytes = size, 2 * size
+
+    def values(self, container):
+        """The container, counted."""
+        self._values -= len(container)
+        if self._values < 0:
+            raise WeightsError("it would unfold into more values than the file holds")
+        return container
+
+    def encoded(self, text, encoding="utf-8") -> bytes:
+        """What ``codecs.encode`` gives of a text in latin-1, in which pickles of protocol 2 have their bytes."""
+        if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+            raise WeightsError("it encodes text in an unknown way")
+        return self._bytes_of(text).encode("latin1")
+
+    def bytearray(self, data=b"", *encoding) -> bytearray:
+        """What ``bytearray`` gives of bytes or a text; not of a number, which would be a length."""
+        if isinstance(data, str):
+            data = self.encoded(data, *encoding)
+        if not isinstance(data, bytes | bytearray):
+            raise WeightsError("it makes bytes in an unknown way")
+        return bytearray(self._bytes_of(data))
+
+    def _bytes_of(self, data):
+        self._bytes -= len(data)
+        if self._bytes < 0:
+            raise WeightsError("it would unfold into more bytes than the file holds")
+        return data
+
+
+def common_globals(budget: Budget) -> dict[tuple[str, str], object]:
     """The stand-ins that both kinds of pickle need, fresh at each call: no file can leave anything behind."""
     namespace = type("Namespace", (Attributes,), {"__slots__": ()})
-    return {
-        ("collections", "OrderedDict"): Stand(lambda pairs=(): Names(pairs)),
-        ("builtins", "set"): Stand(set),
-        ("__builtin__", "set"): Stand(set),
+    known = {
+        ("collections", "OrderedDict"): Stand(lambda pairs=(): Names(budget.values(pairs))),
+        ("collections", "Counter"): Stand(lambda counts=(): Names(budget.values(_mapping(counts)))),
+        ("_codecs", "encode"): Stand(budget.encoded),
         ("argparse", "Namespace"): namespace,
     }
+    for module in ("builtins", "__builtin__"):  # the second is Python 2's name, which protocol 2 writes
+        known[module, "set"] = Stand(lambda values=(): set(budget.values(values)))
+        known[module, "bytearray"] = Stand(budget.bytearray)
+        known[module, "complex"] = Stand(_complex)
+    return known
+
+
+def _mapping(counts):
+    if counts and not isinstance(counts, dict):
+        raise WeightsError("it counts something in an unknown way")
+    return counts
+
+
+def _complex(real=0.0, imaginary=0.0):
+    if not isinstance(real, int | float) or not isinstance(imaginary, int | float):
+        raise WeightsError("a complex number in it is made of something else")
+    return complex(real, imaginary)
 
 
 def walk(stream: io.BufferedIOBase, where: str, persistent: bool = False) -> int:
@@ -233,6 +290,8 @@ def plain(value, where: str, leaf: Callable = lambda leaf_value, path: leaf_valu
 
 
 def _key(key, where):
-    if isinstance(key, str | int | float | bool | bytes | type(None)):
+    if isinstance(key, str | int | float | complex | bytes | type(None) | torch.dtype | torch.device):
         return key
+    if isinstance(key, tuple):  # not nested without end: ``walk`` has seen to it
+        return tuple(_key(part, where) for part in key)
     raise WeightsError(f"{where}: refused, a dictionary in it has a {type(key).__name__} as a key")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from se_backbones.errors import WeightsError
 from se_backbones.weights.formats.caffemodel import caffe_state_dict, looks_like_caffemodel, read_caffemodel
+from se_backbones.weights.formats.not_weights import as_text, is_text_pickle, what_it_is_instead
 from se_backbones.weights.formats.numpy_pickle import read_numpy_pickle
-from se_backbones.weights.formats.safetensors_file import read_safetensors
+from se_backbones.weights.formats.safetensors_file import looks_like_safetensors, read_safetensors
 from se_backbones.weights.formats.torch_file import LEGACY_MAGIC, read_torch_file
 
 # The convention of torch.hub and of most released files: resnet50-0676ba61.pth. Digits alone may be a date. With
@@ -60,52 +61,51 @@ def load_safely(path: str | Path):
 def open_safely(path: str | Path) -> SafeFile:
     """As load_safely, with the form and the metadata."""
     path = Path(path)
-    if path.is_dir():
-        inside = sorted(p.name for p in path.iterdir() if p.suffix in _SUFFIXES)
-        raise WeightsError(f"{path} is a folder; name a file in it" + (f": {', '.join(inside[:6])}" if inside else ""))
-    try:
-        with open(path, "rb") as file:
-            head = file.read(1024)
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: no such file") from None
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
-    if not head:
-        raise WeightsError(f"{path}: the file is empty")
-    if instead := _what_came_instead(head):
+    head = _first_bytes(path)
+    if instead := what_it_is_instead(head):
         raise WeightsError(f"{path}: not a weights file. {instead}")
-    if head.startswith(b"PK\x03\x04"):
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return SafeFile(path, read_torch_file(path), "torch")
     if head.startswith(LEGACY_MAGIC) and not tarfile.is_tarfile(path):
         return SafeFile(path, read_torch_file(path), "torch")
     if looks_like_caffemodel(head):
         return _open_caffemodel(path)
-    if head[4:9] == b"\0\0\0\0{" or path.suffix == ".safetensors":  # the header's length, then JSON
+    if looks_like_safetensors(head):
         tensors, metadata = read_safetensors(path)
         return SafeFile(path, tensors, "safetensors", metadata)
     if tarfile.is_tarfile(path):
         raise WeightsError(f"{path}: a tar archive (torch's form of 2016), which is not read; save it anew with torch")
-    if head.startswith(b"\x80") or path.suffix in (".pkl", ".pickle"):
+    if head.startswith(b"\x80") or is_text_pickle(path):
         return SafeFile(path, read_numpy_pickle(path), "pickle")
     if path.suffix == ".caffemodel":
         return _open_caffemodel(path)  # which says what is wrong with it
     raise WeightsError(
-        f"{path}: not a weights file. A .safetensors, a .pth of torch.save, a .pkl of arrays or a .caffemodel is "
-        "expected."
+        f"{path}: not a weights file. {as_text(head)} A .safetensors, a .pth of torch.save, a .pkl of arrays or a "
+        ".caffemodel is expected, told from its bytes whatever its name.".replace("  ", " ")
     )
+
+
+def _first_bytes(path: Path) -> bytes:
+    """Raises WeightsError where it is no file that has any."""
+    if path.is_dir():
+        inside = sorted(p.name for p in path.iterdir() if p.suffix in _SUFFIXES)
+        raise WeightsError(f"{path} is a folder; name a file in it" + (f": {', '.join(inside[:6])}" if inside else ""))
+    try:
+        if path.exists() and not path.is_file():
+            raise WeightsError(f"{path}: no regular file")  # a pipe would be waited for, a device has no end
+        with open(path, "rb") as file:
+            head = file.read(1024)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise WeightsError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    if not head:
+        raise WeightsError(f"{path}: the file is empty")
+    return head
 
 
 def _open_caffemodel(path: Path) -> SafeFile:
     return SafeFile(path, caffe_state_dict(read_caffemodel(path), str(path)), "caffemodel")
-
-
-def _what_came_instead(head: bytes) -> str:
-    text = head.lstrip().lower()
-    if text.startswith(b"version https://git-lfs"):
-        return "It is a Git LFS pointer: the weights themselves were not fetched (`git lfs pull`)."
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "It is a web page, saved in the place of the file: fetch it again."
-    return ""
 
 
 def file_sha256(path: str | Path) -> str:

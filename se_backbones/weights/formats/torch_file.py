@@ -2,8 +2,7 @@
 
 torch.load alone is not enough: 2.14 unfolds packed entries to any size, makes a view of 10¹² numbers of a storage of
 four, and a key of 300,000 nested tuples ends the process. Nor is torch.serialization.get_unsafe_globals_in_checkpoint
-for the names of what is refused: it reads neither the older form nor pickles of protocol 4, and torch's own list of
-what it allows is longer than weights need.
+for the names of what is refused: it reads neither the older form nor pickles of protocol 4.
 """
 
 from __future__ import annotations
@@ -20,127 +19,10 @@ import torch
 
 from se_backbones.errors import WeightsError
 from se_backbones.weights.formats.numpy_pickle import NUMPY_CORES, Dtype, NumpyReader
-from se_backbones.weights.formats.pickle_guard import GuardedUnpickler, Stand, common_globals, plain, walk
+from se_backbones.weights.formats.pickle_guard import plain, walk
+from se_backbones.weights.formats.torch_pickle import DryRun
 
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began a file until version 1.5
-
-_STORAGES = {
-    f"{kind}Storage": torch.empty(0, dtype=dtype).element_size()
-    for kind, dtype in {
-        "Double": torch.float64,
-        "Float": torch.float32,
-        "Half": torch.float16,
-        "BFloat16": torch.bfloat16,
-        "Long": torch.int64,
-        "Int": torch.int32,
-        "Short": torch.int16,
-        "Char": torch.int8,
-        "Byte": torch.uint8,
-        "Bool": torch.bool,
-        "Untyped": torch.uint8,
-    }.items()
-}
-
-
-class _Kind:
-    __slots__ = ("itemsize",)
-
-    def __init__(self, itemsize: int):
-        self.itemsize = itemsize
-
-
-class _Storage:
-    __slots__ = ("count",)
-
-    def __init__(self, count: int):
-        self.count = count
-
-
-class _Tensor:
-    __slots__ = ()
-
-    def __setstate__(self, state):
-        raise WeightsError("the pickle changes a tensor after it was made")
-
-
-class _Value:
-    """A dtype or a device: nothing to check."""
-
-    __slots__ = ()
-
-
-class _DryRun:
-    """Goes through a torch file's pickle with stand-ins and checks each tensor against its storage's size."""
-
-    def __init__(self, where: str, size: int):
-        self.where = where
-        numbers = NumpyReader(size)
-        self.storages: dict[str, int] = {}  # key -> bytes
-        self.known = common_globals() | {
-            ("torch._utils", "_rebuild_tensor_v2"): Stand(self.tensor),
-            ("torch._utils", "_rebuild_tensor"): Stand(self.tensor),
-            ("torch._utils", "_rebuild_parameter"): Stand(self.parameter),
-            ("torch", "Size"): Stand(self.size),
-            ("torch", "device"): Stand(lambda *_: _Value()),
-            ("_codecs", "encode"): Stand(numbers.encode),
-            ("numpy", "dtype"): Stand(Dtype),
-        }
-        for module in NUMPY_CORES:
-            self.known[f"{module}.multiarray", "scalar"] = Stand(numbers.scalar)
-        for module in ("torch", "torch.cuda", "torch.storage"):
-            for name, itemsize in _STORAGES.items():
-                self.known[module, name] = _Kind(itemsize)
-        for name in dir(torch):
-            if isinstance(getattr(torch, name), torch.dtype):
-                self.known["torch", name] = _Value()
-
-    def storage(self, pid):
-        if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
-            raise WeightsError("a storage in it is described in an unknown way")
-        kind, key, count = pid[1], pid[2], pid[4]
-        if not isinstance(kind, _Kind) or not isinstance(key, str) or type(count) is not int or count < 0:
-            raise WeightsError("a storage in it is described in an unknown way")
-        if len(pid) == 6 and pid[5] is not None:
-            raise WeightsError("a storage in it is a view of another, a form that torch gave up in 2018")
-        size = count * kind.itemsize
-        if self.storages.setdefault(key, size) != size:
-            raise WeightsError(f"the storage {key} is described twice, with different sizes")
-        return _Storage(count)
-
-    def tensor(self, storage, offset, size, stride, *_):
-        numbers = (offset, *size, *stride)
-        if not isinstance(storage, _Storage) or len(size) != len(stride):
-            raise WeightsError("a tensor in it is described in an unknown way")
-        if any(type(number) is not int or number < 0 for number in numbers):
-            raise WeightsError("a tensor in it has a size or stride that is no count")
-        elements = 1
-        for length in size:
-            elements *= length
-        last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-        if elements and (last >= storage.count or elements > storage.count):
-            raise WeightsError(
-                f"a tensor of shape {tuple(size)} reaches beyond its data ({storage.count} numbers in the file)"
-            )
-        return _Tensor()
-
-    def parameter(self, data, *_):
-        if not isinstance(data, _Tensor):
-            raise WeightsError("a parameter in it is no tensor")
-        return data
-
-    def size(self, lengths=()):
-        if not isinstance(lengths, list | tuple) or any(type(length) is not int for length in lengths):
-            raise WeightsError("a size in it holds something other than counts")
-        return tuple(lengths)
-
-    def read(self, stream):
-        return GuardedUnpickler(stream, self.where, self.known, storage=self.storage, advice=_advice).read()
-
-
-def _advice(module: str, name: str) -> str:
-    if module.startswith("numpy"):
-        return "It holds NumPy arrays; where the file is yours, save model.state_dict() alone."
-    return ""
 
 
 def _numpy_scalars(size: int) -> list:
@@ -197,6 +79,9 @@ def _check_archive(archive: zipfile.ZipFile, where: str, size: int) -> None:
         raise WeightsError(f"{where}: refused, its entries are packed; torch.save never packs them")
     if sum(entry.file_size for entry in entries) > size or any(e.file_size != e.compress_size for e in entries):
         raise WeightsError(f"{where}: refused, its entries claim more bytes than the file has")
+    if not any(entry.CRC for entry in entries):  # torch.serialization.set_crc32_options(False): no checksums at all
+        for entry in entries:
+            entry.CRC = None
     broken = archive.testzip()
     if broken:
         raise WeightsError(f"{where}: damaged, the checksum of {broken} does not match; fetch the file again")
@@ -204,7 +89,7 @@ def _check_archive(archive: zipfile.ZipFile, where: str, size: int) -> None:
     stream = io.BytesIO(pickled)
     if walk(stream, where, persistent=True) != len(pickled):
         raise WeightsError(f"{where}: damaged, bytes follow the end of its pickle")
-    run = _DryRun(where, size)
+    run = DryRun(where, size)
     run.read(io.BytesIO(pickled))
     for key, needed in run.storages.items():
         name = f"data/{key}"
@@ -224,7 +109,7 @@ def check_legacy(path: Path) -> None:
     """
     where, size = str(path), os.path.getsize(path)
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        run = _DryRun(where, size)
+        run = DryRun(where, size)
         values = []
         for _ in range(5):  # magic number, protocol, system, the object, the storages' keys
             start = data.tell()
@@ -255,10 +140,11 @@ def read_torch_file(path: Path):
     # Namespace only carries values.
     allowed = [argparse.Namespace, *_numpy_scalars(os.path.getsize(path))]
     try:
-        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings(), open(path, "rb") as file:
             warnings.simplefilter("ignore")  # about pickle protocols; what matters is refused above or below
-            # Files written by Python 2 hold bytes as text, of which latin1 alone takes every value.
-            content = torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
+            # The file and not its path, whose suffix torch.load would go by. Files written by Python 2 hold bytes as
+            # text, of which latin1 alone takes every value.
+            content = torch.load(file, map_location="cpu", weights_only=True, encoding="latin1")
     except Exception as error:
         reason = str(error).split("WeightsUnpickler error:")[-1].strip().split("\n")[0]
         raise WeightsError(f"{path}: torch.load(weights_only=True) refuses it: {reason}") from None
