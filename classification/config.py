@@ -30,6 +30,7 @@ def get_cfg() -> CfgNode:
             "DEVICE": "auto",
             "WEIGHTS": "",  # a file, a named source, or "pretrained": the published ImageNet weights
             "HEAD": "new",  # new: MODEL.WEIGHTS' classifier is left aside; keep: it must fit, classes and all
+            "WEIGHTS_NETWORK": "",  # what MODEL.WEIGHTS are of (of list_backbones()), where the file does not tell
             "ALLOW": [],  # names (with *) that MODEL.WEIGHTS may lack or have too many of
             # What ImageNet weights of timm and torchvision were trained on, in 0..255.
             "PIXEL_MEAN": [123.675, 116.28, 103.53],

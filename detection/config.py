@@ -23,6 +23,9 @@ def get_cfg() -> CfgNode:
     cfg.SEED = 1
     cfg.MODEL.DEVICE = "auto"
     cfg.MODEL.WEIGHTS = ""
+    cfg.MODEL.WEIGHTS_NETWORK = (
+        ""  # what MODEL.WEIGHTS are of (a name of list_backbones()), where the file does not tell
+    )
     cfg.MODEL.ALLOW = []  # names (with *) that MODEL.WEIGHTS may lack or have too many of, a replaced head say
     # The number of classes comes from the data; a number here must agree with it.
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 0

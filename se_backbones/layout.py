@@ -34,6 +34,30 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class LookAlike:
+    """Published weights with the names and shapes of one of a family's networks, which compute something else.
+
+    Attributes:
+        who: whose they are; ``what``: what they do otherwise. Both for messages.
+        rows: the rows whose names and shapes they have.
+        layouts: those in which they come.
+        known_by: a regular expression, found in what its publishers call it: in a file's name, or in an entry as
+            ``arch``.
+        is_row: the row that they are of, with ``{}`` for the name of the one that they look like; empty: the table has
+            none.
+        preprocessing: how their images usually come, where it is otherwise than the layout says.
+    """
+
+    who: str
+    what: str
+    rows: tuple[str, ...]
+    layouts: tuple[str, ...]
+    known_by: str
+    is_row: str = ""
+    preprocessing: Preprocessing | None = None
+
+
+@dataclass(frozen=True)
 class FileSays:
     """What a layout's ``facts`` may ask about a file.
 
@@ -113,6 +137,7 @@ class Layout:
         folded_statistics: normalisations may come with their statistics folded into weight and bias.
         tensor_to_ours, tensor_from_ours: (our name, tensor) -> the tensor in the other's form, where it differs.
         added: our tensors -> those that files of this layout have and our networks do not, by our names, for writing.
+        roots: how all of its names begin; what begins otherwise lies beside the network.
     """
 
     name: str
@@ -126,6 +151,7 @@ class Layout:
     tensor_to_ours: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor
     tensor_from_ours: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor
     added: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda ours: {}
+    roots: tuple[str, ...] = ("",)
 
     def recognises(self, names: Collection[str]) -> bool:
         """Whether a file with these names, without wrappers, is of this layout."""

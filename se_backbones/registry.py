@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from se_backbones.backbone import Backbone
-from se_backbones.layout import Layout
+from se_backbones.layout import Layout, LookAlike
 from se_backbones.se import SEConfig
 
 _KEEP = object()
@@ -72,6 +72,8 @@ class Family:
         published: a row's name -> the named source of its ImageNet weights.
         unmarked: settings that leave no mark on a tensor -> whether they matter for a row; compared wherever weights
             are taken.
+        look_alikes: others' networks under the names and shapes of its rows.
+        releases: how the sha256 of released files begin that are known to be of a row -> its name.
         bias_norms: names of convolution biases that a file may have and the network has not -> the name of the
             running mean of the normalisation behind, which takes them up.
         detector_parts: where a stage lies in a detector that keeps it in its heads -> its path in the network.
@@ -87,6 +89,8 @@ class Family:
     layouts: tuple[Layout, ...]
     published: Mapping[str, str] = field(default_factory=dict)
     unmarked: Mapping[str, Callable[[Spec], bool]] = field(default_factory=dict)
+    look_alikes: tuple[LookAlike, ...] = ()
+    releases: Mapping[str, str] = field(default_factory=dict)
     bias_norms: Mapping[str, str] = field(default_factory=dict)
     detector_parts: Mapping[str, str] = field(default_factory=dict)
     describe: Callable[[Mapping[str, tuple[int, ...]]], Any] | None = None

@@ -24,6 +24,13 @@ def parse(arguments=None):
         help="layout of OUT (ours): detectron2, timm, timm-legacy, torchvision, pytorchcv, …, as the network has it",
     )
     parser.add_argument("--arch", metavar="NAME", help="the network, where IN does not tell it")
+    parser.add_argument(
+        "--leave-out",
+        metavar="NAME",
+        nargs="+",
+        default=[],
+        help="tensors of IN that are no part of the network, with * for any text; all others must be",
+    )
     parser.add_argument("--force", action="store_true", help="overwrite OUT (never IN)")
     return parser.parse_args(arguments)
 
@@ -33,7 +40,14 @@ def main(arguments=None):
     from se_backbones.weights import WeightsError, convert_file
 
     try:
-        done = convert_file(options.source, options.out, options.to, architecture=options.arch, force=options.force)
+        done = convert_file(
+            options.source,
+            options.out,
+            options.to,
+            architecture=options.arch,
+            leave_out=options.leave_out,
+            force=options.force,
+        )
     except WeightsError as error:
         raise UserError(str(error)) from error
     print(done)

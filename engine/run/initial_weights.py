@@ -126,7 +126,9 @@ def _load(model: nn.Module, cfg: CfgNode, run: Path, allow: Sequence[str], inser
         if source == PRETRAINED:
             source = _published(cfg.MODEL.BACKBONE.ARCHITECTURE, insert)
         load = load_weights_inserting_se if insert else load_weights
-        report = load(model, source, allow=(*allow, *cfg.MODEL.ALLOW), preprocessing=preprocessing(cfg))
+        allow = (*allow, *cfg.MODEL.ALLOW)
+        network = cfg.MODEL.WEIGHTS_NETWORK or None
+        report = load(model, source, allow, preprocessing=preprocessing(cfg), network=network)
     except WeightsError as error:
         raise UserError(f"MODEL.WEIGHTS: {error}") from error
     logger.info("%s", report.format())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import pickle
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,11 +17,15 @@ from se_backbones.errors import WeightsError
 from se_backbones.files import atomic_path
 from se_backbones.registry import Spec, find_spec, list_backbones, skeleton
 from se_backbones.se import SEConfig
+from se_backbones.weights.account import check_account
+from se_backbones.weights.formats.own_format import WEIGHTS_FORMAT
 from se_backbones.weights.formats.safetensors_file import tensors_sha256, write_safetensors
+from se_backbones.weights.identity import Doubt, stated_as
 from se_backbones.weights.layouts import OURS, target_layout, writable_layouts, written_as
+from se_backbones.weights.report import as_json, fold_names, printable
 from se_backbones.weights.shapes import candidates, guess_architecture, same_network
 from se_backbones.weights.statistics import biases_without_place, neutral_statistics
-from se_backbones.weights.weights_file import WEIGHTS_FORMAT, WeightsFile, read_state_dict
+from se_backbones.weights.weights_file import WeightsFile, read_state_dict
 
 SUFFIXES = (".safetensors", ".pth", ".pkl")
 
@@ -41,7 +47,7 @@ class Conversion:
         known = [f"{key} {self.metadata[key]}" for key in ("preprocessing", "source") if key in self.metadata]
         classes = json.loads(self.metadata.get("classes", "[]"))
         known += [f"{len(classes)} classes"] if classes else []
-        return (
+        return printable(
             f"{self.out}: {self.architecture} as {self.layout}, {self.tensors} tensors, {self.numbers:,} numbers, "
             f"sha256 of the tensors {self.tensors_sha256[:16]}…\n  " + "\n  ".join((*known, *self.notes))
         )
@@ -53,6 +59,7 @@ def convert_file(
     to: str = "ours",
     *,
     architecture: str | None = None,
+    leave_out: Sequence[str] = (),
     force: bool = False,
 ) -> Conversion:
     """Writes weights in another layout. The numbers keep their bytes; there and back gives the same tensors. (Biases in
@@ -63,28 +70,34 @@ def convert_file(
         out: ``.safetensors``, ``.pth`` (torch.save), or ``.pkl`` (detectron2 alone).
         to: ``ours`` or a layout of the network's family (``timm``, ``torchvision``, …). A detector stays a detector,
             in ours or detectron2.
-        architecture: a name of ``list_backbones()``, where tensors and layout do not tell it.
+        architecture: a name of ``list_backbones()``, where tensors and layout do not tell it, or fit others' networks
+            too. Without it a file that calls itself after another network is refused, and else what is written says
+            that its architecture is presumed.
+        leave_out: tensors of the source that are no part of the network and are not to be written: fnmatch patterns
+            over its names, or over ours (``ema_queue``, ``head.*``).
         force: overwrite ``out``. The source is never overwritten.
 
     Returns:
         what was written: the file has been read back and compared.
 
     Raises:
-        WeightsError: the source cannot be read, the target cannot hold this network, its architecture cannot
-            be told, or ``out`` exists.
+        WeightsError: the source cannot be read; a name or a shape in it is none of the network's, or one of the
+            network's is missing; the target cannot hold this network; its architecture cannot be told; or ``out``
+            exists.
     """
     out = Path(out)
     if to not in writable_layouts():
         raise WeightsError(f"--to must be one of {', '.join(writable_layouts())}; got {to!r}")
     if out.suffix not in SUFFIXES or (out.suffix == ".pkl" and to != "detectron2"):
         raise WeightsError(f"{out}: the file must end in .safetensors or .pth, or in .pkl for detectron2")
-    weights = read_state_dict(source)
+    weights = _without(read_state_dict(source), leave_out)
     if out.exists():
         if weights.path is not None and out.samefile(weights.path):
             raise WeightsError(f"{out}: is the source itself; give another file to write to")
         if not force:
             raise WeightsError(f"{out}: exists already; remove it or use --force")
-    row = _row(weights, architecture)
+    weights, row = _row(weights, architecture)
+    check_account(weights, row)
     layout = target_layout(weights.family, to, weights.is_detector)
     if to != OURS and (why := layout.refuse(row, weights.shape, weights.se or {})):
         raise WeightsError(f"{weights.source}: {row.name} cannot be written to {to}: {why}")
@@ -101,7 +114,18 @@ def convert_file(
     return Conversion(out, to, row.name, len(tensors), numbers, checksum, metadata, tuple(weights.notes))
 
 
-def _row(weights: WeightsFile, architecture: str | None) -> Spec:
+def _without(weights: WeightsFile, patterns: Sequence[str]) -> WeightsFile:
+    def is_named(key: str) -> bool:
+        return any(fnmatch.fnmatchcase(name, p) for p in patterns for name in (key, weights.names[key]))
+
+    left = [key for key in weights.names if is_named(key)]
+    state = {key: tensor for key, tensor in weights.state_dict.items() if key not in left}
+    names = {key: name for key, name in weights.names.items() if key not in left}
+    notes = [f"left out: {', '.join(fold_names(left))}"] if left else []
+    return replace(weights, state_dict=state, names=names, notes=[*weights.notes, *notes])
+
+
+def _row(weights: WeightsFile, architecture: str | None) -> tuple[WeightsFile, Spec]:
     if architecture is not None:
         if architecture not in list_backbones():
             raise WeightsError(f"--arch: {architecture!r} is none of {', '.join(list_backbones())}")
@@ -110,16 +134,22 @@ def _row(weights: WeightsFile, architecture: str | None) -> Spec:
             raise WeightsError(
                 f"{weights.source}: is no {architecture}; its tensors fit {', '.join(fitting) or 'no row'}"
             )
-        return find_spec(architecture)
+        return stated_as(weights, architecture), find_spec(architecture)
+    if doubt := Doubt.of(weights):
+        say = f"if you know that it is of {doubt.row.name}, say so: --arch {doubt.row.name}"
+        if doubt.named:
+            row = doubt.row_of(doubt.named)
+            raise WeightsError(f"{weights.source}: {doubt.sentence()}; {f'--arch {row.name}, or ' if row else ''}{say}")
+        weights = replace(weights, presumed=True, notes=[*weights.notes, f"{doubt.sentence()}; {say}"])
     if weights.architecture:
         row = find_spec(weights.architecture)
         if row.family != weights.family.name or not same_network(row, weights.shape, weights.family):
             raise WeightsError(
                 f"{weights.source}: it says that it is a {row.name}, and its tensors are {weights.shape}"
             )
-        return row
+        return weights, row
     try:
-        return find_spec(guess_architecture(weights.backbone(), weights.facts.hyper, weights.family))
+        return weights, find_spec(guess_architecture(weights.backbone(), weights.facts.hyper, weights.family))
     except WeightsError as error:
         raise WeightsError(f"{weights.source}: {error} (--arch NAME)") from None
 
@@ -148,20 +178,26 @@ def _as_network_has_them(weights: WeightsFile, row: Spec) -> dict[str, Tensor]:
     return ours
 
 
+def _name(weights: WeightsFile) -> str:
+    return Path(weights.source).name if weights.path and "://" not in weights.source else weights.source
+
+
 def _metadata(weights: WeightsFile, row: Spec, to: str) -> dict[str, str]:
     values = {
         "format": WEIGHTS_FORMAT,
         "layout": to,
         "architecture": row.name,
-        "source": Path(weights.source).name if weights.path and "://" not in weights.source else weights.source,
+        "source": printable(_name(weights)),
         "source_sha256": weights.sha256,
         "torch": torch.__version__.split("+")[0],
     }
     # What is only usual for a layout is not written down as if it were known.
     if weights.preprocessing and weights.facts.basis in ("stated", "published"):
         values["preprocessing"] = json.dumps(weights.preprocessing.as_dict())
+    if weights.presumed:
+        values["presumed"] = "architecture"
     if weights.classes:
-        values["classes"] = json.dumps(weights.classes, ensure_ascii=False)
+        values["classes"] = as_json(weights.classes)
     shape = weights.shape
     if shape.has_se:  # also in a plain row's network, by insertion
         told = {"reduction": shape.reduction, "bias": shape.se_bias, "without": shape.se_without}

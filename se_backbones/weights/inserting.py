@@ -21,12 +21,13 @@ from se_backbones.registry import create_backbone, find_spec, skeleton
 from se_backbones.se import SEConfig
 from se_backbones.surgery.insert import check_absorbers, insert_se, make_neutral, neutral_config
 from se_backbones.weights.convert import convert_file
+from se_backbones.weights.formats.own_format import WEIGHTS_FORMAT
 from se_backbones.weights.formats.safetensors_file import tensors_sha256, write_safetensors
 from se_backbones.weights.layouts import GATE_TENSOR, split_detector
 from se_backbones.weights.loader import load_weights
-from se_backbones.weights.report import LoadReport
+from se_backbones.weights.report import LoadReport, printable
 from se_backbones.weights.target import Target
-from se_backbones.weights.weights_file import WEIGHTS_FORMAT, WeightsFile, read_state_dict
+from se_backbones.weights.weights_file import WeightsFile, read_state_dict
 
 
 def load_weights_inserting_se(
@@ -35,6 +36,7 @@ def load_weights_inserting_se(
     allow: Sequence[str] = (),
     *,
     preprocessing: Preprocessing | Mapping | None = None,
+    network: str | None = None,
 ) -> LoadReport:
     """Loads the weights of a plain network into a model with SE, which then computes what the plain one would.
 
@@ -42,7 +44,8 @@ def load_weights_inserting_se(
 
     Args:
         model: holds one backbone with SE, freshly built: a backbone, a classifier, a detector.
-        source, allow, preprocessing: as for load_weights; a classifier's or a whole detector's weights, without SE.
+        source, allow, preprocessing, network: as for load_weights; a classifier's or a whole detector's weights,
+            without SE.
 
     Returns:
         load_weights' report. The gates stand under ``derived``, and a note says where SE was inserted and how.
@@ -64,7 +67,8 @@ def load_weights_inserting_se(
     weights = source if isinstance(source, WeightsFile) else read_state_dict(source)
     _refuse_se(weights, "load them as they are, without inserting SE (MODEL.SE.INSERT False)")
     gates = [name for name in Target(model).tensors if GATE_TENSOR.search(name)]
-    report = load_weights(model, weights, [*allow, *(f"missing:{name}" for name in gates)], preprocessing=preprocessing)
+    allow = [*allow, *(f"missing:{name}" for name in gates)]
+    report = load_weights(model, weights, allow, preprocessing=preprocessing, network=network)
     for site in sites:
         make_neutral(site)
     network.spec = replace(network.spec, se=se)
@@ -164,7 +168,7 @@ class Insertion:
                 f"  the paper's standard form, which other programs read: python tools/convert_weights.py {self.out} "
                 "FILE --to timm"
             )
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 def insert_se_into_file(
@@ -270,8 +274,7 @@ def _build(weights: WeightsFile, places: Mapping[str, str], name: str, se: SECon
         norm="BN" if any(inner.endswith(".running_var") for inner in state) else "GN",
         out_features=[stage for stage in whole.stages if any(whole.stage_of(inner) == stage for inner in state)],
     )
-    # A dictionary does not say where strides are; the file did, and `name` is what it said.
-    load_weights(network, state, allow=("architecture",))
+    load_weights(network, state, network=name)  # a dictionary does not say where strides are
     return network.eval()
 
 

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from se_backbones.errors import WeightsError
 from se_backbones.preprocessing import Preprocessing
 from se_backbones.registry import Spec
+from se_backbones.weights.account import inside_units
 from se_backbones.weights.allow import DETECTOR_PARTS, Allowed
+from se_backbones.weights.identity import Doubt, stated_as
 from se_backbones.weights.layouts import OURS_DETECTION
 from se_backbones.weights.match import Match, match
 from se_backbones.weights.report import LoadReport
@@ -28,6 +30,7 @@ def load_weights(
     *,
     prefix: str = "",
     preprocessing: Preprocessing | Mapping | None = None,
+    network: str | None = None,
 ) -> LoadReport:
     """Loads weights into a model, or leaves the model as it was.
 
@@ -44,6 +47,9 @@ def load_weights(
             and needs no allowing. Empty: the whole model, in which the network is found by itself.
         preprocessing: what the caller feeds the network: ``channel_order, scale, mean, std``. None: not
             compared.
+        network: the name in ``list_backbones()`` of the network that the weights are of, where names and shapes fit
+            others' networks too. None: a file that calls itself after another one is refused, and else it is taken
+            for what such files usually are, with a warning.
 
     Returns:
         the report, which accounts for every name of the file and the model.
@@ -55,8 +61,9 @@ def load_weights(
             with; folded statistics for a live BatchNorm. The message holds the report. The model has not been
             touched.
     """
-    weights = source if isinstance(source, WeightsFile) else read_state_dict(source)
+    weights = stated_as(source, network) if isinstance(source, WeightsFile) else read_state_dict(source, network)
     target = Target(model, prefix)
+    weights, doubts = _settled(weights, target)
     found = match(weights, target)
     report = LoadReport(
         weights.source,
@@ -79,8 +86,9 @@ def load_weights(
     _apply(allowed, report, found, target)
     problems, warnings = [*found.problems], []
     if found.touches_backbone:
-        for text in _architecture_differences(weights, target):
-            (warnings if allowed.architecture else problems).append(text)
+        differences = [(True, text) for text in _architecture_differences(weights, target)]
+        for sure, text in (*doubts, *differences):
+            (problems if sure and not allowed.architecture else warnings).append(text)
     for sure, text in _preprocessing_differences(weights, preprocessing):
         (problems if sure and not allowed.preprocessing else warnings).append(text)
     report.warnings += warnings
@@ -103,6 +111,29 @@ def _apply(allowed: Allowed, report: LoadReport, found: Match, target: Target) -
             ours = found.our_names.get(name, name)
             if pattern := allowed.by(kind, name, ours, target.in_backbone(name), target.in_backbone(ours)):
                 report.allowed[name] = pattern
+
+
+def _settled(weights: WeightsFile, target: Target) -> tuple[WeightsFile, list[tuple[bool, str]]]:
+    """The weights, taken for what they are most likely; and what is to be said where that is a guess: whether it stops
+    the load, and a sentence."""
+    doubt = Doubt.of(weights)
+    if doubt is None or target.family is not weights.family or target.spec is None:
+        return weights, []
+    spec, alike, usual = target.spec, doubt.like(target.spec), doubt.row.name
+    name = doubt.row_of(alike).name if alike else usual
+    say = f"network={name!r} (MODEL.WEIGHTS_NETWORK {name} in a config)"
+    if doubt.named and doubt.named is alike:
+        return stated_as(weights, name), [
+            (False, f"{doubt.sentence()}. It is taken at its word; if you know it, say {say}")
+        ]
+    if doubt.named:
+        row = doubt.row_of(doubt.named)
+        take = f"Take {row.name!r} in place of {spec.name!r}" if row else "No row of list_backbones() is that network"
+        return weights, [(True, f"{doubt.sentence()}. {take}; if you know that it is of {name}, say {say}")]
+    if alike:
+        text = f"{doubt.sentence()}; nothing in the file tells. If it is of {name}, say {say}"
+        return stated_as(weights, name), [(True, text)]
+    return weights, [(False, f"{doubt.sentence()}. The file is taken for {usual}; if you know it, say {say}")]
 
 
 def _architecture_differences(weights: WeightsFile, target: Target):
@@ -131,7 +162,7 @@ def _unmarked_differences(weights: WeightsFile, target: Target):
         if theirs is None:
             yield (
                 f"the file does not say whether its network has {name}={ours}, as {here} has; if you know "
-                "that it does, put 'architecture' into allow"
+                f"that it does, say so: network={spec.name!r}, or put 'architecture' into allow"
             )
         else:
             yield (
@@ -192,6 +223,9 @@ def _hints(report: LoadReport, weights: WeightsFile, target: Target):
     if weights.family is not target.family:
         yield f"the file's network is of the family {weights.family.name}, and the model's of {target.family.name}"
         return
+    unknown = [weights.in_network(weights.names[key]) for key in report.unexpected]
+    if strange := inside_units(weights.backbone(), unknown, target.spec):
+        yield strange
     theirs, ours = weights.shape, describe(target.backbone_tensors(), target.family)
     if theirs is None or ours is None:
         return
@@ -212,7 +246,7 @@ def _hints(report: LoadReport, weights: WeightsFile, target: Target):
             f"the file's excitation layers have {'biases' if theirs.se_bias else 'no biases'}: "
             f"SEConfig(bias={theirs.se_bias})"
         )
-    if theirs.has_se != ours.has_se:
+    if theirs.has_se != ours.has_se and not strange:
         yield (
             "the file's network has squeeze-and-excitation and the model has none"
             if theirs.has_se

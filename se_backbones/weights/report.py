@@ -90,6 +90,9 @@ class LoadReport:
 
     def format(self, shown: int = SHOWN) -> str:
         """For the console: counts first, then the names that need a look, alike ones in one line."""
+        return printable("\n".join(self._lines(shown)))
+
+    def _lines(self, shown: int) -> list[str]:
         lines = [f"weights {self.source} (layout {self.layout}{', ' + self.architecture if self.architecture else ''})"]
         lines.append("  " + ", ".join(f"{count} {name}" for name, count in self.counts().items()))
         if self.preprocessing:
@@ -114,8 +117,7 @@ class LoadReport:
         lines += _group("ignored", [f"{name} ({why})" for name, why in self.ignored.items()], shown)
         lines += [f"  note: {text}" for text in self.notes]
         lines += [f"  warning: {text}" for text in self.warnings]
-        lines += [f"  problem: {text}" for text in self.problems]
-        return "\n".join(lines)
+        return lines + [f"  problem: {text}" for text in self.problems]
 
     def as_dict(self) -> dict:
         """Everything, as plain values; counts first."""
@@ -123,11 +125,22 @@ class LoadReport:
 
     def to_json(self) -> str:
         """Everything, as JSON."""
-        return json.dumps(self.as_dict(), indent=1, ensure_ascii=False)
+        return as_json(self.as_dict(), indent=1)
 
     def write(self, path: str | os.PathLike) -> Path:
         """Writes the JSON, whole or not at all; returns its path."""
         return write_atomically(path, self.to_json() + "\n")
+
+
+def printable(text: str) -> str:
+    """The text with what no encoding has escaped: half a surrogate, a byte of a name that is not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def as_json(value, **options) -> str:
+    """JSON with letters as they are; all in ASCII where a name in it has half a surrogate, and read back as it was."""
+    text = json.dumps(value, ensure_ascii=False, **options)
+    return text if text == printable(text) else json.dumps(value, **options)
 
 
 def _group(title: str, names: list[str], shown: int) -> list[str]:

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from se_backbones.errors import WeightsError
 from se_backbones.layout import Facts, FileSays, Layout, NetworkShape
 from se_backbones.preprocessing import Preprocessing
 from se_backbones.registry import Family, find_spec, list_backbones, shapes_of
+from se_backbones.weights.formats.own_format import CHECKPOINT_FORMAT, WEIGHTS_FORMAT, is_ours
 from se_backbones.weights.formats.safe_load import check_name_hash, file_sha256, open_safely
 from se_backbones.weights.formats.wrapped import holds_tensors, unwrap
+from se_backbones.weights.identity import names_itself, settings_of, stated_as
 from se_backbones.weights.layouts import OURS_DETECTION, names_to_ours, recognise, split_detector, tensor_to_ours
+from se_backbones.weights.numbers import check_numbers
 from se_backbones.weights.shapes import describe
 from se_backbones.weights.sources.named import SourceFile, locate
 
-WEIGHTS_FORMAT = "se-backbones-weights/1"
-CHECKPOINT_FORMAT = "se-backbones-checkpoint/1"
 AVERAGED = "ema"  # where a checkpoint of ours has its averaged weights
 
 
@@ -39,13 +38,16 @@ class WeightsFile:
             names have.
         state_dict: tensors on the CPU by the layout's names, without wrappers.
         names: each of those names -> the name in our network (in our detector, for a whole detector).
-        architecture: the name in ``list_backbones()`` where the file states it.
-        se: the SE settings as a dictionary where the file states them.
+        architecture: the name in ``list_backbones()``, where a file of ours or the caller states it.
+        presumed: it is only what such names and shapes usually are.
+        se: the SE settings as a dictionary, where a file of ours states them.
         facts: stride, pooling and preprocessing, and how sure they are.
-        classes: the class names where the file has them.
+        classes: the class names, where a file of ours or the release states them.
         left_out: names that hold nothing to load, with the reason.
         notes: what a person should know (an averaged copy that was not taken, …).
         metadata: the other values beside the tensors: epoch, versions, ….
+        names_itself: where and how the file may be called after its network, see ``identity``; ``released_as``: what
+            the release calls the network of a named source.
     """
 
     source: str
@@ -62,6 +64,9 @@ class WeightsFile:
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     metadata: dict = field(default_factory=dict)
+    presumed: bool = False
+    names_itself: tuple[tuple[str, str], ...] = ()
+    released_as: str = ""
 
     @property
     def layout(self) -> str:
@@ -104,23 +109,27 @@ class WeightsFile:
         return describe(self.backbone(), self.family)
 
 
-def read_state_dict(source: str | os.PathLike | Mapping[str, Tensor]) -> WeightsFile:
+def read_state_dict(source: str | os.PathLike | Mapping[str, Tensor], network: str | None = None) -> WeightsFile:
     """Reads weights and tells what they are. Nothing in a file is run, and nothing is loaded into a model.
+
+    What a file says of itself is believed in this project's own formats alone; any other is judged by its layout.
 
     Args:
         source: a path, a named source (see ``sources.locate``), or a dictionary of tensors in memory.
+        network: the name in ``list_backbones()`` of the network that the weights are of, from one who knows; it
+            decides where names and shapes fit several.
 
     Returns:
-        tensors, layout, and what the file says about itself.
+        tensors, layout, and what is known about the network.
 
     Raises:
         WeightsError: the source cannot be had; the file is damaged or unsafe; its names belong to no known
-            layout; a tensor holds a number that is not finite.
+            layout, or it holds several networks; a tensor holds a number that is not finite, or none; the file says
+            that it is of another network than ``network``.
     """
     if isinstance(source, Mapping):
-        return _understand(
-            dict(source), SourceFile(Path("a dictionary in memory")), "", source="a dictionary in memory"
-        )
+        where = "a dictionary in memory"
+        return stated_as(_understand(dict(source), SourceFile(Path(where)), "", source=where), network)
     source_file = locate(source)
     file = open_safely(source_file.path)
     sha256 = file_sha256(source_file.path)
@@ -128,19 +137,24 @@ def read_state_dict(source: str | os.PathLike | Mapping[str, Tensor]) -> Weights
     weights = _understand(file.content, source_file, sha256, source=os.fspath(source), header=file.metadata)
     weights.path = source_file.path
     weights.notes += [doubt] if doubt else []
-    return weights
+    return stated_as(weights, network)
 
 
 def _understand(content, source_file: SourceFile, sha256: str, source: str, header: Mapping[str, str] | None = None):
     where = str(source_file.path)
-    inner = unwrap(content, where, source_file.part or _averaged_part(content))
-    beside = {**inner.beside, **_decoded(header or {}, where)}
-    nested = beside.pop("metadata", None)
-    if beside.get("format") == WEIGHTS_FORMAT and isinstance(nested, Mapping):
-        beside = {**beside, **_decoded(nested, where)}  # a converted file in torch's or pickle's form
-    tensors, left_out = _without_counters(inner.state_dict, inner.left_out)
-    _check_finite(tensors, where)
+    inner = unwrap(content, where, source_file.part or _averaged_part(content), _is_network)
+    beside = {**inner.beside, **(header or {})}
+    nested = beside.pop("metadata", None) if beside.get("format") == WEIGHTS_FORMAT else None
+    beside |= nested if isinstance(nested, Mapping) else {}  # a converted file in torch's or pickle's form
+    ours = is_ours(beside)
+    if ours:
+        beside = _decoded(beside, where)
+    tensors, left_out = _weights_alone(inner.state_dict, inner.left_out)
+    check_numbers(tensors, where)
     family, layout = recognise(tensors)
+    for key in [key for key in tensors if not key.startswith(layout.roots)]:
+        left_out[key] = "beside the network"
+        del tensors[key]
     weights = WeightsFile(
         source,
         None,
@@ -150,26 +164,39 @@ def _understand(content, source_file: SourceFile, sha256: str, source: str, head
         tensors,
         names_to_ours(tensors, layout),
         left_out=left_out,
+        notes=inner.notes,
         metadata=beside,
+        names_itself=names_itself(source_file, beside),
+        released_as=source_file.network,
     )
-    if inner.place == AVERAGED and not source_file.part:
-        weights.notes.append(
-            "the averaged weights were taken, as in the run's own evaluation; FILE#model has the others"
-        )
+    if ours and inner.place == AVERAGED and not source_file.part:
+        weights.notes.append(_averaged_note(content))
     elif inner.place:
         weights.notes.append(f"the tensors lay at {inner.place!r} in the file")
-    if inner.averaged:
-        weights.notes.append(
-            f"an averaged copy lies at {inner.averaged!r} and was not taken; FILE#{inner.averaged} loads it"
+    weights.classes = source_file.classes
+    if ours:
+        weights.architecture = next(
+            (value for key in ("architecture", "backbone") if (value := beside.get(key)) in list_backbones()), None
         )
-    weights.architecture = _text(beside.get("architecture") or beside.get("backbone"))
-    if weights.architecture not in list_backbones():
-        weights.architecture = None
-    weights.se = beside.get("se") if isinstance(beside.get("se"), dict) else None
-    classes = beside.get("classes")
-    weights.classes = [str(name) for name in classes] if isinstance(classes, list | tuple) else source_file.classes
+        weights.presumed = bool(beside.get("presumed"))
+        weights.se = beside.get("se") if isinstance(beside.get("se"), dict) else None
+        if isinstance(beside.get("classes"), list | tuple):
+            weights.classes = [str(name) for name in beside["classes"]]
     weights.facts = _facts(weights, source_file)
     return weights
+
+
+def _is_network(names) -> bool:
+    try:
+        recognise(list(names))
+    except WeightsError:
+        return False
+    return True
+
+
+def _averaged_note(content) -> str:
+    others = "; FILE#model has the others" if holds_tensors(content.get("model")) else ""
+    return f"the averaged weights were taken, as in the run's own evaluation{others}"
 
 
 def _averaged_part(content) -> str:
@@ -178,12 +205,8 @@ def _averaged_part(content) -> str:
     return AVERAGED if ours and holds_tensors(content.get(AVERAGED)) else ""
 
 
-def _text(value) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
 def _decoded(header: Mapping, where: str) -> dict:
-    """A safetensors header's texts, with those that hold JSON (preprocessing, classes, se) decoded."""
+    """Our own file's texts, with those that hold JSON (preprocessing, classes, se) decoded."""
     values = dict(header)
     for key in ("preprocessing", "classes", "se"):
         if isinstance(values.get(key), str):
@@ -195,16 +218,14 @@ def _decoded(header: Mapping, where: str) -> dict:
 
 
 def _facts(weights: WeightsFile, source_file: SourceFile) -> Facts:
-    beside = weights.metadata
+    beside, ours = weights.metadata, is_ours(weights.metadata)
     author = str(beside.get("__author__") or source_file.author)
     facts = weights.form.facts(FileSays(shapes_of(weights.backbone()), author, tuple(weights.state_dict)))
-    if weights.architecture:
-        row = find_spec(weights.architecture)
-        if row.family == weights.family.name:
-            facts = replace(facts, hyper={name: getattr(row.hyper, name) for name in weights.family.unmarked})
+    if weights.architecture and find_spec(weights.architecture).family == weights.family.name:
+        facts = replace(facts, hyper=settings_of(weights.architecture))
     elif weights.layout == OURS_DETECTION:
         facts = Facts()
-    stated = beside.get("preprocessing")
+    stated = beside.get("preprocessing") if ours else None
     if isinstance(stated, Mapping):
         try:
             return replace(facts, preprocessing=Preprocessing.of(stated), basis="stated")
@@ -212,7 +233,7 @@ def _facts(weights: WeightsFile, source_file: SourceFile) -> Facts:
             raise WeightsError(f"{source_file.path}: damaged, {error}") from None
     if source_file.preprocessing:
         return replace(facts, preprocessing=source_file.preprocessing, basis="stated")
-    if beside.get("format") in (WEIGHTS_FORMAT, CHECKPOINT_FORMAT):
+    if ours:
         return replace(facts, preprocessing=None, basis="")  # our own file, and it says nothing
     mean, std = weights.state_dict.get("pixel_mean"), weights.state_dict.get("pixel_std")
     if weights.is_detector and mean is not None and std is not None and mean.numel() == std.numel() == 3:
@@ -224,27 +245,9 @@ def _facts(weights: WeightsFile, source_file: SourceFile) -> Facts:
     return facts
 
 
-def _without_counters(tensors: dict[str, Tensor], left_out: dict[str, str]):
-    """Takes out what Detectron2's older files keep beside weights: the anchors, which a config gives."""
-    left_out = dict(left_out)
-    for key in [key for key in tensors if re.search(r"(^|\.)anchor_generator\.cell_anchors\.", key)]:
-        left_out[key] = "anchors come from the config"
-        tensors = {name: tensor for name, tensor in tensors.items() if name != key}
-    return tensors, left_out
-
-
-def _check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
-    bad = []
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.numel():
-            # The extremes are finite only if all are: no copy of the tensor is made.
-            low, high = torch.aminmax(tensor.float() if tensor.element_size() < 4 else tensor)
-            if not (math.isfinite(low) and math.isfinite(high)):
-                bad.append(name)
-            elif name.endswith(("running_var", "_riv", "bn_running_var")) and low < 0:
-                bad.append(name)
-    if bad:
-        raise WeightsError(
-            f"{where}: {len(bad)} tensors hold numbers that are not finite, or a negative variance: "
-            f"{', '.join(bad[:5])}. The file is damaged, or its training diverged"
-        )
+def _weights_alone(tensors: dict[str, Tensor], left_out: dict[str, str]):
+    """Takes out what Detectron2's older files keep beside weights: the anchors, which a config gives. A parameter
+    becomes the tensor that it is."""
+    anchors = [key for key in tensors if re.search(r"(^|\.)anchor_generator\.cell_anchors\.", key)]
+    left_out = {**left_out, **dict.fromkeys(anchors, "anchors come from the config")}
+    return {name: tensor.detach() for name, tensor in tensors.items() if name not in anchors}, left_out

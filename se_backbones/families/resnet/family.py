@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from se_backbones.families.resnet.layouts import LAYOUTS, RES5_HEAD
 from se_backbones.families.resnet.layouts_caffe import CAFFE
+from se_backbones.families.resnet.look_alikes import LOOK_ALIKES, RELEASES
 from se_backbones.families.resnet.network import ResNet
 from se_backbones.families.resnet.shapes import describe, explain, same_network
 from se_backbones.families.resnet.table import FAMILY_NAME, rows
@@ -51,6 +52,8 @@ register(
             "ceil_pool": lambda spec: True,
             "relu_before_se": lambda spec: spec.se is not None,
         },
+        look_alikes=LOOK_ALIKES,
+        releases=RELEASES,
         # MSRA's ResNet-50 has a bias on its first convolution.
         bias_norms={"conv1.bias": "bn1.running_mean"},
         detector_parts={RES5_HEAD: "layer4."},

@@ -327,6 +327,7 @@ LAYOUTS = (
         r"^backbone\.layer1\.",
         each(_from_mmpretrain),
         facts=_published_in_rgb,
+        roots=("backbone.", "head."),
     ),
     Layout("moskomule", r"^layer\d\..*\.se\.fc\.0\.", each(_from_moskomule), facts=_published_in_rgb),
     Layout(

@@ -18,6 +18,7 @@ from se_backbones.preprocessing import Preprocessing
 
 TIMEOUT = 30  # seconds without an answer
 DETECTRON2_URL = "https://dl.fbaipublicfiles.com/detectron2/"
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # as the Hugging Face hub's repositories call them
 SCHEMES = ("timm", "torchvision", "detectron2")
 
 
@@ -27,7 +28,8 @@ class SourceFile:
 
     Attributes:
         path: the file.
-        preprocessing, classes, architecture: as the release's own table states them; None where it does not.
+        preprocessing, classes: as the release's own table states them; None where it does not.
+        network: what the release calls the network.
         part: a name inside the file, from ``FILE#part``.
     """
 
@@ -35,6 +37,7 @@ class SourceFile:
     preprocessing: Preprocessing | None = None
     classes: list[str] | None = None
     author: str = ""
+    network: str = ""
     part: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -100,6 +103,7 @@ def _timm(name: str, text: str) -> SourceFile:
     about = {
         "preprocessing": Preprocessing("RGB", 1, config.mean, config.std),
         "author": "timm",
+        "network": config.architecture,
     }
     if config.hf_hub_id:
         # As timm does: an id that ends in a slash is an organisation, and the file's own name follows.
@@ -118,7 +122,7 @@ def _hub_file(repository: str, text: str) -> Path:
         from huggingface_hub import hf_hub_download
     except ImportError:
         raise _unavailable(text, "import huggingface_hub", "it is not installed (it comes with timm)") from None
-    for filename in ("model.safetensors", "pytorch_model.bin"):
+    for filename in HUB_FILES:
         tried.append(f"{repository}/{filename} on the Hugging Face hub")
         try:
             return Path(hf_hub_download(repository, filename))
@@ -148,6 +152,7 @@ def _torchvision(name: str, text: str) -> SourceFile:
         preprocessing=Preprocessing("RGB", 1, transforms.mean, transforms.std),
         classes=list(weights.meta.get("categories", [])) or None,
         author="torchvision",
+        network=model,
     )
 
 

@@ -151,7 +151,7 @@ def test_the_weights_before_their_average():
     """Both copies in one file: the trained one is taken, and the other can be asked for."""
     content = {"state_dict_ema": {"fc.bias": torch.ones(1)}, "state_dict": {"fc.bias": torch.zeros(1)}}
     found = unwrap(content, "a file")
-    assert found.state_dict["fc.bias"] == 0 and found.averaged == "state_dict_ema"
+    assert found.state_dict["fc.bias"] == 0 and "FILE#state_dict_ema loads it" in found.notes[0]
     assert unwrap(content, "a file", "state_dict_ema").state_dict["fc.bias"] == 1
     with pytest.raises(WeightsError, match="state_dict_ema, state_dict"):
         unwrap(content, "a file", "ema")
