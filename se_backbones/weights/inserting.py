@@ -55,11 +55,11 @@ def load_weights_inserting_se(
             the function; or as for load_weights. The model has not been touched.
     """
     try:
-        network = find_network(model)
+        backbone = find_network(model)
         sites = [site for site in sites_of(model) if site.gate is not None]
         if not sites:
             raise ValueError("the model has no squeeze-and-excitation: there is nothing to insert")
-        se = neutral_config(network.spec.se)
+        se = neutral_config(backbone.spec.se)
         for site in sites if se.gate == "sigmoid" else ():
             check_absorbers(site, se.placement)
     except ValueError as error:
@@ -71,7 +71,7 @@ def load_weights_inserting_se(
     report = load_weights(model, weights, allow, preprocessing=preprocessing, network=network)
     for site in sites:
         make_neutral(site)
-    network.spec = replace(network.spec, se=se)
+    backbone.spec = replace(backbone.spec, se=se)
     text = describe_insertion(model)
     report.missing = [name for name in report.missing if name not in gates]
     report.allowed = {name: pattern for name, pattern in report.allowed.items() if name not in gates}

@@ -151,7 +151,10 @@ def _understand(content, source_file: SourceFile, sha256: str, source: str, head
         beside = _decoded(beside, where)
     tensors, left_out = _weights_alone(inner.state_dict, inner.left_out)
     check_numbers(tensors, where)
-    family, layout = recognise(tensors)
+    try:
+        family, layout = recognise(tensors)
+    except WeightsError as error:
+        raise WeightsError(f"{where}: {error}") from None
     for key in [key for key in tensors if not key.startswith(layout.roots)]:
         left_out[key] = "beside the network"
         del tensors[key]
@@ -182,6 +185,8 @@ def _understand(content, source_file: SourceFile, sha256: str, source: str, head
         weights.se = beside.get("se") if isinstance(beside.get("se"), dict) else None
         if isinstance(beside.get("classes"), list | tuple):
             weights.classes = [str(name) for name in beside["classes"]]
+    elif words := [key for key in ("preprocessing", "classes", "se") if key in beside]:
+        weights.notes.append(f"what the file says of its {', '.join(words)} is not taken: it is not of our format")
     weights.facts = _facts(weights, source_file)
     return weights
 

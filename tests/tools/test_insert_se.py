@@ -49,7 +49,9 @@ IMAGES = torch.randn(1, 3, 50, 45, generator=torch.Generator().manual_seed(3))
 
 
 def test_writes_the_twin_and_says_what_it_is(plain, tmp_path):
-    model, path = plain("resnet50", architecture="resnet50", preprocessing=RGB, classes=list("abc"))
+    model, path = plain(
+        "resnet50", format="se-backbones-weights/1", architecture="resnet50", preprocessing=RGB, classes=list("abc")
+    )
     out = tmp_path / "se.safetensors"
     done = run(path, out)
     assert done.returncode == 0 and "se_resnet50" in done.stdout, done.stderr

@@ -69,6 +69,12 @@ def looks_like_caffemodel(head: bytes) -> bool:
     return False
 
 
+def begins_with_a_name(head: bytes) -> bool:
+    """Whether a file begins as a .caffemodel does, with the network's name, whatever comes behind."""
+    name = head[2 : 2 + head[1]] if head[:1] == b"\n" and len(head) > 1 else b""
+    return bool(name) and len(name) == head[1] and name.isascii() and name.decode().isprintable()
+
+
 def _begins_a_layer(wire: WireReader, layer: Field) -> bool:
     named = False
     number_of_name, number_of_type = (1, 2) if layer.number == _LAYER else (4, 5)

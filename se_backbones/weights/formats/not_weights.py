@@ -38,6 +38,8 @@ _MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # of UTF-8 and UTF-16
 def what_it_is_instead(head: bytes) -> str:
     """A sentence on what a file is that begins with these bytes (some hundred), where it is known and no weights; else
     an empty text."""
+    if not head.strip(b"\0"):
+        return "It begins with zeros alone: a download that was not finished, say. Fetch it again."
     for start, sentence in _BINARIES:
         if head.startswith(start):
             return sentence

@@ -9,7 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from se_backbones.errors import WeightsError
-from se_backbones.weights.formats.caffemodel import caffe_state_dict, looks_like_caffemodel, read_caffemodel
+from se_backbones.weights.formats.caffemodel import (
+    begins_with_a_name,
+    caffe_state_dict,
+    looks_like_caffemodel,
+    read_caffemodel,
+)
 from se_backbones.weights.formats.not_weights import as_text, is_text_pickle, what_it_is_instead
 from se_backbones.weights.formats.numpy_pickle import read_numpy_pickle
 from se_backbones.weights.formats.safetensors_file import looks_like_safetensors, read_safetensors
@@ -77,7 +82,7 @@ def open_safely(path: str | Path) -> SafeFile:
         raise WeightsError(f"{path}: a tar archive (torch's form of 2016), which is not read; save it anew with torch")
     if head.startswith(b"\x80") or is_text_pickle(path):
         return SafeFile(path, read_numpy_pickle(path), "pickle")
-    if path.suffix == ".caffemodel":
+    if begins_with_a_name(head):
         return _open_caffemodel(path)  # which says what is wrong with it
     raise WeightsError(
         f"{path}: not a weights file. {as_text(head)} A .safetensors, a .pth of torch.save, a .pkl of arrays or a "
@@ -87,16 +92,18 @@ def open_safely(path: str | Path) -> SafeFile:
 
 def _first_bytes(path: Path) -> bytes:
     """Raises WeightsError where it is no file that has any."""
-    if path.is_dir():
-        inside = sorted(p.name for p in path.iterdir() if p.suffix in _SUFFIXES)
-        raise WeightsError(f"{path} is a folder; name a file in it" + (f": {', '.join(inside[:6])}" if inside else ""))
     try:
+        if path.is_dir():
+            inside = ", ".join(sorted(p.name for p in path.iterdir() if p.suffix in _SUFFIXES)[:6])
+            raise WeightsError(f"{path} is a folder; name a file in it" + (f": {inside}" if inside else ""))
         if path.exists() and not path.is_file():
             raise WeightsError(f"{path}: no regular file")  # a pipe would be waited for, a device has no end
         with open(path, "rb") as file:
             head = file.read(1024)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file") from None
+    except WeightsError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise WeightsError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     if not head:

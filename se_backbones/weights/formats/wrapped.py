@@ -186,10 +186,8 @@ def _below_a_prefix(tensors, left_out, where: str, is_network: IsNetwork) -> tup
 
 
 def _several(where: str, parts: list[str]) -> WeightsError:
-    return WeightsError(
-        f"{where}: several networks lie in it: {', '.join(parts)}. Name one: "
-        + " or ".join(f"{where}#{part}" for part in parts)
-    )
+    names = " or ".join(f"FILE#{part}" for part in parts)
+    return WeightsError(f"{where}: several networks lie in it: {', '.join(parts)}. Name one: {names}")
 
 
 def _parts(content: dict, is_network: IsNetwork) -> str:

@@ -64,12 +64,19 @@ def locate(source: str | os.PathLike) -> SourceFile:
         return {"timm": _timm, "torchvision": _torchvision, "detectron2": _detectron2}[scheme](name, text)
     path = Path(text).expanduser()
     part = ""
-    if not path.exists() and "#" in path.name:
+    if not _exists(path) and "#" in path.name:
         stem, part = text.rsplit("#", 1)
         path = Path(stem).expanduser()
-    if not path.exists():
+    if not _exists(path):
         raise WeightsError(f"{path}: no such file.{_near_file(path)}")
     return SourceFile(path, part=part)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _near_file(path: Path) -> str:

@@ -157,6 +157,79 @@ def test_the_weights_before_their_average():
         unwrap(content, "a file", "ema")
 
 
+# --- names and dictionaries that no list has ---
+
+STATE = {f"layer1.0.conv{number}.weight": torch.full((1,), float(number)) for number in (1, 2)}
+
+
+def is_network(names):
+    return any(name.startswith("layer1.0.conv1.") for name in names)
+
+
+def below(*prefixes):
+    return {prefix + name: tensor for prefix in prefixes for name, tensor in STATE.items()}
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "net.",
+        "encoder.",
+        "ema_model.",
+        "student.",
+        "module.net.",
+        "a.b.c.d.",
+        "_orig_mod.net.",
+        "model._orig_mod.",
+        "model.",
+    ],
+)
+@pytest.mark.parametrize(
+    "around", [lambda state: state, lambda state: {"state_dict": state}, lambda state: {"my": state}]
+)
+def test_one_network_below_any_prefix(prefix, around):
+    """As Lightning's files are (pytorch-lightning#2617): what lies beside the network is named."""
+    beside = {"criterion.pos_weight": torch.ones(3), "loss.m.weight": torch.ones(1)}
+    found = unwrap(around(below(prefix) | beside), "a file", is_network=is_network)
+    assert found.state_dict == STATE and found.left_out.keys() == beside.keys()
+    assert any("criterion.pos_weight" in note for note in found.notes)
+    alone = unwrap(around(below(prefix)), "a file", is_network=is_network)
+    assert alone.state_dict == STATE and not alone.left_out
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (below("model.", "ema_model."), ("model", "ema_model")),
+        ({"state_dict": below("module.student.", "module.teacher.")}, ("student", "teacher")),
+        ({"student": STATE, "teacher": STATE}, ("student", "teacher")),
+        ({"student": {"state_dict": STATE}, "teacher": below("net.")}, ("student", "teacher")),
+        ({"model": {"student": STATE, "teacher": STATE}}, ("model.student", "model.teacher")),
+        (below("student.net.", "teacher.net.") | {"queue": torch.ones(1)}, ("student.net", "teacher.net")),
+    ],
+)
+def test_of_several_networks_one_must_be_named(content, parts):
+    with pytest.raises(WeightsError) as caught:
+        unwrap(content, "a file", is_network=is_network)
+    for part in parts:
+        assert f"FILE#{part}" in str(caught.value)
+        assert unwrap(content, "a file", part, is_network).state_dict == STATE  # what is advised works
+    with pytest.raises(WeightsError, match="has no part 'nothing' with tensors; it has"):
+        unwrap(content, "a file", "nothing", is_network)
+
+
+def test_other_networks_in_the_file_are_named():
+    content = {"state_dict": STATE, "teacher": below("net."), "optimizer": {"state": {0: {"momentum": torch.ones(2)}}}}
+    (note,) = unwrap(content, "a file", is_network=is_network).notes
+    assert "FILE#teacher" in note
+    assert unwrap(content, "a file", "teacher", is_network).state_dict == STATE
+
+
+@pytest.mark.parametrize("content", [{"ema": STATE}, {"ema": STATE, "model": {}}, {"model_ema": STATE}])
+def test_nothing_is_advised_that_is_not_there(content):
+    assert unwrap(content, "a file", is_network=is_network).notes == []
+
+
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {}, torch.zeros(3), {"model": {"a": 1}}])
 def test_files_without_weights(content):
     with pytest.raises(WeightsError, match="a file"):

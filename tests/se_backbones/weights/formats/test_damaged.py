@@ -1,5 +1,7 @@
 """A file that is cut short or has a bit changed is an error that names it, and the model stays as it was."""
 
+import gzip
+import os
 import pickle
 
 import pytest
@@ -154,22 +156,65 @@ def test_the_hash_in_a_released_name(state, tmp_path):
     ("head", "message"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS pointer"),
+        (b"\xef\xbb\xbfversion https://git-lfs.github.com/spec/v1\r\n", "Git LFS pointer"),
         (b"<!DOCTYPE html><html>404</html>", "web page"),
+        (b"\n\n<HTML lang=en>", "web page"),
+        ("<!doctype html>".encode("utf-16"), "web page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "web page"),
+        (b"<Error><Code>NoSuchKey</Code></Error>", "a text, which begins: '<Error><Code>NoSuchKey"),
+        (b'{"error": "Repository not found"}', 'a text, which begins: .{"error": "Repository not found"}'),
+        (b"Entry not found", "a text, which begins: 'Entry not found'"),
+        (b"Not Found", "a text, which begins: 'Not Found'"),  # whose letters are instructions of a pickle
+        (b"../../blobs/0123abcd", "a text"),
+        ("找不到".encode() * 500, "a text, which begins: '找不到"),
         (b"hello", "not a weights file"),
+        (b"   \n", "not a weights file"),
+        (gzip.compress(b"weights"), "gzip"),
+        (b"BZh91AY&SY", "bzip2"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(90), "HDF5"),
+        (b"\x93NUMPY\x01\x00v", "NumPy array"),
+        (b"\x89PNG\r\n\x1a\n", "picture"),
+        (bytes(5000), "zeros alone"),
+        (b"", "empty"),
+        (b"PK\x05\x06" + bytes(18), "not one of torch.save"),
+        (b"PK\x03\x04" + bytes(90), "cut short or damaged"),
     ],
 )
 def test_what_is_no_weights_file(head, message, tmp_path):
-    (tmp_path / "w.pth").write_bytes(head)
-    with pytest.raises(WeightsError, match=message):
-        load_safely(tmp_path / "w.pth")
+    said = set()
+    for name in ("w.pth", "w.safetensors", "w.pkl", "w.bin", "w.caffemodel", "w.pth.tar", "w"):
+        (tmp_path / name).write_bytes(head)
+        with pytest.raises(WeightsError, match=message) as caught:
+            load_safely(tmp_path / name)
+        said.add(str(caught.value).replace(str(tmp_path / name), "FILE"))
+    assert len(said) == 1  # the suffix changes nothing
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "pkl", "bin"])
-def test_a_pointer_or_a_web_page_is_no_damage_whatever_its_name(suffix, tmp_path):
-    for head, message in ((b"version https://git-lfs.github.com/spec/v1\n", "LFS pointer"), (b"\n<html>", "web page")):
-        (tmp_path / f"w.{suffix}").write_bytes(head)
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors", "pickle 0", "pickle 1", "pickle 2", "pickle 5"])
+def test_what_is_weights_loads_whatever_its_name(form, tmp_path):
+    source = tmp_path / "source"
+    if form in ("zip", "legacy"):
+        torch.save({"w": torch.ones(3)}, source, _use_new_zipfile_serialization=form == "zip")
+    elif form == "safetensors":
+        pytest.importorskip("safetensors.torch").save_file({"w": torch.ones(3)}, source)
+    else:
+        source.write_bytes(pickle.dumps({"w": torch.ones(3).numpy()}, protocol=int(form[-1])))
+    for suffix in (".pth", ".safetensors", ".pkl", ".bin", ".caffemodel", ".zip", ".tar", ".html", ""):
+        (tmp_path / f"w{suffix}").write_bytes(source.read_bytes())
+        assert load_safely(tmp_path / f"w{suffix}")["w"].tolist() == [1, 1, 1]
+
+
+def test_what_is_no_regular_file(tmp_path):
+    """A pipe would be waited for, and a device has no end."""
+    os.mkfifo(tmp_path / "pipe.pth")
+    for path, message in ((tmp_path / "pipe.pth", "no regular file"), ("/dev/zero", "no regular file")):
         with pytest.raises(WeightsError, match=message):
-            load_safely(tmp_path / f"w.{suffix}")
+            load_safely(path)
+    for name in ("x" * 5000, "a\0b.pth"):
+        with pytest.raises(WeightsError, match="cannot be read|no such file"):
+            load_safely(tmp_path / name)
+        with pytest.raises(WeightsError, match="cannot be read|no such file"):
+            read_state_dict(tmp_path / name)
 
 
 def test_tar_and_folders(tmp_path):
