@@ -28,7 +28,8 @@ def check_account(weights: WeightsFile, row: Spec) -> None:
         WeightsError: names or shapes that the network does not have, or that it has and the file has not; all are
             named.
     """
-    found = shapes_of(weights.backbone())
+    tensors = weights.backbone()
+    found = shapes_of(tensors)
     expected = _expected(row, found)
     problems = {
         "no part of it": list(_strange(found, expected, weights.family)),
@@ -36,6 +37,11 @@ def check_account(weights: WeightsFile, row: Spec) -> None:
             f"{name}: {list(found[name])} in the file, {list(shape)} in the network"
             for name, shape in expected.items()
             if name in found and found[name] != shape
+        ],
+        "no floating-point numbers": [
+            f"{name} ({str(tensor.dtype).removeprefix('torch.')})"
+            for name, tensor in tensors.items()
+            if name in expected and not tensor.is_floating_point() and not name.endswith(_COUNTER)
         ],
         "missing": list(_missing(found, expected, weights)),
     }
@@ -46,7 +52,7 @@ def check_account(weights: WeightsFile, row: Spec) -> None:
             more = f", and {len(folded) - _SHOWN} more" if len(folded) > _SHOWN else ""
             lines += [f"- {title} ({len(names)}): {', '.join(folded[:_SHOWN])}{more}"] if names else []
         if names := problems["no part of it"]:
-            if inside := inside_units(weights.backbone(), names, row):
+            if inside := inside_units(tensors, names, row):
                 lines.append(f"- {inside}")
             lines.append("- what is not to be written is left out by name (leave_out, --leave-out)")
         raise WeightsError("\n".join(lines))

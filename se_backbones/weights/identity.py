@@ -84,7 +84,12 @@ def stated_as(weights: WeightsFile, network: str | None) -> WeightsFile:
     alike = doubt.like(row) if doubt else None
     if alike and alike.preprocessing and facts.basis != "stated":
         facts = replace(facts, preprocessing=alike.preprocessing, basis="usual")
-    return replace(weights, architecture=network, presumed=False, facts=facts)
+    usual = [
+        f"{name}={value}" for name, value in weights.facts.hyper.items() if value not in (None, facts.hyper.get(name))
+    ]
+    notes = [f"such files ({weights.layout}) usually have {', '.join(usual)}; these are {network}'s, as was said"]
+    notes = [*weights.notes, *(notes if usual else [])]
+    return replace(weights, architecture=network, presumed=False, facts=facts, notes=notes)
 
 
 @dataclass(frozen=True)

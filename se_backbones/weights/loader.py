@@ -179,7 +179,10 @@ def _row_advice(weights: WeightsFile, spec: Spec) -> str:
         name = spec.name
     if name == spec.name:
         return "No row of list_backbones() is that network."
-    return f"Take {name!r} in place of {spec.name!r}, or put 'architecture' into allow if you know better."
+    return (
+        f"Take {name!r} in place of {spec.name!r}; if you know that they are of {spec.name}, say network={spec.name!r} "
+        f"(MODEL.WEIGHTS_NETWORK {spec.name} in a config)."
+    )
 
 
 def _preprocessing_differences(weights: WeightsFile, ours: Preprocessing | Mapping | None):

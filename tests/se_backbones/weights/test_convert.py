@@ -290,6 +290,10 @@ STRAYS = {
     "wrong gate": (lambda s: s | {"layer1.0.se.fc2.weight": torch.zeros(64, 5, 1, 1)}, "another shape"),
     "wide gate": (lambda s: s | {"layer1.0.se.fc1.weight": torch.zeros(4, 99, 1, 1)}, "another shape"),
     "counter of nothing": (lambda s: s | {"extra.num_batches_tracked": torch.zeros(1)}, "extra.num_batches_tracked"),
+    "whole numbers": (
+        lambda s: s | {"conv1.weight": torch.zeros(64, 3, 7, 7, dtype=torch.int8)},
+        r"conv1.weight \(int8\)",
+    ),
     "bias": (lambda s: s | {"layer1.0.conv1.bias": torch.zeros(64)}, "layer1.0.conv1.bias"),
 }
 

@@ -241,6 +241,8 @@ def test_a_foreign_entry_is_not_believed_over_the_layout(beside, filled, empty, 
     with pytest.raises(WeightsError, match=r"stride_in_1x1=True \(timm-legacy\)"):
         load_weights(empty("se_resnet50", num_classes=3), path)
     load_weights(empty("se_resnet50_caffe", num_classes=3), path)
+    report = load_weights(empty("se_resnet50", num_classes=3), path, network="se_resnet50")  # from one who knows
+    assert any("usually have stride_in_1x1=True, ceil_pool=True" in note for note in report.notes)
     assert convert_file(path, tmp_path / "o.safetensors").architecture == "se_resnet50_caffe"
 
 
