@@ -67,7 +67,8 @@ def stated_as(weights: WeightsFile, network: str | None) -> WeightsFile:
     """The same weights, of a network that one who knows has named; as they are for None.
 
     Raises:
-        WeightsError: no such network, or the file is one of ours and says that it is of another.
+        WeightsError: no such network, or the tensors are another one's, or the file is one of ours and says that it
+            is of another.
     """
     if network is None:
         return weights
@@ -79,6 +80,8 @@ def stated_as(weights: WeightsFile, network: str | None) -> WeightsFile:
         raise WeightsError(f"{weights.source}: says that it is of {weights.architecture}, and not of {network}")
     if row.family != weights.family.name:
         raise WeightsError(f"{weights.source}: is of the family {weights.family.name}, and {network} of {row.family}")
+    if weights.shape is not None and not same_network(row, weights.shape, weights.family):
+        raise WeightsError(f"{weights.source}: is of no {network}: its tensors are {weights.shape}")
     facts = replace(weights.facts, hyper=settings_of(network))
     doubt = Doubt.of(weights)
     alike = doubt.like(row) if doubt else None

@@ -133,11 +133,17 @@ def test_a_classifiers_plain_backbone_takes_se_too(tiny, tmp_path):
     torch.save({"architecture": "resnet18", "state_dict": source.state_dict()}, path)
     model, cfg = detector(tiny, *INSERT, "MODEL.WEIGHTS", str(path))
     load_initial_weights(model, cfg, tmp_path)
+    assert len(json.loads((tmp_path / "weights_report.json").read_text())["warnings"]) == 1  # others have these names
     image = torch.randn(1, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     source = source.to(memory_format=torch.channels_last)
     with torch.no_grad():
         for name, value in model.backbone.bottom_up.net.forward_features(image).items():
             assert torch.equal(value, source.forward_features(image)[name])
+    stated = [*INSERT, "MODEL.WEIGHTS", str(path), "MODEL.WEIGHTS_NETWORK"]
+    load_initial_weights(*detector(tiny, *stated, "resnet18"), tmp_path)
+    assert json.loads((tmp_path / "weights_report.json").read_text())["warnings"] == []
+    with pytest.raises(UserError, match="is of no resnet34"):
+        load_initial_weights(*detector(tiny, *stated, "resnet34"), tmp_path)
 
 
 @pytest.mark.parametrize(

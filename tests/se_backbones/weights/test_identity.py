@@ -54,6 +54,8 @@ def test_the_one_who_knows_names_another_network(deep, empty, save):
         load_weights(empty("resnet50", num_classes=2), save(deep), network="resnet50_msra")
     with pytest.raises(WeightsError, match="nearest names"):
         load_weights(empty("resnet50", num_classes=2), save(deep), network="resnet5")
+    with pytest.raises(WeightsError, match=r"is of no resnet101: its tensors are bottleneck units \[3, 4, 6, 3\]"):
+        load_weights(empty("resnet50", num_classes=2), save(deep), network="resnet101")
     with pytest.raises(WeightsError, match="is of the family resnet, and vgg16 of vgg"):
         load_weights(empty("resnet50", num_classes=2), save(deep), network="vgg16")
 
