@@ -15,6 +15,7 @@ from classification.evaluation.evaluate import evaluate_classifier
 from classification.images.batches import ImageBatch, training_batches
 from classification.images.broken_files import BrokenFiles
 from classification.index.index import ImageIndex, open_index
+from classification.index.remarks import remarks
 from classification.initial_weights import load_initial_weights
 from classification.loss import ClassificationLoss
 from classification.model import ImageClassifier, build_network
@@ -22,6 +23,7 @@ from classification.predict.pictures import write_pictures
 from classification.task import CLASS_FOLDERS, ClassificationTask
 from engine import compat  # noqa: F401  (compat before detectron2)
 from engine.errors import UserError
+from engine.predict.image_files import describe_passed_over, perhaps_pictures
 from engine.run import experiment
 from engine.run import folder as run_folder
 from engine.run.experiment import Options
@@ -181,6 +183,10 @@ def load_index(task: ClassificationTask, cfg: CfgNode, split: str) -> ImageIndex
     if not len(index):
         raise UserError(f"{index.source} has no images")
     logger.info("%s: %s, %s images, %d classes", split, index.source, f"{len(index):,}", len(index.classes))
+    if index.passed_over and not perhaps_pictures(index.passed_over):  # else a remark says so
+        logger.info("%s: passed over: %s", split, describe_passed_over(index.passed_over))
+    for remark in remarks(index, training=split == cfg.DATA.TRAIN):
+        logger.warning("%s: %s", split, remark)
     return index
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from classification.config import config_from_checkpoint, load_config
 from classification.model import ImageClassifier, build_network
 from engine import compat  # noqa: F401  (before detectron2)
+from engine.names import class_name
 from engine.run.trained import load_trained
 
 from detectron2.config import CfgNode
@@ -37,4 +38,4 @@ def load_classifier(
     network, cfg, checkpoint = load_trained(
         weights, config, device, overrides, load_config, config_from_checkpoint, build
     )
-    return ImageClassifier(network, cfg).eval(), cfg, list(checkpoint["classes"])
+    return ImageClassifier(network, cfg).eval(), cfg, list(map(class_name, checkpoint["classes"]))

@@ -11,11 +11,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from classification.index.class_folders import is_image_name, shortened, walk_images
+from classification.index.class_folders import shortened, walk_images
 from classification.index.index import ImageIndex, open_index
-from classification.index.split import Split, SplitNotFound
+from classification.index.remarks import images_by_class, mostly_passed_over, remarks
+from classification.index.split import Split, SplitNotFound, UnsortedImages
 from engine.errors import UserError
+from engine.names import printable
+from engine.predict.image_files import describe_passed_over, perhaps_pictures
 from places365.layout import find_split
+from places365.nested_folders import nesting
 
 MAX_CLASSES_SHOWN = 5
 MAX_FILES_SHOWN = 5
@@ -25,8 +29,9 @@ _READ_AT_ONCE = 4096  # files handed to the threads at a time
 # training set, 8,026,628 and 8,097,967, contradict each other, so that one is not compared.
 OFFICIAL_IMAGES = {"train-standard": 1_803_460, "val": 36_500, "test": 328_500}
 
-#: What is wrong with a file, in the order of the report. The first three are problems, files in no list are not.
+#: What is wrong with a file, in the order of the report. All are problems, but files in no list.
 FILE_KINDS = {
+    "twice": "listed more than once",
     "missing": "in the list or index, but not on disk",
     "empty": "of 0 bytes",
     "unreadable": "that cannot be decoded",
@@ -60,8 +65,9 @@ def check_root(
     Returns:
         what can be written as JSON: "root", "deep"; "complete": false after an interruption; "files" and "read": how
         many there are, and how many of them were checked; "splits": {name: {"source", "image_root", "images", "read",
-        "classes", "fewest" and "most": [[class, images], …], "without_images": [class, …], "missing", "empty",
-        "unreadable", "unlisted": [{"file", "message"?}, …], "notes": […]}}, a split that could not be indexed has
+        "classes", "fewest" and "most": [[class, images], …], "without_images": [class, …], "passed_over": {kind: files
+        in class folders that are not taken}, "mostly_passed_over", "twice", "missing", "empty", "unreadable",
+        "unlisted": [{"file", "message"?}, …], "warnings": […], "notes": […]}}, a split that could not be indexed has
         "error" alone; "not_found": {split: why}; "problems": their number.
 
     Raises:
@@ -76,7 +82,7 @@ def check_root(
             indices[split.name] = open_index(split, cache)
         except UserError as error:
             report[split.name] = {"error": str(error)}
-    report |= {name: _counts(name, index) for name, index in indices.items()}
+    report |= {split.name: _counts(split, indices[split.name]) for split in found if split.name in indices}
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         try:
             for name, index in indices.items():
@@ -111,12 +117,13 @@ def format_report(report: dict) -> str:
         lines.append(f"{name}: {part['images']:,} images of {part['classes']} classes")
         if part["read"] < part["images"]:
             lines.append(f"  {part['read']:,} of {part['images']:,} files were read")
-        lines.append(f"  {part['source']}, images in {part['image_root']}")
+        lines.append(f"  {printable(part['source'])}, images in {printable(part['image_root'])}")
         for which in ("fewest", "most"):
             if part[which]:
                 lines.append(f"  {which} images: " + ", ".join(f"{label} {count:,}" for label, count in part[which]))
-        if part["without_images"]:
-            lines.append(f"  classes without images: {shortened(part['without_images'], MAX_FILES_SHOWN)}")
+        if part["passed_over"] and not perhaps_pictures(part["passed_over"]):  # else a warning says so
+            lines.append(f"  files passed over: {describe_passed_over(part['passed_over'])}")
+        lines += [f"  warning: {warning}" for warning in part["warnings"]]
         lines += [f"  note: {note}" for note in part["notes"]]
         for kind, meaning in FILE_KINDS.items():
             if files := part[kind]:
@@ -146,19 +153,22 @@ def _find_splits(root: str | os.PathLike, images: str) -> tuple[list[Split], dic
         except SplitNotFound as error:
             absent[name] = str(error)
         except UserError as error:
-            if name != "train" or not any(part["error"] == str(error) for part in wrong.values()):
+            if name == "test" and isinstance(error, UnsortedImages):  # as most sets have it: nobody trains on them
+                absent[name] = str(error)
+            elif name != "train" or not any(part["error"] == str(error) for part in wrong.values()):
                 wrong[name] = {"error": str(error)}
     return found, wrong, absent
 
 
-def _counts(name: str, index: ImageIndex) -> dict:
+def _counts(split: Split, index: ImageIndex) -> dict:
     """Images of a split and of its classes, with nothing yet of what ``_check_files`` finds."""
-    labelled = index.labels[index.labels >= 0]
-    counts = np.bincount(labelled, minlength=len(index.classes)) if len(labelled) else np.zeros(0, int)
+    counts = images_by_class(index)
+    if not counts.any():
+        counts = counts[:0]  # no labels
     order = np.argsort(counts, kind="stable")
     with_images = [int(label) for label in order if counts[label]]
-    notes = []
-    expected = OFFICIAL_IMAGES.get(name)
+    notes = [note] if (note := nesting(split)) else []
+    expected = OFFICIAL_IMAGES.get(split.name)
     if expected not in (None, len(index)) and index.source.endswith(".txt"):
         notes.append(f"the official split has {expected:,} images, this list {len(index):,}")
     return {
@@ -170,16 +180,19 @@ def _counts(name: str, index: ImageIndex) -> dict:
         "fewest": [[index.classes[label], int(counts[label])] for label in with_images[:MAX_CLASSES_SHOWN]],
         "most": [[index.classes[label], int(counts[label])] for label in with_images[::-1][:MAX_CLASSES_SHOWN]],
         "without_images": [name for name, count in zip(index.classes, counts, strict=False) if not count],
+        "passed_over": index.passed_over,
+        "mostly_passed_over": mostly_passed_over(index),
+        "warnings": remarks(index, split.name.startswith("train")),
         "notes": notes,
         **{kind: [] for kind in FILE_KINDS},
     }
 
 
 def _check_files(part: dict, name: str, index: ImageIndex, deep: bool, pool: ThreadPoolExecutor) -> None:
-    """Puts into ``part`` the files of one split that are missing, empty or, with ``deep``, unreadable, in the order of
-    the index, and how many were "read"; when interrupted, those up to there."""
+    """Puts into ``part`` the files of one split that are listed twice, missing, empty or, with ``deep``, unreadable, in
+    the order of the index, and how many were "read"; when interrupted, those up to there."""
     looked = 0
-    state = np.zeros(len(index), np.uint8)  # 1 missing, 2 empty
+    state = np.zeros(len(index), np.uint8)  # 1 missing, 2 empty, 3 listed before
     with tqdm(total=len(index), desc=f"{name}: looking", unit="file", leave=False, disable=None) as progress:
         try:
             jobs = [pool.submit(_look, index, folder, members, state) for folder, members in _by_folder(index)]
@@ -187,6 +200,7 @@ def _check_files(part: dict, name: str, index: ImageIndex, deep: bool, pool: Thr
                 looked += job.result()
                 progress.update(job.result())
         finally:
+            part["twice"] = [{"file": index.name(int(i))} for i in np.flatnonzero(state == 3)]
             part["missing"] = [{"file": index.name(int(i))} for i in np.flatnonzero(state == 1)]
             part["empty"] = [{"file": index.name(int(i))} for i in np.flatnonzero(state == 2)]
             part["read"] = len(part["missing"]) + len(part["empty"]) if deep else looked
@@ -208,7 +222,8 @@ def _by_folder(index: ImageIndex) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _look(index: ImageIndex, folder: str, members: np.ndarray, state: np.ndarray) -> int:
-    """Notes in ``state`` which of a folder's files are missing or empty. Returns how many it looked for."""
+    """Notes in ``state`` which of a folder's files are missing, empty or listed before. Returns how many it looked
+    for."""
     sizes = {}
     try:
         with os.scandir(index.root / folder) as entries:
@@ -220,10 +235,15 @@ def _look(index: ImageIndex, folder: str, members: np.ndarray, state: np.ndarray
                     continue
     except OSError:
         pass  # all of its files are missing
+    seen = set()
     for position in members:
-        size = sizes.get(index.name(position).rpartition("/")[2])
-        if not size:
+        name = index.name(position).rpartition("/")[2]
+        size = sizes.get(name)
+        if name in seen:
+            state[position] = 3
+        elif not size:
             state[position] = 1 if size is None else 2
+        seen.add(name)
     return len(members)
 
 
@@ -269,13 +289,15 @@ def _unlisted(indices: dict[str, ImageIndex]) -> Iterator[tuple[str, list[dict]]
                 for position in members
             }
             unknown = [os.fsdecode(file) for file in present if os.fsdecode(file) not in known]
-            files += [{"file": f"{folder}/{file}" if folder else file} for file in unknown if is_image_name(file)]
+            files += [{"file": f"{folder}/{file}" if folder else file} for file in unknown]
         yield names[0], files
 
 
 def _problems(name: str, part: dict) -> int:
-    """How many: each file, and each class that could not be learnt; in other splits a class may have no images."""
+    """How many: each file, each class that could not be learnt (in other splits a class may have no images), one class
+    alone, and more files passed over than taken."""
     if "error" in part:
         return 1
-    without = len(part["without_images"]) if name.startswith("train") else 0
-    return len(part["missing"]) + len(part["empty"]) + len(part["unreadable"]) + without
+    files = sum(len(part[kind]) for kind in FILE_KINDS if kind != "unlisted")
+    classes = len(part["without_images"]) + (part["classes"] == 1) if name.startswith("train") else 0
+    return files + classes + part["mostly_passed_over"]

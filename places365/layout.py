@@ -7,7 +7,7 @@ from pathlib import Path
 
 from classification.index import class_folders
 from classification.index.class_folders import shortened, subfolders
-from classification.index.split import Split, SplitNotFound
+from classification.index.split import Split, SplitNotFound, UnsortedImages
 from engine.errors import UserError
 from places365.categories import PLACES365, places365_classes
 from places365.nested_folders import class_key, find_classes
@@ -69,6 +69,7 @@ def find_split(root: str | os.PathLike, split: str, images: str = "auto") -> Spl
 
     Raises:
         SplitNotFound: nothing was found; the message says what was looked for, where, and what is there.
+        UnsortedImages: there is neither a list nor class folders, and a folder with images of the split.
         UserError: what was found is wrong: an unknown split, image folders without the list's files, a
             ``categories_places365.txt`` with other classes, a class in ``val`` that ``train`` lacks.
     """
@@ -88,7 +89,7 @@ def find_split(root: str | os.PathLike, split: str, images: str = "auto") -> Spl
     if split in ("train", "val", "test"):
         try:
             return class_folders.find_split(root, split, images, find_classes, class_key)
-        except SplitNotFound as error:
+        except (SplitNotFound, UnsortedImages) as error:
             failures.append(error)
     wrong = [error for error in failures if not isinstance(error, SplitNotFound)]
     if wrong:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -17,6 +20,7 @@ from places365.categories import PLACES365, class_index
 _CHUNK = 1 << 22  # bytes read at once
 _END_BYTES = 1 << 16  # of a list's beginning and end that its key holds a hash of
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_OTHER_ENCODINGS = (b"\xff\xfe", b"\xfe\xff")  # the marks of UTF-16 and UTF-32
 
 
 @dataclass(frozen=True)
@@ -39,17 +43,14 @@ class OfficialList(Split):
     def key(self) -> dict:
         """Size, and a hash of the first and the last 64 KiB: all of the Challenge list, 240 MB, would take a second or
         more."""
-        try:
-            with open(self.list_path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                ends = hashlib.sha256(file.read(_END_BYTES))
-                file.seek(max(0, size - _END_BYTES))
-                ends.update(file.read(_END_BYTES))
-        except OSError as error:
-            raise _unreadable(self.list_path, error) from None
+        with _opened(self.list_path) as file:
+            size = os.fstat(file.fileno()).st_size
+            ends = hashlib.sha256(file.read(_END_BYTES))
+            file.seek(max(0, size - _END_BYTES))
+            ends.update(file.read(_END_BYTES))
         return {"classes": self.classes, "labelled": self.labelled, "size": size, "ends": ends.hexdigest()}
 
-    def read(self, folders: dict[str, int], times: dict[str, int]) -> Iterator[Batch]:
+    def read(self, folders: dict[str, int], times: dict[str, int], passed_over: Counter[str]) -> Iterator[Batch]:
         """The list's images; see ``read_list``."""
         try:
             times[os.path.abspath(self.list_path)] = os.stat(self.list_path).st_mtime_ns
@@ -66,33 +67,27 @@ def has_labels(path: Path) -> bool:
     Raises:
         UserError: the list cannot be read.
     """
-    try:
-        with open(path, "rb") as file:
-            for line in file:
-                if line.strip():
-                    fields = line.split()
-                    return len(fields) > 1 and fields[-1].isdigit()
-    except OSError as error:
-        raise _unreadable(path, error) from None
+    with _opened(path) as file:
+        for line in file:
+            if line.strip():
+                fields = line.split()
+                return len(fields) > 1 and fields[-1].isdigit()
     return False
 
 
 def sample_entries(path: Path, labelled: bool, count: int = 16) -> list[str]:
     """About ``count`` names spread evenly over a list, relative to the image folder. Raises UserError as above."""
     names = []
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            for part in range(count):
-                file.seek(size * part // count)
-                if part:
-                    file.readline()  # the rest of a line
-                line = file.readline().removeprefix(_BYTE_ORDER_MARK)
-                fields = line.rsplit(None, 1) if labelled else [line.strip()]
-                if fields and fields[0]:
-                    names.append(os.fsdecode(fields[0]).strip("/"))
-    except OSError as error:
-        raise _unreadable(path, error) from None
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        for part in range(count):
+            file.seek(size * part // count)
+            if part:
+                file.readline()  # the rest of a line
+            line = _with_slashes(file.readline().removeprefix(_BYTE_ORDER_MARK))
+            fields = line.rsplit(None, 1) if labelled else [line.strip()]
+            if fields and fields[0]:
+                names.append(os.fsdecode(fields[0]).strip("/"))
     return list(dict.fromkeys(names))
 
 
@@ -100,7 +95,8 @@ def read_list(path: Path, labelled: bool, in_class_folders: bool, folders: dict[
     """Reads a list of any length in pieces.
 
     A line is a name and, where ``labelled``, a class index 0..364: ``/a/airfield/00000001.jpg 0``. Blank lines are
-    passed over.
+    passed over, and Windows' "\\" is "/". Outside of class folders an image may be listed once; in them, where a list
+    has millions, its label cannot be two, and ``check_root`` counts the lines.
 
     Args:
         in_class_folders: the names lie in the folders of their classes (the training lists), which are checked
@@ -109,11 +105,12 @@ def read_list(path: Path, labelled: bool, in_class_folders: bool, folders: dict[
             itself), and their numbers 0, 1, … in the order of appearance.
 
     Raises:
-        UserError: naming file and line: a malformed line, a label outside 0..364, or a folder that is not that of
-            the label's class.
+        UserError: naming file and line: a malformed line, a label outside 0..364, a folder that is not that of
+            the label's class, or an image that an earlier line lists.
     """
     # What a line says beside the file's own name is the same for thousands of lines, so it is looked at once.
     places: dict[tuple[bytes, bytes], tuple[int, int]] = {}
+    seen: dict[bytes, int] = {}
     expected = "a file name and its class index, as in '/a/airfield/00000001.jpg 0'" if labelled else "a file name"
 
     def where(number: int, line: bytes) -> str:
@@ -121,39 +118,38 @@ def read_list(path: Path, labelled: bool, in_class_folders: bool, folders: dict[
         return f"{path}, line {number}: {text[:120]!r}"
 
     number = 0
-    try:
-        with (
-            open(path, "rb") as file,
-            tqdm(
-                total=os.fstat(file.fileno()).st_size, desc=f"reading {path.name}", unit="B", unit_scale=True,
-                leave=False, disable=None,
-            ) as progress,
-        ):  # fmt: skip
-            while lines := file.readlines(_CHUNK):
-                folder_numbers, labels, names = [], [], []
-                if number == 0:
-                    lines[0] = lines[0].removeprefix(_BYTE_ORDER_MARK)
-                for line in lines:
-                    number += 1
-                    fields = line.rsplit(None, 1) if labelled else (line.strip(), b"")
-                    if len(fields) != 2 or not fields[0]:
-                        if not line.strip():
-                            continue
-                        raise UserError(f"{where(number, line)} is not {expected}")
-                    folder, _, name = fields[0].rpartition(b"/")
-                    place = places.get((folder, fields[1]))
-                    if place is None:
-                        place = _place(where(number, line), folder, fields[1], in_class_folders, folders)
-                        places[folder, fields[1]] = place
-                    if not name or b"\0" in name:
-                        raise UserError(f"{where(number, line)} is not {expected}")
-                    folder_numbers.append(place[0])
-                    labels.append(place[1])
-                    names.append(name)
-                progress.update(sum(map(len, lines)))
-                yield folder_numbers, labels, names
-    except OSError as error:
-        raise _unreadable(path, error) from None
+    with (
+        _opened(path) as file,
+        tqdm(
+            total=os.fstat(file.fileno()).st_size, desc=f"reading {path.name}", unit="B", unit_scale=True,
+            leave=False, disable=None,
+        ) as progress,
+    ):  # fmt: skip
+        while lines := file.readlines(_CHUNK):
+            folder_numbers, labels, names = [], [], []
+            if number == 0:
+                lines[0] = lines[0].removeprefix(_BYTE_ORDER_MARK)
+            for line in map(_with_slashes, lines):
+                number += 1
+                fields = line.rsplit(None, 1) if labelled else (line.strip(), b"")
+                if len(fields) != 2 or not fields[0]:
+                    if not line.strip():
+                        continue
+                    raise UserError(f"{where(number, line)} is not {expected}")
+                folder, _, name = fields[0].rpartition(b"/")
+                place = places.get((folder, fields[1]))
+                if place is None:
+                    place = _place(where(number, line), folder, fields[1], in_class_folders, folders)
+                    places[folder, fields[1]] = place
+                if not name or b"\0" in name:
+                    raise UserError(f"{where(number, line)} is not {expected}")
+                if not in_class_folders and (before := seen.setdefault(fields[0].lstrip(b"/"), number)) != number:
+                    raise UserError(f"{where(number, line)} is listed in line {before} already; keep one of the two")
+                folder_numbers.append(place[0])
+                labels.append(place[1])
+                names.append(name)
+            progress.update(sum(map(len, lines)))
+            yield folder_numbers, labels, names
 
 
 def _place(where: str, folder: bytes, label: bytes, in_class_folders: bool, folders: dict[str, int]) -> tuple[int, int]:
@@ -174,6 +170,23 @@ def _place(where: str, folder: bytes, label: bytes, in_class_folders: bool, fold
                 "Is the list of another set, or were its labels renumbered (by sorted folder names, say)?"
             )
     return folders.setdefault(relative, len(folders)), index
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A list's bytes. Raises UserError where it cannot be read, or is in an encoding that has no lines of ASCII."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(2) in _OTHER_ENCODINGS:
+                raise UserError(f"the list {path} is written in UTF-16: save it as UTF-8")
+            file.seek(0)
+            yield file
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _with_slashes(line: bytes) -> bytes:
+    return line.replace(b"\\", b"/") if b"\\" in line else line
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:

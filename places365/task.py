@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from classification.groups import ClassGroups
@@ -10,7 +11,10 @@ from classification.task import ClassificationTask
 from classification.task_info import classification_info
 from places365.categories import indoor_flags
 from places365.layout import find_root, find_split
+from places365.nested_folders import nesting
 from places365.published import published_beside
+
+logger = logging.getLogger(__name__)
 
 INDOOR, OUTDOOR = "indoor", "outdoor"
 
@@ -22,7 +26,10 @@ def indoor_outdoor(classes: Sequence[str]) -> ClassGroups:
 
 
 def _find_split(root: str, split: str, images: str) -> Split:
-    return find_split(find_root(root), split, images)
+    found = find_split(find_root(root), split, images)
+    if told := nesting(found):
+        logger.warning("%s: %s", found.source, told)
+    return found
 
 
 def _record(groups: Mapping[str, float]) -> dict:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from classification.index.split import Batch, Split, SplitNotFound
+from classification.index.split import Batch, Split, SplitNotFound, UnsortedImages
 from engine.errors import UserError
-from engine.predict.media import IMAGE_SUFFIXES
+from engine.names import class_name, look_alike, printable
+from engine.predict.image_files import (
+    IMAGE_SUFFIXES,
+    describe_passed_over,
+    is_clutter,
+    is_picture,
+    kind_passed_over,
+)
 
 MAX_DEPTH = 8  # folders below each other; more are a loop of links
 TRAIN = "train"  # the split whose folders name the classes
+IN_NO_CLASS = "images in no class folder"  # what those are counted under that are passed over for that
 
 
 @dataclass(frozen=True)
@@ -33,46 +42,70 @@ class ClassFolders(Split):
         return str(self.image_root)
 
     def key(self) -> dict:
-        """Classes and folders; which files are in them, the folders' modification times tell."""
-        return {"classes": self.classes, "class_folders": list(map(list, self.folders))}
+        """Classes and folders, and what counts as an image here; which files are in the folders, their modification
+        times tell."""
+        class_folders = list(map(list, self.folders))
+        return {"classes": self.classes, "class_folders": class_folders, "suffixes": sorted(IMAGE_SUFFIXES)}
 
-    def read(self, folders: dict[str, int], times: dict[str, int]) -> Iterator[Batch]:
+    def read(self, folders: dict[str, int], times: dict[str, int], passed_over: Counter[str]) -> Iterator[Batch]:
         """The images class by class; ``times`` are those of all folders, with or without images."""
+        try:
+            times[""] = os.stat(self.image_root).st_mtime_ns
+        except OSError as error:
+            raise unreadable_folder(self.image_root, error) from None
+        if loose := len(_own_images(self.image_root)):
+            passed_over[IN_NO_CLASS] += loose
         progress = tqdm(self.folders, desc=f"reading {self.image_root.name}", unit="class", leave=False, disable=None)
         for class_folder, label in progress:
-            for folder, modified, names in walk_images(self.image_root, class_folder):
+            for folder, modified, names in walk_images(self.image_root, class_folder, passed_over):
                 times[folder] = modified
                 if names:
                     number = folders.setdefault(folder, len(folders))
                     yield [number] * len(names), [label] * len(names), names
         if not folders:
-            raise UserError(f"{self.source} has no images in its class folders")
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name counts as an image: a known suffix in any case, and not hidden."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+            among = f"; passed over: {describe_passed_over(passed_over)}" if passed_over else ""
+            raise UserError(f"{self.source} has no images in its class folders{among}")
 
 
 def subfolders(folder: Path) -> list[str]:
     """The names of the folders in a folder, hidden ones left out, sorted. Raises UserError where it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+            return sorted(entry.name for entry in entries if not is_clutter(entry.name) and entry.is_dir())
     except OSError as error:
-        raise UserError(f"cannot read the folder {folder}: {error.strerror}") from None
+        raise unreadable_folder(folder, error) from None
+
+
+def unreadable_folder(folder: Path, error: OSError) -> UserError:
+    """What is said where a folder, or a link in it, cannot be read."""
+    return UserError(f"cannot read the folder {error.filename or folder}: {error.strerror}")
 
 
 def find_classes(root: Path) -> list[tuple[str, str]]:
     """The classes below ``root``: (name, folder relative to ``root``), in the order of the class indices.
 
     A class is a folder of ``root``, by the order of the sorted names, and the images anywhere below it are its images.
-    A folder without images is a class, too. Hidden folders are passed over.
+    A folder without images is a class, too. Hidden folders are passed over. The name is ``engine.names.class_name`` of
+    the folder's.
 
     Raises:
-        UserError: the folder cannot be read.
+        UserError: two folders for one class, or the folder cannot be read.
     """
-    return [(name, name) for name in subfolders(root)]
+    return sorted(one_folder_each(root, [(class_name(folder), folder) for folder in subfolders(root)]).values())
+
+
+def one_folder_each(
+    root: Path, found: list[tuple[str, str]], same_class: Callable[[str], Hashable] = str
+) -> dict[Hashable, tuple[str, str]]:
+    """The (name, folder) of each class by what its names have in common. Raises UserError where two folders are one
+    class."""
+    by_class: dict[Hashable, tuple[str, str]] = {}
+    for name, folder in found:
+        other = by_class.setdefault(same_class(name), (name, folder))[1]
+        if other != folder:
+            shown = (printable(one) if one.isascii() else ascii(one) for one in (other, folder))
+            raise UserError(f"{root}: the folders {' and '.join(shown)} are both the class {name}; keep one of them")
+    return by_class
 
 
 def find_split(
@@ -93,18 +126,27 @@ def find_split(
 
     Raises:
         SplitNotFound: there are no class folders; the message says where they were looked for.
-        UserError: the split has a class that ``train`` lacks, or several folders of ``root`` have such a split.
+        UnsortedImages: there is a folder with images of the split, and no class folders in it.
+        UserError: the split has a class that ``train`` lacks, several folders of ``root`` have such a split, two
+            folders are one class, or the classes seem to lie one level further down.
     """
     root = Path(root).expanduser()
     if not root.is_dir():
         raise SplitNotFound(f"the data folder {root} {'is a file' if root.exists() else 'does not exist'}")
-    bases = [base for base in (root, *(root / name for name in subfolders(root))) if _has_folders(base / split)]
+    places = [root, *(root / name for name in subfolders(root))]
+    bases = [base for base in places if _has_folders(base / split)]
     if bases and bases[0] != root and len(bases) > 1:
         raise UserError(
             f"{', '.join(str(base) for base in bases[:5])} each have a folder {split!r} with class folders: "
             "name one of them as the data folder"
         )
     if not bases:
+        for folder in (base / split for base in places):
+            if folder.is_dir() and (loose := _own_images(folder)):
+                raise UnsortedImages(
+                    f"{folder} has {len(loose):,} images and no class folders: put them into folders of their classes, "
+                    f"{split}/<class>/…"
+                )
         raise SplitNotFound(f"there are no class folders {split}/<class> in {root} or in one of its folders")
     base = bases[0]
     if images != "auto":
@@ -113,23 +155,33 @@ def find_split(
             "only for 'auto'"
         )
     found = find_classes(base / split)
-    classes = found if split == TRAIN or not _has_folders(base / TRAIN) else find_classes(base / TRAIN)
+    other = split == TRAIN or not _has_folders(base / TRAIN)
+    classes = found if other else find_classes(base / TRAIN)
+    if len(classes) == 1:
+        _check_level(base / (split if other else TRAIN), classes[0][1])
     labels = {same_class(name): label for label, (name, _) in enumerate(classes)}
     unknown = [folder for name, folder in found if same_class(name) not in labels]
     if unknown:
         present = {same_class(name) for name, _ in found}
         missing = [name for name, _ in classes if same_class(name) not in present]
+        alike = look_alike(unknown, missing)
         raise UserError(
             f"{base / split} has classes that {base / TRAIN} lacks: {shortened(unknown)}."
             + (f" {split} in turn has no folder for: {shortened(missing)}." if missing else "")
+            + (f" Nearly the same: {alike}." if alike else "")
             + " Rename the folders, or move away what is no class"
         )
     folders = tuple((folder, labels[same_class(name)]) for name, folder in found)
     return ClassFolders(split, base / split, [name for name, _ in classes], folders)
 
 
-def walk_images(root: Path, folder: str) -> Iterator[tuple[str, int, list[bytes]]]:
+def walk_images(
+    root: Path, folder: str, passed_over: Counter[str] | None = None
+) -> Iterator[tuple[str, int, list[bytes]]]:
     """The images in ``folder`` and the folders below it.
+
+    Args:
+        passed_over: the other files, hidden ones left out, are counted here by their kind.
 
     Yields:
         (folder relative to ``root``, its modification time in ns, the names of the images in it, sorted). The time
@@ -140,23 +192,48 @@ def walk_images(root: Path, folder: str) -> Iterator[tuple[str, int, list[bytes]
     """
     if folder.count("/") > MAX_DEPTH + 2:
         raise UserError(f"{root / folder}: folders are nested too deeply; does a link point back up?")
+    names, below = [], []
     try:
         modified = os.stat(root / folder).st_mtime_ns
         with os.scandir(root / folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
-        names = sorted(os.fsencode(entry.name) for entry in visible if is_image_name(entry.name) and not entry.is_dir())
-        below = sorted(entry.name for entry in visible if entry.is_dir())
+            for entry in entries:
+                if is_clutter(entry.name):
+                    continue
+                if entry.is_dir():
+                    below.append(entry.name)
+                elif is_picture(entry.path):
+                    names.append(os.fsencode(entry.name))
+                elif passed_over is not None:
+                    passed_over[kind_passed_over(entry.name)] += 1
     except OSError as error:
-        raise UserError(f"cannot read the folder {error.filename}: {error.strerror}") from None
-    yield folder, modified, names
-    for name in below:
-        yield from walk_images(root, f"{folder}/{name}")
+        raise unreadable_folder(root / folder, error) from None
+    yield folder, modified, sorted(names)
+    for name in sorted(below):
+        yield from walk_images(root, f"{folder}/{name}", passed_over)
 
 
 def shortened(names: list[str], shown: int = 10) -> str:
     """The first few of many names, and how many there are, for a message."""
-    return ", ".join(names[:shown]) + (f", … ({len(names)} in all)" if len(names) > shown else "")
+    return ", ".join(map(printable, names[:shown])) + (f", … ({len(names)} in all)" if len(names) > shown else "")
 
 
 def _has_folders(folder: Path) -> bool:
     return folder.is_dir() and bool(subfolders(folder))
+
+
+def _own_images(folder: Path) -> list[str]:
+    """The names of the images that lie in a folder itself."""
+    try:
+        with os.scandir(folder) as entries:
+            return [e.name for e in entries if not is_clutter(e.name) and not e.is_dir() and is_picture(e.path)]
+    except OSError as error:
+        raise unreadable_folder(folder, error) from None
+
+
+def _check_level(root: Path, folder: str) -> None:
+    """Refuses one class alone that has no images but several folders: ``train/images/<class>/…``."""
+    if not _own_images(root / folder) and len(below := subfolders(root / folder)) > 1:
+        raise UserError(
+            f"{root} has one class folder alone, {printable(folder)}, with the folders {shortened(below)} in it and no "
+            "images of its own. If those are the classes, move them one level up; else put the images together"
+        )

@@ -14,7 +14,8 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class ImageIndex:
         labels: (N,) int16, -1 where an image has no label; read-only.
         folders, folder_numbers: ``folders[folder_numbers[i]]`` is the folder of image i relative to ``root``, ""
             for ``root`` itself.
+        passed_over: how many files of which kind lie among the images and were not taken.
     """
 
     def __init__(
@@ -56,9 +58,11 @@ class ImageIndex:
         root: Path,
         source: str,
         stored: tuple[Path, str] | None = None,
+        passed_over: Mapping[str, int] | None = None,
     ):
         self.classes, self.root, self.source = list(classes), Path(root), source
         self.labels, self.folder_numbers, self.folders = columns.labels, columns.folder_numbers, list(folders)
+        self.passed_over = dict(passed_over or {})
         self.labels.flags.writeable = False
         self._offsets, self._names = columns.offsets, columns.names
         self._stored = stored  # as _open wants it
@@ -193,7 +197,7 @@ def _open(path: Path, identity: str, root: Path, source: str) -> ImageIndex:
             why = str(error)
         else:
             folders, classes = description["folders"], description["classes"]
-            return ImageIndex(columns, folders, classes, root, source, (path, identity))
+            return ImageIndex(columns, folders, classes, root, source, (path, identity), description["passed_over"])
     raise UserError(f"the index {path} of {source} was changed while it was in use: {why}")
 
 
@@ -208,13 +212,22 @@ def _from_cache(split: Split, path: Path) -> ImageIndex | None:
             logger.warning("the cached index %s is not used: %s; it is made anew", folder, str(error))
             continue
         times = description["times"]
-        if description["key"] != split.key() or modification_times(split, list(times)) != list(times.values()):
+        if "passed_over" not in description:
+            logger.info("the index of %s is of an earlier version: it is made anew", split.source)
+        elif description["key"] != split.key() or modification_times(split, list(times)) != list(times.values()):
             logger.info("%s has changed since it was read: its index is made anew", split.source)
         elif not description["settled"]:
             logger.info("%s was being changed when it was read: its index is made anew", split.source)
         else:
-            stored = path, description["identity"]
-            return ImageIndex(columns, description["folders"], split.classes, split.image_root, split.source, stored)
+            return ImageIndex(
+                columns,
+                description["folders"],
+                split.classes,
+                split.image_root,
+                split.source,
+                (path, description["identity"]),
+                description["passed_over"],
+            )
     return None
 
 
@@ -223,12 +236,13 @@ def _build(split: Split, path: Path) -> ImageIndex:
     began = time.time_ns()
     folders: dict[str, int] = {}
     times: dict[str, int] = {}
+    passed_over: Counter[str] = Counter()
     key = split.key()
 
     def describe() -> tuple[dict, dict]:
         settled = all(abs(began - change) > _CLOCK_STEP_NS for change in times.values())
         content = {"folders": list(folders), "classes": split.classes}
-        return content, {"key": key, "times": times, "settled": settled}
+        return content, {"key": key, "times": times, "passed_over": passed_over, "settled": settled}
 
     _remove_unfinished(path)
     found = _stored(path)
@@ -236,7 +250,7 @@ def _build(split: Split, path: Path) -> ImageIndex:
     logger.info("reading %s; its index is kept in %s", split.source, path.parent)
     temporary.mkdir(parents=True)
     try:
-        identity = write_index(temporary, split.read(folders, times), describe)
+        identity = write_index(temporary, split.read(folders, times, passed_over), describe)
         for replaced in found:
             _discard(replaced)
         try:

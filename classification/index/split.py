@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,10 @@ Batch = tuple[list[int], list[int], list[bytes]]
 class SplitNotFound(UserError):
     """There is no such split here: its images, or what lists them, are absent. Any other UserError says that what is
     there is wrong."""
+
+
+class UnsortedImages(UserError):
+    """There is a folder of the split's name, and its images lie in no class folders."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Split(ABC):
         """
 
     @abstractmethod
-    def read(self, folders: dict[str, int], times: dict[str, int]) -> Iterator[Batch]:
+    def read(self, folders: dict[str, int], times: dict[str, int], passed_over: Counter[str]) -> Iterator[Batch]:
         """The images in pieces, in the order of the index.
 
         Args:
@@ -56,6 +61,8 @@ class Split(ABC):
                 itself), and their numbers 0, 1, … in the order of appearance.
             times: filled while reading: the files or folders that were read, relative to ``image_root`` or absolute,
                 and their modification times in ns from before they were read.
+            passed_over: filled while reading: how many files of which kind lie among the images and are not taken, see
+                ``engine.predict.image_files``.
 
         Raises:
             UserError: something cannot be read, or is wrong.

@@ -14,6 +14,7 @@ from classification.predict.draw import draw_comparison
 from classification.predict.predictor import Predictor
 from classification.task import CLASS_FOLDERS, ClassificationTask
 from engine import compat  # noqa: F401  (before detectron2)
+from engine.names import printable
 from engine.predict.media import write_image
 
 from detectron2.config import CfgNode
@@ -49,6 +50,6 @@ def write_pictures(
             continue
         label = index.label(position)
         drawn = draw_comparison(image, predictor.predict([image])[0], index.classes, None if label < 0 else label)
-        name = Path(index.name(position)).with_suffix("").as_posix().replace("/", "_")
+        name = printable(Path(index.name(position)).with_suffix("").as_posix()).replace("/", "_").replace("\\", "_")
         paths.append(write_image(Path(run) / "predictions" / f"{name}.jpg", drawn))
     return paths

@@ -8,6 +8,7 @@ import itertools
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from engine.errors import UserError
+from engine.predict.image_files import describe_passed_over, perhaps_pictures
 from engine.predict.media import UnreadableMedia, Video, find_media, read_image, video_writer, write_image
 from se_backbones.files import write_atomically
 
@@ -60,13 +62,15 @@ def predict_files(
         batch_size: pictures computed together, at least 1; `default_batch_size` gives one.
         max_images: stop after so many pictures and frames.
 
-    An unreadable input is named on stderr, noted in the report and passed over. Ctrl-C ends the work with all
-    files whole. Raises UserError for inputs that do not exist and for an output folder that holds files of
+    An unreadable input is named on stderr, noted in the report and passed over, and so are files of a folder that may
+    be pictures of a kind that is not read; others, such as texts, are counted on stderr alone. Ctrl-C ends the work
+    with all files whole. Raises UserError for inputs that do not exist and for an output folder that holds files of
     the same names which no earlier prediction wrote.
     """
     if batch_size < 1 or (max_images is not None and max_images < 1):
         raise UserError("batch size and number of images must be at least 1")
-    media, output = find_media(inputs, output), Path(output).expanduser()
+    passed_over: Counter[str] = Counter()
+    media, output = find_media(inputs, output, passed_over), Path(output).expanduser()
     records_path = output / records_name
     for path in [records_path] if records_path.exists() else [output / file.result for file in media]:
         if path.exists() and not (path == records_path and _is_record_file(path)):
@@ -77,6 +81,9 @@ def predict_files(
     report = PredictionReport(records_path)
     work = _Work(predict, present, output, batch_size, max_images or sys.maxsize, report)
     try:
+        if passed_over:
+            tell = work.note if perhaps_pictures(passed_over) else work.tell
+            tell(f"passed over: {describe_passed_over(passed_over)}")
         work.save()  # at once: it marks the folder as ours, and fails early where that is read-only
         for is_video, group in itertools.groupby(media, key=lambda file: file.is_video):
             if is_video:
@@ -185,7 +192,10 @@ class _Work:
 
     def note(self, problem):
         self.report.problems.append(problem)
-        tqdm.write(problem, file=sys.stderr)
+        self.tell(problem)
+
+    def tell(self, text):
+        tqdm.write(text, file=sys.stderr)
 
     def save(self):
         body = ",\n".join(self.records)

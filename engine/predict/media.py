@@ -3,6 +3,7 @@
 import contextlib
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from engine.errors import UserError
+from engine.predict.image_files import describe_passed_over, is_clutter, is_picture, kind_passed_over
 
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jpe .png .bmp .webp .tif .tiff .gif .ppm .pgm".split())
 VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv".split())
 MAX_JPEG_SIDE = 65_500  # pixels a side, libjpeg's limit
 WRITABLE_SUFFIXES = frozenset(".jpg .jpeg .png .bmp".split())
@@ -33,8 +34,9 @@ class InputFile:
     result: Path
 
 
-def find_media(inputs, output) -> list[InputFile]:
-    """The pictures and videos in `inputs`: files as they are, folders searched through for known suffixes.
+def find_media(inputs, output, passed_over: Counter[str] | None = None) -> list[InputFile]:
+    """The pictures and videos in `inputs`: files as they are, folders searched through (see
+    `engine.predict.image_files`). What else is in these is counted in `passed_over`, by its kind.
 
     A folder's results keep its structure; names that would coincide get -2, -3, … Files below `output` are
     earlier results, not inputs, unless named themselves. Hidden files are passed over. Order: as given,
@@ -44,6 +46,7 @@ def find_media(inputs, output) -> list[InputFile]:
     output = Path(output).expanduser().resolve()
     if output.exists() and not output.is_dir():
         raise UserError(f"the output {output} is a file; name a folder")
+    passed_over = Counter() if passed_over is None else passed_over
     found, seen, used = [], set(), set()
     for given in map(Path, inputs):
         given = given.expanduser()
@@ -57,7 +60,7 @@ def find_media(inputs, output) -> list[InputFile]:
         files = (
             [(given, Path(given.name))]
             if not given.is_dir()
-            else [(path, prefix / path.relative_to(given)) for path in _walk(given, output)]
+            else [(path, prefix / path.relative_to(given)) for path in _walk(given, output, passed_over)]
         )
         for path, name in files:
             if path.resolve() in seen:
@@ -66,7 +69,8 @@ def find_media(inputs, output) -> list[InputFile]:
             is_video = path.suffix.lower() in VIDEO_SUFFIXES
             found.append(InputFile(path, is_video, _unused(_result_name(name, is_video), used)))
     if not found:
-        raise UserError(f"no pictures or videos in {', '.join(map(str, inputs))}")
+        among = f"; passed over: {describe_passed_over(passed_over)}" if passed_over else ""
+        raise UserError(f"no pictures or videos in {', '.join(map(str, inputs))}{among}")
     for file in found:
         if (output / file.result).resolve() in seen:
             raise UserError(f"the result {output / file.result} would replace an input; choose another output folder")
@@ -186,15 +190,29 @@ def _to_rgb(image):
     return image.convert("RGB")
 
 
-def _walk(folder, output):
-    """Files with known suffixes below `folder`, sorted, without hidden ones and without those below
-    `output`."""
-    for root, folders, files in os.walk(folder):
-        here = Path(root)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and (here / name).resolve() != output)
+def _walk(folder, output, passed_over):
+    """The pictures and videos below `folder`, through links too, sorted, without hidden ones and without those below
+    `output`; other files and folders that cannot be read are counted in `passed_over`."""
+
+    def unreadable(error):
+        passed_over["folders that cannot be read"] += 1
+
+    entered = {Path(folder).resolve()}  # a link may point back up
+    for root, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        here, inside = Path(root), []
+        for name in sorted(folders):
+            target = (here / name).resolve()
+            if not is_clutter(name) and target != output and target not in entered:
+                entered.add(target)
+                inside.append(name)
+        folders[:] = inside
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
+            if is_clutter(name):
+                continue
+            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES or is_picture(here / name):
                 yield here / name
+            else:
+                passed_over[kind_passed_over(name)] += 1
 
 
 def _result_name(name, is_video):

@@ -11,6 +11,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
+from engine.names import writable
 from engine.report.facts import describe, headline, origin_facts, training_facts
 from engine.report.page import Picture, bars, is_number, number, read_picture, table
 from engine.report.plots import write_training_plots
@@ -69,7 +70,7 @@ def write_summary(run_dir, task: TaskInfo) -> Path:
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         run=run,
     )
-    return write_atomically(run.folder / "summary.html", page)
+    return write_atomically(run.folder / "summary.html", writable(page))
 
 
 def _group(run: Run, name: str) -> dict:

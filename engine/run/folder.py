@@ -18,6 +18,7 @@ from torch import nn
 
 from engine.device import describe_device
 from engine.errors import UserError
+from engine.names import class_name, look_alike
 from engine.task import TaskInfo
 from engine.train.checkpoint import newest_checkpoint, numbered_checkpoints
 from se_backbones.files import write_atomically
@@ -177,8 +178,9 @@ def provenance(
 
 
 def class_difference(first: Sequence[str], second: Sequence[str]) -> str:
-    """How two lists of class names differ, in lines; empty where they do not."""
-    if list(first) == list(second):
+    """How two lists of class names differ, in lines; empty where they do not, but for Unicode's forms and escapes."""
+    first, second = list(map(class_name, first)), list(map(class_name, second))
+    if first == second:
         return ""
     only = [
         f"only in the {place}: {', '.join(names)}"
@@ -188,6 +190,8 @@ def class_difference(first: Sequence[str], second: Sequence[str]) -> str:
         )
         if names
     ]
+    if alike := look_alike(set(first) - set(second), set(second) - set(first)):
+        only.append(f"nearly the same: {alike}")
     return "\n  ".join(only) or "the same names in another order"
 
 

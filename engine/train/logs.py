@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from engine import compat  # noqa: F401  (before detectron2)
+from engine.names import writable
 from engine.report.metrics import read_metrics
 from se_backbones.files import write_atomically
 
@@ -31,7 +32,25 @@ def setup_logging(run: Path | None, packages: Sequence[str]) -> None:
     """
     rank = comm.get_rank()
     for name in ("engine", *packages, "se_backbones", "detectron2", "fvcore"):
-        setup_logger(str(run) if run else None, distributed_rank=rank, name=name, abbrev_name=name.split(".")[0])
+        package = setup_logger(
+            str(run) if run else None, distributed_rank=rank, name=name, abbrev_name=name.split(".")[0]
+        )
+        for handler in package.handlers:
+            if not isinstance(handler.formatter, _Writable):
+                handler.setFormatter(_Writable(handler))
+
+
+class _Writable(logging.Formatter):
+    """A handler's lines as text that its stream can write: file names may be no UTF-8, and a console no Unicode."""
+
+    def __init__(self, handler: logging.StreamHandler):
+        super().__init__()
+        self._formatter = handler.formatter
+        self._encoding = getattr(handler.stream, "encoding", None) or "utf-8"
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = writable(self._formatter.format(record))
+        return line.encode(self._encoding, "backslashreplace").decode(self._encoding)
 
 
 def make_writers(run: Path, max_iterations: int, start: int) -> list[EventWriter]:

@@ -302,7 +302,7 @@ def test_class_folders_stand_in_where_the_lists_images_are_not_there(tmp_path):
 def test_a_class_folder_is_not_read_through_to_be_found(tmp_path, monkeypatch):
     put(tmp_path, [f"kitchen/{number}.jpg" for number in range(50)])
     looked_at = []
-    plain = nested_folders.is_image_name
-    monkeypatch.setattr(nested_folders, "is_image_name", lambda name: looked_at.append(name) or plain(name))
+    plain = nested_folders.is_picture
+    monkeypatch.setattr(nested_folders, "is_picture", lambda path: looked_at.append(path) or plain(path))
     assert find_classes(tmp_path) == [("kitchen", "kitchen")]
     assert len(looked_at) == 1

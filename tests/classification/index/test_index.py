@@ -38,7 +38,7 @@ class ListedImages(Split):
     def key(self):
         return {"classes": self.classes, "text": self.path.read_text()[:100]}
 
-    def read(self, folders, times):
+    def read(self, folders, times, passed_over):
         times[str(self.path)] = self.path.stat().st_mtime_ns
         for line in self.path.read_bytes().splitlines():
             name, label = line.split()
@@ -64,7 +64,7 @@ def folder_split(folder, files, classes=("attic", "kitchen")):
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"")
-    for path in folder.rglob("*"):
+    for path in [folder, *folder.rglob("*")]:
         old(path)
     return ClassFolders("train", folder, list(classes), tuple((name, i) for i, name in enumerate(classes)))
 
