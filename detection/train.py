@@ -177,8 +177,9 @@ def _split(batch: list, parts: int) -> list[list]:
 
 
 def _same_classes(train: DetectionData, val: DetectionData) -> None:
-    if (train.class_names, train.category_ids) != (val.class_names, val.category_ids):
-        difference = run_folder.class_difference(train.class_names, val.class_names) or "the same, under other ids"
+    difference = run_folder.class_difference(train.class_names, val.class_names)
+    if difference or train.category_ids != val.category_ids:
+        difference = difference or "the same, under other ids"
         raise UserError(f"the categories of {train.json_path} and {val.json_path} differ:\n  {difference}")
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from engine.device import describe_device
 from engine.errors import UserError
-from engine.names import class_name, look_alike
+from engine.names import class_name, look_alike, writable
 from engine.task import TaskInfo
 from engine.train.checkpoint import newest_checkpoint, numbered_checkpoints
 from se_backbones.files import write_atomically
@@ -49,7 +49,9 @@ def check_demo_folder(run: Path, marker: str, task: TaskInfo) -> None:
 
 
 def check_is_folder(run: Path) -> None:
-    """Raises UserError where a run's folder is a file."""
+    """Raises UserError where a run's folder is a file, or has a name that not all that a run writes can be given."""
+    if writable(str(run)) != str(run):  # TensorBoard's files
+        raise UserError(f"OUTPUT_DIR {run}: its name is not UTF-8; name another folder")
     if run.exists() and not run.is_dir():
         raise UserError(f"OUTPUT_DIR {run} is a file; name a folder")
 
