@@ -144,8 +144,8 @@ def find_split(
         for folder in (base / split for base in places):
             if folder.is_dir() and (loose := _own_images(folder)):
                 raise UnsortedImages(
-                    f"{folder} has {len(loose):,} images and no class folders: put them into folders of their classes, "
-                    f"{split}/<class>/…"
+                    f"{folder} has {len(loose):,} image{'s' * (len(loose) > 1)} and no class folders: put them into "
+                    f"folders of their classes, {split}/<class>/…"
                 )
         raise SplitNotFound(f"there are no class folders {split}/<class> in {root} or in one of its folders")
     base = bases[0]

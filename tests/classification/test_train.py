@@ -1,6 +1,7 @@
 """A run on class folders from beginning to end: trained, gone on with, evaluated, predicted with."""
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from classification.train import Options, run_classification
+from classification.config import load_config
+from classification.task import CLASS_FOLDERS
+from classification.train import Options, load_index, run_classification
 from engine.errors import UserError
 from engine.train.checkpoint import load_checkpoint
 from places365.task import PLACES365_TASK
@@ -82,6 +85,24 @@ def test_the_command_line_takes_the_folder_and_a_config(words, load_tool, tmp_pa
         load_tool("train_classifier").main()
 
 
+def test_what_is_odd_about_a_split_is_said_in_the_log(write_scenes, tmp_path, monkeypatch):
+    """In training and in evaluation: huggingface/pytorch-image-models#957, pytorch/vision#4925."""
+    data = write_scenes(tmp_path / "set", {"train": 3, "val": 2}, CLASSES)
+    for path in [*(data / "train" / "tulip").iterdir(), *(data / "val" / "zinnia").iterdir()]:
+        path.rename(path.with_suffix(".heic"))
+    told = []
+    monkeypatch.setattr("classification.train.logger.warning", lambda text, *values: told.append(text % values))
+    cfg = load_config(None, ["DATA.ROOT", str(data), "DATA.CACHE", str(tmp_path / "cache")])
+    for split in ("train", "val"):
+        load_index(CLASS_FOLDERS, cfg, split)
+    assert told == [
+        "train: passed over, as they are not read as pictures here: 3 .heic",
+        "train: classes without images (nothing of them can be learnt): tulip",
+        "val: passed over, as they are not read as pictures here: 2 .heic",
+        "val: classes without images (they have no share in the figures): zinnia",
+    ]
+
+
 def test_a_run_of_another_task_is_not_gone_on_with(whole, words):
     options = Options(overrides=[*words, "OUTPUT_DIR", str(whole[0])], resume=True)
     with pytest.raises(UserError, match="is one of classification, not places365"):
@@ -107,3 +128,27 @@ def test_both_prediction_tools_take_it(whole, load_tool, tmp_path, tool, file):
     assert load_tool(tool).main(list(map(str, words))) == 0
     (record,) = json.loads((tmp_path / "out" / f"{file}.json").read_text())
     assert [guess["class"] for guess in record["top"]] != [] and record.get("indoor") is None
+
+
+def test_names_of_any_bytes_are_trained_on_evaluated_and_shown_as_escapes(words, write_scenes, tmp_path, capfd):
+    """NVIDIA/DIGITS#1100: names in another encoding, in classes and files; one of them broken."""
+    folders = (os.fsdecode(b"caf\xe9"), "bed\nroom", "a$b$^")
+    data = write_scenes(tmp_path / "set", {"train": 4, "val": 2}, CLASSES)
+    for split in ("train", "val"):
+        for name, folder in zip(CLASSES, folders, strict=True):  # OpenCV, which wrote them, dies of such names
+            os.rename(data / split / name, data / split / folder)
+        os.rename(data / split / folders[1] / "000.jpg", data / split / folders[1] / os.fsdecode(b"\xff\n.jpg"))
+        (data / split / folders[0] / os.fsdecode(b"\xfe.jpg")).write_bytes(b"broken")
+    given = [*words, "DATA.ROOT", str(data), "OUTPUT_DIR", str(tmp_path / "run"), "DATA.MAX_BROKEN_SHARE", "0.5"]
+    result = run_classification(Options(overrides=given))
+    classes = ["a$b$^", r"bed\nroom", r"caf\xe9"]
+    assert list(result["per_category"]["classification"]) == classes and result["broken"] == 1
+    assert load_checkpoint(tmp_path / "run" / "model_final.pth")["classes"] == classes
+    again = run_classification(Options(overrides=given, resume=True))
+    assert again["classification"] == result["classification"]
+    assert run_classification(Options(overrides=given, eval_only=True))["classification"] == result["classification"]
+    page = (tmp_path / "run" / "summary.html").read_text(encoding="utf-8")
+    assert r"caf\xe9" in page and r"bed\nroom" in page
+    shown = json.loads((tmp_path / "run" / "class_predictions.json").read_text())
+    assert all((data / "val" / record["file"]).exists() for record in shown) and len(shown) == 7
+    assert "Logging error" not in "".join(capfd.readouterr())

@@ -166,6 +166,64 @@ def test_class_folders(tmp_path):
     assert report["splits"]["train"]["without_images"] == ["void"] and report["problems"] == 1
 
 
+def class_folders(folder, *names):
+    for name in names:
+        put(folder / name)
+    return folder
+
+
+def checked(folder):
+    report = check_root(folder, cache=folder.parent / "cache")
+    return report["splits"]["train"], report["problems"], format_report(report)
+
+
+def test_files_passed_over_are_told_of_and_are_a_problem_where_they_are_most(tmp_path):
+    root = class_folders(tmp_path / "set", "train/a/1.jfif", "train/a/2.jpg", "train/b/1.jpg", "train/b/2.JPE")
+    put(root / "train/a/3.txt")
+    train, problems, text = checked(root)
+    assert (train["images"], train["passed_over"], problems) == (4, {".txt": 1}, 0)
+    assert "  files passed over: 1 .txt\n" in text and "warning" not in text
+    class_folders(root, *(f"train/a/{number}.heic" for number in range(4)))
+    train, problems, text = checked(root)
+    assert (train["passed_over"], problems) == ({".txt": 1, ".heic": 4}, 0)
+    assert "warning: passed over, as they are not read as pictures here: 4 .heic, 1 .txt\n" in text
+    class_folders(root, "train/b/9.heic")
+    _, problems, text = checked(root)
+    assert problems == 1 and "5 .heic, 1 .txt; that is more than the 4 images taken" in text
+
+
+def test_one_class_alone_is_a_problem(tmp_path):
+    _, problems, text = checked(class_folders(tmp_path / "set", "train/a/1.jpg", "train/a/2.jpg"))
+    assert problems == 1 and "warning: one class alone, a" in text
+
+
+def test_images_in_no_class_folder_are_a_problem_but_for_those_to_predict_on(tmp_path):
+    root = class_folders(
+        tmp_path / "set", *(f"train/{name}.jpg" for name in ("a/1", "a/2", "b/1", "b/2")), "test/1.jpg", "test/2.jpg"
+    )
+    report = check_root(root, cache=tmp_path / "cache")
+    assert report["problems"] == 0 and "2 images and no class folders" in report["not_found"]["test"]
+    class_folders(root, "val/1.jpg", "val/2.jpg")
+    report = check_root(root, cache=tmp_path / "cache")
+    assert report["problems"] == 1 and "2 images and no class folders" in report["splits"]["val"]["error"]
+
+
+def test_a_file_that_is_listed_twice_is_a_problem(check, root):
+    before = check()["problems"]
+    path = root / "places365_train_standard.txt"
+    path.write_text(path.read_text() + f"/{TRAIN[0][0]} 0\n")
+    report = check()
+    assert files(report["splits"]["train-standard"], "twice") == [TRAIN[0][0]] and report["problems"] == before + 1
+
+
+def test_a_report_can_be_printed_whatever_the_files_are_called(tmp_path):
+    root = class_folders(tmp_path / os.fsdecode(b"s\xe9t"), *(f"train/{name}/{n}.jpg" for name in "ab" for n in "12"))
+    put(root / "train" / "a" / os.fsdecode(b"caf\xe9\n.jpg"), b"")
+    _, problems, text = checked(root)
+    assert problems == 1 and r"1 empty (of 0 bytes): a/caf\xe9\n.jpg" in text
+    text.encode("utf-8")
+
+
 def test_nothing_to_check(tmp_path):
     with pytest.raises(UserError, match=r"has no split of Places365 and no class folders:(.|\n)*There is: nothing"):
         check_root(tmp_path)

@@ -7,12 +7,12 @@ from PIL import Image
 
 from classification.index.class_folders import ClassFolders
 from classification.index.index import open_index
-from classification.index.split import SplitNotFound
+from classification.index.split import SplitNotFound, UnsortedImages
 from engine.errors import UserError
 from places365 import nested_folders
 from places365.categories import PLACES365
 from places365.layout import find_split
-from places365.nested_folders import find_classes
+from places365.nested_folders import find_classes, nesting
 from places365.official_list import OfficialList
 
 TRAIN = {
@@ -271,6 +271,52 @@ def test_nested_folders_of_another_set(tmp_path):
 def test_folders_of_letters_are_classes_of_their_own(tmp_path):
     put(tmp_path / "train", ["a/1.jpg", "b/1.jpg"])
     assert find_split(tmp_path, "train").classes == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "names, classes",
+    [
+        (["A/anna_A/1.jpg", "A/ben_A/1.jpg", "B/anna_B/1.jpg"], ["A", "B"]),
+        (["a/anna_a/1.jpg", "a/ben_a/1.jpg", "b/anna_b/1.jpg"], ["a", "b"]),
+        (["a/a_anna/1.jpg", "b/b_anna/1.jpg"], ["a", "b"]),
+        (["0/0_left/1.jpg", "1/1_left/1.jpg"], ["0", "1"]),
+        (["a/abbey/1.jpg", "a/2.jpg", "b/bakery/1.jpg"], ["a", "b"]),
+        (["a/abbey/1.jpg", "b/bakery/1.jpg", "c/abbey/1.jpg"], ["a", "b", "c"]),
+        (["a/abbey/1.jpg", "b/bakery/1.jpg", "other/1.jpg"], ["a", "b", "other"]),
+    ],
+    ids=["capitals", "others' names", "letter and number", "digits", "images of its own", "another letter", "one more"],
+)
+def test_letters_that_are_not_the_first_ones_of_their_classes_are_classes(tmp_path, names, classes):
+    put(tmp_path / "train", names)
+    split = find_split(tmp_path, "train")
+    assert split.classes == classes
+    labels = {name: classes.index(name.partition("/")[0]) for name in names}
+    assert read(split, tmp_path) == labels and nesting(split) == ""
+
+
+def test_a_letter_without_images_does_not_undo_the_others(tmp_path):
+    put(tmp_path / "train", TRAIN)
+    (tmp_path / "train" / "x").mkdir()
+    assert find_split(tmp_path, "train").classes[0] == "airfield" and len(find_split(tmp_path, "train").classes) == 5
+
+
+def test_letters_beside_other_classes_are_an_error(tmp_path):
+    put(tmp_path / "train", [*TRAIN, "misc/1.jpg"])
+    with pytest.raises(UserError, match="folders a, d, z are Places365's letters.* these are not: misc"):
+        find_split(tmp_path, "train")
+
+
+def test_nesting_that_no_name_confirms_is_told_of(tmp_path):
+    put(tmp_path / "train", ["a/anna/1.jpg", "b/ben/1.jpg"])
+    split = find_split(tmp_path, "train")
+    assert split.classes == ["anna", "ben"]
+    assert nesting(split).endswith("a/anna is the class anna, not a")
+
+
+def test_a_split_of_images_in_no_class_folder_is_wrong_rather_than_absent(tmp_path):
+    put(tmp_path, ["train/kitchen/1.jpg", "train/attic/1.jpg", "val/1.jpg", "val/2.jpg"])
+    with pytest.raises(UnsortedImages, match="val has 2 images and no class folders"):
+        find_split(tmp_path, "val")
 
 
 def test_a_class_of_val_that_train_lacks_is_an_error(tmp_path):

@@ -125,6 +125,32 @@ def test_val_names_lie_in_no_class_folder_but_may_not_leave_theirs(tmp_path):
         open_index(list_split(tmp_path, "../1.jpg 0\n", "val"), tmp_path / "cache")
 
 
+def test_backslashes_are_slashes(tmp_path):
+    split = list_split(tmp_path, "\\d\\desert\\sand\\1.jpg 116\r\n")
+    assert contents(open_index(split, tmp_path / "cache")) == [("d/desert/sand/1.jpg", 116)]
+    assert official_list.sample_entries(split.list_path, True) == ["d/desert/sand/1.jpg"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_a_list_in_another_encoding_says_so(tmp_path, encoding):
+    text = "\ufeff/a/airfield/1.jpg 0\n" if encoding.endswith("le") else "/a/airfield/1.jpg 0\n"
+    split = list_split(tmp_path, text.encode(encoding))
+    for read in (
+        lambda: open_index(split, tmp_path / "cache"),
+        lambda: official_list.has_labels(split.list_path),
+        lambda: official_list.sample_entries(split.list_path, True),
+    ):
+        with pytest.raises(UserError, match="is written in UTF-16: save it as UTF-8"):
+            read()
+
+
+@pytest.mark.parametrize("label", [165, 7])
+def test_an_image_has_one_line(tmp_path, label):
+    text = f"a/1.jpg 165\nb/1.jpg 3\n\n/a/1.jpg {label}\n"
+    with pytest.raises(UserError, match=rf"line 4: '/a/1.jpg {label}' is listed in line 1 already"):
+        open_index(list_split(tmp_path, text, "val"), tmp_path / "cache")
+
+
 def test_an_empty_list_is_an_error(tmp_path):
     with pytest.raises(UserError, match="is empty"):
         open_index(list_split(tmp_path, "\n"), tmp_path / "cache")

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -207,3 +208,24 @@ def test_what_is_no_video_is_named(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"no video" * 100)
     with pytest.raises(UnreadableMedia, match="a.mp4"):
         list(Video(tmp_path / "a.mp4"))
+
+
+def test_what_a_folder_has_besides_is_counted_and_links_are_followed(tmp_path, picture):
+    inside, elsewhere = tmp_path / "in", tmp_path / "elsewhere"
+    for folder in (inside, elsewhere):
+        folder.mkdir()
+    write_image(elsewhere / "b.png", picture)
+    write_image(inside / "a.png", picture)
+    (inside / "a.png").rename(inside / "a")
+    for name in ("1.heic", "2.HEIC", "notes.txt", ".DS_Store", "Thumbs.db"):
+        (inside / name).write_bytes(b"")
+    (inside / "link").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(inside)
+    counted = Counter()
+    found = find_media([inside], tmp_path / "out", counted)
+    assert [str(file.path.relative_to(inside)) for file in found] == ["a", "link/b.png"]
+    assert counted == {".heic": 2, ".txt": 1}
+    (inside / "a").unlink()
+    (inside / "link").unlink()
+    with pytest.raises(UserError, match=r"no pictures or videos in .*in; passed over: 2 \.heic, 1 \.txt"):
+        find_media([inside], tmp_path / "out")
