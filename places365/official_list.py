@@ -110,7 +110,7 @@ def read_list(path: Path, labelled: bool, in_class_folders: bool, folders: dict[
     """
     # What a line says beside the file's own name is the same for thousands of lines, so it is looked at once.
     places: dict[tuple[bytes, bytes], tuple[int, int]] = {}
-    seen: dict[bytes, int] = {}
+    seen: dict[tuple[int, bytes], int] = {}
     expected = "a file name and its class index, as in '/a/airfield/00000001.jpg 0'" if labelled else "a file name"
 
     def where(number: int, line: bytes) -> str:
@@ -143,7 +143,7 @@ def read_list(path: Path, labelled: bool, in_class_folders: bool, folders: dict[
                     places[folder, fields[1]] = place
                 if not name or b"\0" in name:
                     raise UserError(f"{where(number, line)} is not {expected}")
-                if not in_class_folders and (before := seen.setdefault(fields[0].lstrip(b"/"), number)) != number:
+                if not in_class_folders and (before := seen.setdefault((place[0], name), number)) != number:
                     raise UserError(f"{where(number, line)} is listed in line {before} already; keep one of the two")
                 folder_numbers.append(place[0])
                 labels.append(place[1])
@@ -154,8 +154,9 @@ def read_list(path: Path, labelled: bool, in_class_folders: bool, folders: dict[
 
 def _place(where: str, folder: bytes, label: bytes, in_class_folders: bool, folders: dict[str, int]) -> tuple[int, int]:
     """(number of the folder, class index or -1) of a line whose parts these are."""
-    relative = os.fsdecode(folder).strip("/")
-    if ".." in relative.split("/"):
+    parts = [part for part in os.fsdecode(folder).split("/") if part not in ("", ".")]
+    relative = "/".join(parts)
+    if ".." in parts:
         raise UserError(f"{where} points out of the image folder")
     index = -1
     if label:

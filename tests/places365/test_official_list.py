@@ -126,9 +126,9 @@ def test_val_names_lie_in_no_class_folder_but_may_not_leave_theirs(tmp_path):
 
 
 def test_backslashes_are_slashes(tmp_path):
-    split = list_split(tmp_path, "\\d\\desert\\sand\\1.jpg 116\r\n")
+    split = list_split(tmp_path, ".\\d\\desert\\sand\\1.jpg 116\r\n")
     assert contents(open_index(split, tmp_path / "cache")) == [("d/desert/sand/1.jpg", 116)]
-    assert official_list.sample_entries(split.list_path, True) == ["d/desert/sand/1.jpg"]
+    assert official_list.sample_entries(split.list_path, True) == ["./d/desert/sand/1.jpg"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
@@ -146,8 +146,8 @@ def test_a_list_in_another_encoding_says_so(tmp_path, encoding):
 
 @pytest.mark.parametrize("label", [165, 7])
 def test_an_image_has_one_line(tmp_path, label):
-    text = f"a/1.jpg 165\nb/1.jpg 3\n\n/a/1.jpg {label}\n"
-    with pytest.raises(UserError, match=rf"line 4: '/a/1.jpg {label}' is listed in line 1 already"):
+    text = f"a/1.jpg 165\nb/1.jpg 3\n\n./a//1.jpg {label}\n"
+    with pytest.raises(UserError, match=rf"line 4: './a//1.jpg {label}' is listed in line 1 already"):
         open_index(list_split(tmp_path, text, "val"), tmp_path / "cache")
 
 
