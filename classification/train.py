@@ -109,7 +109,7 @@ def _training_steps(
         return loss(network, normalise(batch.images), batch.labels.to(device, non_blocking=True))
 
     def batches() -> Iterator[ImageBatch]:
-        broken = BrokenFiles(run, len(train_index), cfg.DATA.MAX_BROKEN_SHARE)
+        broken = BrokenFiles(run, len(train_index), cfg.DATA.MAX_BROKEN_SHARE, cfg.INPUT.MAX_PIXELS)
         rank, processes = comm.get_rank(), comm.get_world_size()
         for batch in training_batches(train_index, cfg, trainer.iteration, rank, processes):
             broken.add(batch.broken, train_index)

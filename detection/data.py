@@ -17,15 +17,16 @@ from torch.utils.data import Dataset
 from detection.annotations.categories import class_list
 from detection.annotations.masks import BadMask, read_mask
 from detection.annotations.values import as_id, read_crowd
+from detection.images import TrainingMapper, read_checked, resize_for_test
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
+from engine.images.reading import UnreadableImage
 from engine.train.loading import load_batches
 from engine.train.sampling import TrainingBatches, derive_seed
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import detection_utils as d2_utils
-from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
 
 
@@ -169,7 +170,9 @@ def _named(record: dict):
     """Says which image it was that could not be read. (A header may be whole where the pixels are not.)"""
     try:
         yield
-    except (OSError, SyntaxError, d2_utils.SizeMismatchError) as error:
+    except UnreadableImage as error:
+        raise UserError(f"image {record['image_id']} cannot be used: {error}") from error
+    except d2_utils.SizeMismatchError as error:
         raise UserError(f"image {record['image_id']} ({record['file_name']}) cannot be used: {error}") from error
 
 
@@ -179,7 +182,7 @@ class TrainingSet(Dataset):
 
     def __init__(self, records: list[dict], cfg: CfgNode):
         self.records, self.seed = records, cfg.SEED
-        self.mapper = DatasetMapper(cfg, is_train=True)
+        self.mapper = TrainingMapper(cfg)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -254,15 +257,6 @@ def _as_list(items: list) -> list:
     return items
 
 
-def resize_for_test(image: np.ndarray, cfg: CfgNode) -> np.ndarray:
-    """(H, W, 3) uint8 → the size at which a detector sees it: INPUT.MIN_SIZE_TEST, at most MAX_SIZE_TEST."""
-    size = cfg.INPUT.MIN_SIZE_TEST
-    if size == 0:
-        return image
-    resize = T.ResizeShortestEdge([size, size], cfg.INPUT.MAX_SIZE_TEST)
-    return resize.get_transform(image).apply_image(image)
-
-
 class TestSet(Dataset):
     """Images without targets, at test size, as Detectron2's models take them."""
 
@@ -277,9 +271,7 @@ class TestSet(Dataset):
     def __getitem__(self, index: int) -> dict:
         record = self.records[index]
         with _named(record):
-            image = d2_utils.read_image(record["file_name"], format=self.cfg.INPUT.FORMAT)
-            d2_utils.check_image_size(record, image)
-        image = resize_for_test(image, self.cfg)
+            image = resize_for_test(read_checked(record, self.cfg), self.cfg)
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return {key: record[key] for key in ("file_name", "image_id", "height", "width")} | {"image": pixels}
 

@@ -111,7 +111,7 @@ def _finish(
     iteration: int | None,
     seconds: float | None,
 ) -> dict:
-    draw = partial(write_pictures, run, data)
+    draw = partial(write_pictures, run, data, max_pixels=cfg.INPUT.MAX_PIXELS)
     return experiment.finish(run, figures, DETECTION, data.name, cfg, model, device, iteration, seconds, draw)
 
 
@@ -125,9 +125,8 @@ def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool) -> DetectionD
     name, json_path, images = locate(cfg, split)
     coco = read_json(json_path, "annotations")
     masks, for_evaluation, left_out = cfg.MODEL.MASK_ON, split == "VAL", ""
-    report = once(
-        lambda: check_annotations(coco, images, need_masks=masks, for_evaluation=for_evaluation, name=str(json_path))
-    )
+    asked = {"need_masks": masks, "for_evaluation": for_evaluation, "max_pixels": cfg.INPUT.MAX_PIXELS}
+    report = once(lambda: check_annotations(coco, images, name=str(json_path), **asked))
     if report.problems:
         listing = run / f"annotation_problems_{split.lower()}.json"
         if comm.is_main_process():

@@ -249,10 +249,10 @@ def _look(index: ImageIndex, folder: str, members: np.ndarray, state: np.ndarray
 
 def _decode(path: Path) -> str | None:
     """Why a file cannot be read as an image; None where it can."""
-    from classification.images.reading import UnreadableImage, read_rgb
+    from engine.images.reading import UnreadableImage, read_image
 
     try:
-        read_rgb(path, None)
+        read_image(path)
     except UnreadableImage as error:
         return str(error)
     return None

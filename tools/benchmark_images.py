@@ -25,12 +25,12 @@ from tqdm import tqdm
 
 from classification.config import get_cfg
 from classification.images.batches import training_batches
-from classification.images.reading import open_image, read_rgb
 from classification.images.transforms import TestTransform, TrainTransform
 from classification.index.index import make_index
 from classification.model import ImageClassifier
 from engine.config.dialect import load_config as merge_config
 from engine.errors import UserError, main_guard
+from engine.images.reading import open_image, read_image
 from engine.run.folder import command, hardware, versions
 from se_backbones.files import write_atomically
 
@@ -144,7 +144,7 @@ def test_pair(size):
     resize = round(size * 256 / 224)
     ours = TestTransform(config(size, "INPUT.TEST_RESIZE", resize))
     theirs = T.Compose([T.Resize(resize), T.CenterCrop(size)])
-    return lambda path, rng: (ours(read_rgb(path)), theirs(Image.open(path).convert("RGB")))
+    return lambda path, rng: (ours(read_image(path)), theirs(Image.open(path).convert("RGB")))
 
 
 def train_pair(size):

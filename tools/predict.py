@@ -24,7 +24,8 @@ def main(arguments=None):
 
     predictor = Predictor.from_checkpoint(options.weights, options.config, options.device, options.threshold)
     print(f"detecting {len(predictor.classes)} classes on {predictor.device}", file=sys.stderr)
-    report = predict_files(predictor, options.inputs, options.output, options.batch_size, options.max_images)
+    limits = options.batch_size, options.max_images, options.max_pixels
+    report = predict_files(predictor, options.inputs, options.output, *limits)
     return print_report(report, f"{report.objects} objects in {report.pictures}")
 
 

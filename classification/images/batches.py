@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from classification.images.reading import DecodedImage, JpegImage, UnreadableImage, open_image, read_rgb
 from classification.images.transforms import TestTransform, TrainTransform, View, training_sizes
 from classification.index.index import ImageIndex
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
+from engine.images.reading import DecodedImage, JpegImage, UnreadableImage, open_image, read_image
 from engine.train.loading import load_batches
 from engine.train.sampling import TrainingBatches, derive_seed, shard, steps_per_epoch
 
@@ -101,6 +101,7 @@ class TrainingSet(Dataset):
 
     def __init__(self, index: ImageIndex, cfg: CfgNode):
         self.index, self.seed, self.transform = index, cfg.SEED, TrainTransform(cfg)
+        self.max_pixels = cfg.INPUT.MAX_PIXELS
         self.sizes = training_sizes(cfg)
         self.epochs = max(cfg.SOLVER.MAX_ITER / steps_per_epoch(len(index), cfg.SOLVER.IMS_PER_BATCH), 1)
 
@@ -142,7 +143,7 @@ class TrainingSet(Dataset):
         while True:
             item.rng = np.random.Generator(np.random.PCG64(derive_seed(self.seed, item.epoch, item.index)))
             try:
-                item.image = open_image(self.index.path(item.chosen))
+                item.image = open_image(self.index.path(item.chosen), self.max_pixels)
             except UnreadableImage as error:
                 self._replace(item, error)
                 continue
@@ -174,7 +175,7 @@ class TestSet(Dataset):
     __test__ = False  # for pytest, which collects by name
 
     def __init__(self, index: ImageIndex, cfg: CfgNode):
-        self.index, self.transform = index, TestTransform(cfg)
+        self.index, self.transform, self.max_pixels = index, TestTransform(cfg), cfg.INPUT.MAX_PIXELS
 
     def __len__(self) -> int:
         return len(self.index)
@@ -183,7 +184,7 @@ class TestSet(Dataset):
         label = self.index.label(position)
         try:
             # In full size: an evaluation's figures should not depend on how a JPEG can be decoded faster.
-            pixels = torch.from_numpy(self.transform(read_rgb(self.index.path(position))))
+            pixels = torch.from_numpy(self.transform(read_image(self.index.path(position), self.max_pixels)))
         except UnreadableImage as error:
             pixels = torch.zeros(self.transform.shape, dtype=torch.uint8)
             return _Item(pixels, label, position, position, [(position, str(error))])

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from classification.images.reading import UnreadableImage, read_rgb
 from classification.index.index import ImageIndex
 from engine.errors import UserError
+from engine.images.reading import MAX_PIXELS, UnreadableImage, read_image
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +36,11 @@ class BrokenFiles:
         run: the run folder.
         size: number of training images.
         max_share: of them that may be broken (DATA.MAX_BROKEN_SHARE), 0..1; see ``broken_limit``.
+        max_pixels: that an image may have (INPUT.MAX_PIXELS); 0: any.
     """
 
-    def __init__(self, run: Path, size: int, max_share: float):
+    def __init__(self, run: Path, size: int, max_share: float, max_pixels: int = MAX_PIXELS):
+        self.max_pixels = max_pixels
         self.path, self.size, self.max_share = Path(run) / BROKEN_FILES, size, max_share
         self.limit = broken_limit(size, max_share)
         self.names: dict[str, None] = {}  # in the order in which they were met
@@ -77,7 +79,7 @@ class BrokenFiles:
         """Those of an earlier start that can be read by now count no more."""
         for name in set(self.names).difference(keep):
             with suppress(UnreadableImage):
-                read_rgb(root / name)
+                read_image(root / name, self.max_pixels)
                 del self.names[name]
 
     def _append(self, new: dict[str, str]) -> None:

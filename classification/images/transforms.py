@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from classification.images.rand_augment import RandAugment
-from classification.images.reading import REDUCTIONS, Box, DecodedImage, JpegImage
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
+from engine.images.reading import REDUCTIONS, Box, DecodedImage, JpegImage
 
 from detectron2.config import CfgNode
 

@@ -19,6 +19,7 @@ def predict_files(
     output: str | Path,
     batch_size: int | None = None,
     max_images: int | None = None,
+    max_pixels: int | None = None,
 ) -> core.PredictionReport:
     """Name the classes of pictures, folders of them and videos; write the answers into the folder `output`.
 
@@ -28,6 +29,7 @@ def predict_files(
     Args:
         batch_size: pictures computed together, by default 8 on a GPU and 1 on a CPU.
         max_images: stop after so many pictures and frames.
+        max_pixels: as the engine's function, by default the config's INPUT.MAX_PIXELS.
 
     Raises:
         UserError: as the engine's function does.
@@ -39,8 +41,10 @@ def predict_files(
 
     if batch_size is None:
         batch_size = core.default_batch_size(predictor.device)
+    if max_pixels is None:
+        max_pixels = predictor.max_pixels
     name = predictor.task.info.predictions_file
-    return core.predict_files(inputs, output, name, predictor.predict, present, batch_size, max_images)
+    return core.predict_files(inputs, output, name, predictor.predict, present, batch_size, max_images, max_pixels)
 
 
 def prediction_record(prediction: Prediction, classes: Sequence[str], task: ClassificationTask) -> dict:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from classification.images.reading import UnreadableImage, read_rgb
 from classification.index.index import ImageIndex
 from classification.model import ImageClassifier
 from classification.predict.draw import draw_comparison
 from classification.predict.predictor import Predictor
 from classification.task import CLASS_FOLDERS, ClassificationTask
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.names import printable
-from engine.predict.media import write_image
+from engine.images.reading import UnreadableImage, read_image
+from engine.images.writing import write_image
+from engine.predict.result_names import ResultNames, flat_picture_name
 
 from detectron2.config import CfgNode
 
@@ -42,14 +42,15 @@ def write_pictures(
         the files.
     """
     predictor, paths = Predictor(model, cfg, index.classes, task), []
+    folder = Path(run) / "predictions"
+    names = ResultNames(folder)
     for position in np.unique(np.linspace(0, len(index) - 1, min(count, len(index))).round().astype(int)).tolist():
         try:
-            image = read_rgb(index.path(position))
+            image = read_image(index.path(position), cfg.INPUT.MAX_PIXELS)
         except UnreadableImage as error:
             logger.warning("no picture of %s", error)
             continue
         label = index.label(position)
         drawn = draw_comparison(image, predictor.predict([image])[0], index.classes, None if label < 0 else label)
-        name = printable(Path(index.name(position)).with_suffix("").as_posix()).replace("/", "_").replace("\\", "_")
-        paths.append(write_image(Path(run) / "predictions" / f"{name}.jpg", drawn))
+        paths.append(write_image(folder / names.unused(flat_picture_name(index.name(position))), drawn))
     return paths

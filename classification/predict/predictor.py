@@ -75,7 +75,8 @@ class Predictor:
     activation map is of the crop in the middle; what lies outside of it has no part in the map.
 
     Attributes:
-        classes: the class names; device: where the network is; task: what is said of a picture besides its class.
+        classes: the class names; device: where the network is; task: what is said of a picture besides its class;
+        max_pixels: that a picture file may have (INPUT.MAX_PIXELS).
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Predictor:
     ):
         self.model, self.cfg, self.classes, self.task = model.eval(), cfg, list(classes), task
         self.device = next(model.parameters()).device
+        self.max_pixels = cfg.INPUT.MAX_PIXELS
         self._transform = TestTransform(cfg)
         self._groups = task.groups(self.classes)
         self._stride = model.network.feature_info[model.network.stages[-1]].stride

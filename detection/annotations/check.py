@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from detection.annotations.values import (
     what_is_wrong,
 )
 from engine.errors import UserError
+from engine.images.by_pillow import MAX_PIXELS
 from engine.json_files import read_json
 
 __all__ = [
@@ -51,6 +53,7 @@ def check_annotations(
     for_evaluation: bool = False,
     num_workers: int | None = None,
     name: str = "",
+    max_pixels: int = MAX_PIXELS,
 ) -> AnnotationReport:
     """Checks everything that would stop or quietly spoil a training run, and lists all of it.
 
@@ -65,6 +68,7 @@ def check_annotations(
         num_workers: threads for the image files; default: four a core, at most 32, for file systems that are
             slow to answer.
         name: the file of a dictionary, for messages.
+        max_pixels: width times height that an image may have (INPUT.MAX_PIXELS); 0: any.
 
     Returns:
         the report; `report.ok` is whether training may start. `report.KINDS` lists the kinds of problems. A box
@@ -86,7 +90,8 @@ def check_annotations(
     category_ids = check_categories(coco["categories"], class_names, problems)
     images = _check_image_records(coco["images"], problems)
     if check_pixels != "none":
-        _check_image_files(coco["images"], root, check_pixels == "full", num_workers, problems)
+        inspect = partial(inspect_image, decode=check_pixels == "full", max_pixels=max_pixels)
+        _check_image_files(coco["images"], root, inspect, num_workers, problems)
     check_annotation_records(coco["annotations"], images, category_ids, need_masks, for_evaluation, problems)
     order = {kind: position for position, kind in enumerate(KINDS)}
     problems.sort(key=lambda problem: (order[problem.kind], problem.index))
@@ -126,7 +131,7 @@ def _check_image_records(images: list, problems: list[Problem]) -> dict:
 
 
 def _check_image_files(
-    images: list, root: Path, decode: bool, num_workers: int | None, problems: list[Problem]
+    images: list, root: Path, inspect: Callable, num_workers: int | None, problems: list[Problem]
 ) -> None:
     named = [
         (index, record)
@@ -135,7 +140,7 @@ def _check_image_files(
     ]
 
     def check(chunk: list) -> list[Problem]:
-        return [problem for index, record in chunk for problem in _check_image_file(index, record, root, decode)]
+        return [problem for index, record in chunk for problem in _check_image_file(index, record, root, inspect)]
 
     chunks = [named[start : start + IMAGES_A_TASK] for start in range(0, len(named), IMAGES_A_TASK)]
     workers = num_workers or min(32, 4 * (os.cpu_count() or 1))
@@ -156,11 +161,11 @@ def _check_image_files(
             raise
 
 
-def _check_image_file(index: int, record: dict, root: Path, decode: bool) -> Iterator[Problem]:
+def _check_image_file(index: int, record: dict, root: Path, inspect: Callable) -> Iterator[Problem]:
     name, identity = record["file_name"], as_text(record.get("id"))
     path = root / name
     try:
-        size = inspect_image(path, decode)
+        size = inspect(path)
     except FileNotFoundError:
         hint = " (its folders are separated by \\; write /)" if "\\" in name else ""
         yield Problem("missing_image", "images", index, f"there is no file {path}{hint}", name, identity)

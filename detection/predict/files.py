@@ -15,14 +15,15 @@ class PredictionReport(core.PredictionReport):
     objects: int = 0
 
 
-def predict_files(predictor, inputs, output, batch_size=None, max_images=None) -> PredictionReport:
+def predict_files(predictor, inputs, output, batch_size=None, max_images=None, max_pixels=None) -> PredictionReport:
     """Detect in pictures, folders of them and videos; write what was found into the folder `output`.
 
     Annotated copies and predictions.json as `engine.predict.files.predict_files` says, whose records here end
     with "detections": see `Detections.records`. Thumbnails are enlarged in the copy only.
 
     batch_size: pictures computed together, by default 8 on a GPU and 1 on a CPU. max_images: stop after so
-    many pictures and frames. Raises UserError as the engine's function does.
+    many pictures and frames. max_pixels: as the engine's function, by default the config's INPUT.MAX_PIXELS.
+    Raises UserError as the engine's function does.
     """
     objects = 0
 
@@ -34,5 +35,9 @@ def predict_files(predictor, inputs, output, batch_size=None, max_images=None) -
 
     if batch_size is None:
         batch_size = core.default_batch_size(predictor.device)
-    report = core.predict_files(inputs, output, RECORDS_NAME, predictor.predict, present, batch_size, max_images)
+    if max_pixels is None:
+        max_pixels = predictor.max_pixels
+    report = core.predict_files(
+        inputs, output, RECORDS_NAME, predictor.predict, present, batch_size, max_images, max_pixels
+    )
     return PredictionReport(**vars(report), objects=objects)

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from detection.data import resize_for_test
+from detection.images import in_order, resize_for_test
 from detection.predict.detections import Detections
 from detection.trained import load_detector
 from engine.errors import UserError
@@ -15,14 +15,14 @@ class Predictor:
     """Finds objects in pictures of any size.
 
     classes: the class names; category_ids: the data set's own ids in the same order, or None if unknown;
-    threshold: the lowest score that counts, 0..1.
+    threshold: the lowest score that counts, 0..1; max_pixels: that a picture file may have (INPUT.MAX_PIXELS).
     """
 
     def __init__(self, model, cfg, classes, category_ids=None, threshold=0.5):
         if not 0 <= threshold <= 1:
             raise UserError(f"the threshold is a score between 0 and 1; got {threshold}")
         self.model, self.cfg, self.threshold = model.eval(), cfg, threshold
-        self.classes = list(classes)
+        self.classes, self.max_pixels = list(classes), cfg.INPUT.MAX_PIXELS
         self.category_ids = list(category_ids) if category_ids else None
         self.device = next(model.parameters()).device
 
@@ -60,9 +60,7 @@ class Predictor:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"expected a picture (H, W, 3) of uint8, got {image.shape} of {image.dtype}")
         height, width = image.shape[:2]
-        resized = resize_for_test(image, self.cfg)
-        if self.cfg.INPUT.FORMAT == "BGR":
-            resized = resized[:, :, ::-1]
+        resized = in_order(resize_for_test(image, self.cfg), self.cfg)
         pixels = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1))).float()
         return {"image": pixels, "height": height, "width": width}
 

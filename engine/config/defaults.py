@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from fvcore.common.config import CfgNode
 
 from engine.errors import UserError
+from engine.images.by_pillow import MAX_PIXELS
 
 _LR_SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR")  # what every release of Detectron2 has
 
@@ -20,6 +21,7 @@ def add_engine_defaults(cfg: CfgNode) -> CfgNode:
     solver.ACCUMULATE = 1  # a step's batch is computed in this many parts
     solver.EMA = CfgNode({"ENABLED": False, "DECAY": 0.9998})
     solver.KEEP_CHECKPOINTS = 2  # the newest periodic ones; the final one is kept besides
+    cfg.INPUT.MAX_PIXELS = MAX_PIXELS  # width times height of an image; a larger one may be a trap for memory. 0: any
     cfg.LOG_PERIOD = 20  # steps between two lines on the console and in metrics.jsonl
     cfg.CHANNELS_LAST = True  # memory format: faster with tensor cores, and on CPUs
     cfg.COMPILE = False  # torch.compile of the backbone; needs a C++ compiler on a CPU
@@ -37,6 +39,7 @@ def check_engine_settings(cfg: CfgNode) -> None:
     wrong = [
         (cfg.SEED < 0, f"SEED must be 0 or more (runs are always seeded); got {cfg.SEED}"),
         (workers < 0, f"DATALOADER.NUM_WORKERS must be 0, to load in the process itself, or more; got {workers}"),
+        (cfg.INPUT.MAX_PIXELS < 0, f"INPUT.MAX_PIXELS must be 0, for any size, or more; got {cfg.INPUT.MAX_PIXELS}"),
         (solver.IMS_PER_BATCH < 1, f"SOLVER.IMS_PER_BATCH must be at least 1 image; got {solver.IMS_PER_BATCH}"),
         (
             solver.ACCUMULATE < 1,

@@ -4,8 +4,10 @@ What it finds and how that is drawn is the task's: two functions.
 """
 
 import contextlib
+import errno
 import itertools
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -16,11 +18,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from engine.errors import UserError
+from engine.images.reading import MAX_PIXELS, UnreadableImage, read_image
+from engine.images.writing import write_image
 from engine.predict.image_files import describe_passed_over, perhaps_pictures
-from engine.predict.media import UnreadableMedia, Video, find_media, read_image, video_writer, write_image
+from engine.predict.media import find_media
+from engine.predict.video import UnreadableVideo, Video, video_writer
 from se_backbones.files import write_atomically
 
 SAVE_SECONDS = 60
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # no other input could do better
 
 
 @dataclass
@@ -47,6 +53,7 @@ def predict_files(
     present: Callable,
     batch_size: int,
     max_images: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> PredictionReport:
     """Predict on pictures, folders of them and videos; write what was found into the folder `output`.
 
@@ -61,16 +68,18 @@ def predict_files(
             of the record, a dict that JSON can hold.
         batch_size: pictures computed together, at least 1; `default_batch_size` gives one.
         max_images: stop after so many pictures and frames.
+        max_pixels: width times height that a picture may have; 0: any.
 
-    An unreadable input is named on stderr, noted in the report and passed over, and so are files of a folder that may
-    be pictures of a kind that is not read; others, such as texts, are counted on stderr alone. Ctrl-C ends the work
-    with all files whole. Raises UserError for inputs that do not exist and for an output folder that holds files of
-    the same names which no earlier prediction wrote.
+    An input that cannot be read, or that fails in any other way, is named on stderr, noted in the report and passed
+    over, and so are files of a folder that may be pictures of a kind that is not read; others, such as texts, are
+    counted on stderr alone. Only where all inputs fail is the first failure raised at the end. Ctrl-C ends the work
+    with all files whole. Raises UserError for inputs that do not exist, for an output folder that holds files of the
+    same names which no earlier prediction wrote, and where it cannot be written to.
     """
     if batch_size < 1 or (max_images is not None and max_images < 1):
         raise UserError("batch size and number of images must be at least 1")
     passed_over: Counter[str] = Counter()
-    media, output = find_media(inputs, output, passed_over), Path(output).expanduser()
+    media, output = find_media(inputs, output, passed_over, [records_name]), Path(os.path.expanduser(output))
     records_path = output / records_name
     for path in [records_path] if records_path.exists() else [output / file.result for file in media]:
         if path.exists() and not (path == records_path and _is_record_file(path)):
@@ -79,7 +88,7 @@ def predict_files(
                 "choose another output folder"
             )
     report = PredictionReport(records_path)
-    work = _Work(predict, present, output, batch_size, max_images or sys.maxsize, report)
+    work = _Work(predict, present, output, batch_size, max_images or sys.maxsize, max_pixels, report)
     try:
         if passed_over:
             tell = work.note if perhaps_pictures(passed_over) else work.tell
@@ -92,6 +101,8 @@ def predict_files(
             else:
                 work.predict_images(list(group))
         work.save()
+        if work.failure is not None and not report.pictures:
+            raise work.failure
     except KeyboardInterrupt:
         report.interrupted = True
         work.save()
@@ -119,8 +130,10 @@ class _Work:
     output: Path
     batch_size: int
     left: int  # pictures and frames still allowed
+    max_pixels: int
     report: PredictionReport
     records: list[str] = field(default_factory=list)  # JSON texts
+    failure: Exception | None = None  # the first that was not the input's own
     saved: float = 0.0  # time.monotonic() of the last save
 
     def predict_images(self, media):
@@ -131,24 +144,38 @@ class _Work:
                     if len(batch) == self.left:
                         break
                     try:
-                        batch.append((file, read_image(file.path)))
-                    except UnreadableMedia as error:
+                        batch.append((file, read_image(file.path, self.max_pixels)))
+                    except UnreadableImage as error:
                         self.note(f"skipped {error}")
-                        bar.update()
-                results = self.predict([image for _, image in batch]) if batch else []
-                for (file, image), result in zip(batch, results, strict=True):
-                    picture, fields = self.present(image, result)
-                    write_image(self.output / file.result, picture)
-                    self.add(file, image, fields)
                     bar.update()
+                for file, image, result in self.results(batch):
+                    with self.passing_over(file):
+                        picture, fields = self.present(image, result)
+                        write_image(self.output / file.result, picture)
+                        self.add(file, image, fields)
                 if self.left == 0:
                     return
+
+    def results(self, batch):
+        """The pictures of a batch with what is predicted for each; where that fails, one by one, without those that
+        fail alone."""
+        if not batch:
+            return []
+        try:
+            found = self.predict([image for _, image in batch])
+        except Exception:
+            if len(batch) > 1:
+                return [entry for single in batch for entry in self.results([single])]
+            with self.passing_over(batch[0][0]):
+                raise
+            return []
+        return [(file, image, result) for (file, image), result in zip(batch, found, strict=True)]
 
     def predict_video(self, file):
         if self.left == 0:
             return
-        read = 0
-        try:
+        read, video = 0, None
+        with self.passing_over(file):
             video = Video(file.path)
             frames = iter(video)
             total = min(video.frame_count or self.left, self.left)
@@ -168,12 +195,23 @@ class _Work:
                         self.add(file, image, fields, read)
                         read += 1
                         bar.update()
-        except UnreadableMedia as error:
-            self.note(f"skipped {error}")
-        else:
             # The count in a video's header is an estimate; far fewer frames mean that the file is cut short.
             if self.left and read < 0.9 * video.frame_count:
                 self.note(f"{file.path}: ends after {read} of {video.frame_count} frames; it may be damaged")
+
+    @contextlib.contextmanager
+    def passing_over(self, file):
+        """Notes what fails in the body, unless the disk is full or broken."""
+        try:
+            yield
+        except UnreadableVideo as error:
+            self.note(f"skipped {error}")
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+                raise
+            self.failure = self.failure or error
+            told = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            self.note(f"skipped {file.path}: {told}{error}")
 
     def add(self, file, image, fields, frame=None):
         record = {

@@ -67,6 +67,7 @@ def prediction_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     parser.add_argument("--batch-size", type=int, metavar="N", help="pictures at a time (8 on a GPU, 1 on a CPU)")
     parser.add_argument("--max-images", type=int, metavar="N", help="stop after N pictures and video frames")
+    parser.add_argument("--max-pixels", type=int, metavar="N", help="width x height allowed (INPUT.MAX_PIXELS); 0: any")
     return parser
 
 

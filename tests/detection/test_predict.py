@@ -19,7 +19,7 @@ from detection.predict.detections import Detections
 from detection.predict.files import predict_files
 from detection.predict.predictor import Predictor
 from engine.errors import UserError
-from engine.predict.media import Video, video_writer
+from engine.predict.video import Video, video_writer
 from engine.train.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,7 +79,7 @@ def predictor(checkpoint):
 class StandIn:
     """Finds one object in every picture: its middle."""
 
-    classes, category_ids, device = ["thing"], [17], torch.device("cpu")
+    classes, category_ids, device, max_pixels = ["thing"], [17], torch.device("cpu"), 10**6
 
     def __init__(self, interrupt_at=None, with_masks=False):
         self.seen, self.interrupt_at, self.with_masks = 0, interrupt_at, with_masks
@@ -236,18 +236,30 @@ def test_an_interruption_keeps_what_was_done(tmp_path):
     assert len(list(Video(tmp_path / "video" / "clip.mp4"))) == 4
 
 
-def test_a_failure_keeps_what_was_done_and_is_not_hidden(tmp_path):
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_picture_that_fails_is_named_and_the_others_go_on(tmp_path, batch_size):
     class Failing(StandIn):
         def predict(self, images):
-            if self.seen == 2:
+            if any(image.shape == (50, 40, 3) for image in images):
                 raise RuntimeError("out of memory")
             return super().predict(images)
 
     for index in range(4):
-        save(tmp_path / "in" / f"{index}.png", picture(40, 40))
-    with pytest.raises(RuntimeError, match="out of memory"):
+        save(tmp_path / "in" / f"{index}.png", picture(50 if index == 2 else 40, 40))
+    report = predict_files(Failing(), [tmp_path / "in"], tmp_path / "out", batch_size)
+    assert [Path(record["file"]).name for record in records(tmp_path / "out")] == ["0.png", "1.png", "3.png"]
+    assert report.problems == [f"skipped {tmp_path}/in/2.png: RuntimeError: out of memory"] and report.exit_code == 1
+
+
+def test_where_every_picture_fails_the_failure_is_not_hidden(tmp_path):
+    class Failing(StandIn):
+        def predict(self, images):
+            raise RuntimeError("a bug")
+
+    save(tmp_path / "in" / "a.png", picture(40, 40))
+    with pytest.raises(RuntimeError, match="a bug"):
         predict_files(Failing(), [tmp_path / "in"], tmp_path / "out")
-    assert len(records(tmp_path / "out")) == 2
+    assert records(tmp_path / "out") == []
 
 
 def test_inputs_and_foreign_files_stay_untouched(tmp_path):

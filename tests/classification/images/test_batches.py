@@ -15,13 +15,13 @@ from PIL import Image
 from classification.config import load_config
 from classification.images import batches as data
 from classification.images.broken_files import BrokenFiles
-from classification.images.reading import open_image, read_rgb
 from classification.images.transforms import TestTransform
 from classification.index.index import make_index
 from classification.model import build_network
 from classification.task import CLASS_FOLDERS
 from classification.train import _training_steps
 from engine.errors import UserError
+from engine.images.reading import open_image, read_image
 from engine.train.sampling import derive_seed
 
 CLASSES = ["field", "kitchen", "street"]
@@ -221,7 +221,7 @@ def test_evaluation_reads_the_positions_in_their_order(folder, partly_broken, wo
             if position in BROKEN:
                 assert not image.any()
             else:
-                expected = transform(read_rgb(folder / f"{position}.jpg"))
+                expected = transform(read_image(folder / f"{position}.jpg"))
                 assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
 
 

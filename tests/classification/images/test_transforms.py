@@ -10,7 +10,6 @@ from torchvision.transforms import functional as TF
 
 from classification.config import get_cfg, load_config
 from classification.images.rand_augment import OPERATIONS, RandAugment, apply_operation
-from classification.images.reading import open_image
 from classification.images.transforms import (
     TestTransform,
     TrainTransform,
@@ -22,6 +21,7 @@ from classification.images.transforms import (
     ten_crops,
 )
 from engine.errors import UserError
+from engine.images.reading import open_image
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 

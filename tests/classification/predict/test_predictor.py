@@ -24,7 +24,8 @@ from classification.predict.pictures import write_pictures
 from classification.predict.predictor import Prediction, Predictor, crop_box
 from classification.task import CLASS_FOLDERS
 from engine.errors import UserError
-from engine.predict.media import Video, read_image, video_writer
+from engine.images.reading import read_image
+from engine.predict.video import Video, video_writer
 from engine.train.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -81,7 +82,7 @@ def with_config(predictor, *overrides, classes=CLASSES, task=CLASS_FOLDERS):
 class StandIn:
     """Says the same of every picture."""
 
-    classes, device, task = CLASSES, torch.device("cpu"), CLASS_FOLDERS
+    classes, device, task, max_pixels = CLASSES, torch.device("cpu"), CLASS_FOLDERS, 10**6
 
     def __init__(self, interrupt_at=None):
         self.seen, self.interrupt_at = 0, interrupt_at

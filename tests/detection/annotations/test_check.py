@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image
 
 from detection.annotations import check as module
 from detection.annotations import records as annotation_records
@@ -512,20 +512,48 @@ def test_bytes_behind_the_end_do_no_harm(root, name):
 
 
 def test_whole_files_are_not_decoded(root, monkeypatch):
-    def load(image):
+    def read(path, max_pixels):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    monkeypatch.setattr("detection.annotations.image_files.read_image", read)
     for name in ("a.jpg", "b.png"):
         assert inspect_image(root / name) == ImageSize(40, 30)
         with pytest.raises(DamagedImage, match="decoded"):
             inspect_image(root / name, decode=True)
 
 
-def test_changed_bytes_need_the_full_check(root):
+def test_a_pngs_checksums_are_compared(root):
     content = bytearray((root / "b.png").read_bytes())
-    content[len(content) // 2] ^= 255
+    content[len(content) // 2] ^= 4
     (root / "b.png").write_bytes(content)
+    assert check_annotations(good(), root).counts == {"unreadable_image": 1}
+    assert check_annotations(good(), root, check_pixels="none").ok
+
+
+def test_a_wrong_checksum_of_whole_data_does_no_harm(root):
+    content = bytearray((root / "b.png").read_bytes())
+    end = content.index(b"IDAT") + 4 + int.from_bytes(content[content.index(b"IDAT") - 4 :][:4], "big")
+    content[end] ^= 1
+    (root / "b.png").write_bytes(content)
+    assert check_annotations(good(), root).problems == []
+
+
+def test_values_of_unknown_range_are_refused_before_training(root):
+    Image.fromarray(np.zeros((30, 40), np.float32)).save(root / "b.png", format="TIFF")
+    report = check_annotations(good(), root)
+    assert report.counts == {"unreadable_image": 1} and "32-bit floats" in report.problems[0].message
+
+
+def test_more_pixels_than_allowed_name_the_key(root):
+    report = check_annotations(good(), root, max_pixels=40 * 30 - 1)
+    assert set(report.counts) == {"unreadable_image"} and "INPUT.MAX_PIXELS" in report.problems[0].message
+    assert check_annotations(good(), root, max_pixels=0).problems == []
+
+
+def test_changed_bytes_of_a_jpeg_need_the_full_check(root):
+    content = bytearray((root / "a.jpg").read_bytes())
+    content[-400:-20] = b"\xff\0" * 190  # ones alone are no code of the usual tables
+    (root / "a.jpg").write_bytes(content)
     assert check_annotations(good(), root).ok
     assert check_annotations(good(), root, check_pixels="full").counts == {"unreadable_image": 1}
     assert check_annotations(good(), root, check_pixels="none").ok
@@ -709,7 +737,7 @@ def test_files_are_read_in_parallel_and_in_order(root, monkeypatch):
     coco["images"] += [{"id": 1000 + n, "file_name": f"{n}.jpg", "width": 9, "height": 9} for n in range(500)]
     threads = set()
     inspect = module.inspect_image
-    monkeypatch.setattr(module, "inspect_image", lambda *a: threads.add(threading.get_ident()) or inspect(*a))
+    monkeypatch.setattr(module, "inspect_image", lambda *a, **k: threads.add(threading.get_ident()) or inspect(*a, **k))
     report = check_annotations(coco, root, num_workers=4)
     assert [problem.image_id for problem in report.problems] == list(range(1000, 1500))
     assert threading.get_ident() not in threads

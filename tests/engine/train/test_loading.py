@@ -11,7 +11,7 @@ import pytest
 from torch.utils.data import Dataset
 
 from engine.errors import UserError
-from engine.predict.media import UnreadableMedia
+from engine.images.reading import UnreadableImage
 from engine.train.loading import load_batches
 
 
@@ -32,7 +32,7 @@ def failing_batches(error, workers):
     return load_batches(Failing(error), [[0], [1]], list, workers)
 
 
-@pytest.mark.parametrize("error", [UserError("one: line"), UserError("a\n  b\nc"), UnreadableMedia("a.jpg: broken")])
+@pytest.mark.parametrize("error", [UserError("one: line"), UserError("a\n  b\nc"), UnreadableImage("a.jpg: broken")])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_user_error_keeps_its_message(error, workers):
     batches = failing_batches(error, workers)

@@ -1,24 +1,24 @@
-"""Pictures decoded no further than needed: the crop is chosen first, then its pixels are read."""
+"""The one reader of picture files, for all that reads them: whole, or, where a crop is chosen first, no further than
+needed."""
 
 from __future__ import annotations
 
 import io
 import os
 import threading
+import warnings
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
 
-from classification.images.jpeg_header import JpegHeader, read_jpeg_header
-from engine.predict.media import UnreadableMedia, read_image
+from engine.errors import UserError
+from engine.images.by_pillow import MAX_PIXELS, check_size, opened, orientation, reason, upright_rgb
+from engine.images.jpeg_header import JpegHeader, read_jpeg_header
 
 REDUCTIONS = (8, 4, 2)  # at which a JPEG can be decoded, the strongest first
-UnreadableImage = UnreadableMedia  # what reading raises: a file that is missing, damaged, cut short or no picture
 
-_ORIENTATION = 0x0112  # EXIF
 _UPRIGHT = {  # by EXIF orientation; 1 is upright
     2: lambda image: cv2.flip(image, 1),
     3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
@@ -32,7 +32,19 @@ _END_MARKER = b"\xff\xd9"
 _SPARE_ROWS = 4  # the last rows that are decoded lack what their colour is smoothed with: two chroma rows
 MAX_BLOCK_ROWS = 32  # that are decoded together, at most
 MAX_KEPT_BYTES = 2**24  # of pixels that a thread keeps the memory of
-MAX_PIXELS = 2**27  # more is left to Pillow, which refuses what looks like a decompression bomb
+MAX_FAST_PIXELS = 2**27  # more is left to Pillow
+# What libjpeg only warns of, where picture data are lost for certain. (Bytes too many it skips; those do no harm.)
+_DAMAGE = ("premature end", "bad Huffman code", "instead of RST", "Inconsistent progression")
+
+
+class UnreadableImage(UserError):
+    """A file that is missing, damaged, cut short, too large or no picture; the message names it.
+
+    Attributes:
+        why: the message without the file's name.
+    """
+
+    why = ""
 
 
 class Box(NamedTuple):
@@ -93,7 +105,7 @@ class JpegImage:
         upright = self._orientation == 1
         pixels = self._stored_pixels(reduction, box.top + box.height if upright else self._header.height)
         if pixels is None:  # a kind that only other decoders know
-            return DecodedImage(read_image(self._path)).crop(box)
+            return DecodedImage(_read_by_pillow(self._path, 0)).crop(box)
         if not upright:
             pixels = _UPRIGHT[self._orientation](pixels)
         box = _reduced(box, reduction)
@@ -113,7 +125,10 @@ class JpegImage:
         """RGB pixels as stored, of the whole image, or of its first ``rows`` rows at least; see ``_decode``."""
         header, rows = self._header, rows + _SPARE_ROWS * reduction
         if not header.row_by_row or rows > header.height - MAX_BLOCK_ROWS:
-            return _decode(self._data, header.height, header.width, reduction)
+            try:
+                return _decode(self._data, header.height, header.width, reduction, strict=True)
+            except _DamagedData as error:
+                raise _unreadable(self._path, f"the JPEG data are damaged: {error}") from error
         # A decoder stops at the height that the header states.
         stated = slice(header.height_at, header.height_at + 2)
         self._data[stated] = rows.to_bytes(2, "big")
@@ -122,59 +137,84 @@ class JpegImage:
         return pixels
 
 
-def open_image(path: str | os.PathLike) -> JpegImage | DecodedImage:
+def open_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> JpegImage | DecodedImage:
     """A picture file with its size, decoded when a part of it is asked for.
 
     What it is, its content says, not its suffix. Colour and grey JPEG files come as ``JpegImage``; all others
-    (PNG, WebP, CMYK, …) are decoded at once, as ``engine.predict.media.read_image`` does.
+    (PNG, WebP, CMYK, …) are decoded at once, see ``engine.images.by_pillow.upright_rgb``.
+
+    Args:
+        max_pixels: width times height that are allowed (INPUT.MAX_PIXELS); 0: any.
 
     Raises:
-        UnreadableImage: missing, damaged, cut short or no picture; the message names the file.
+        UnreadableImage: missing, damaged, cut short, too large, no picture, or with values of unknown range.
     """
     try:
         with open(path, "rb", buffering=0) as file:
             data = bytearray(os.fstat(file.fileno()).st_size)
             del data[file.readinto(data) :]
     except OSError as error:
-        raise UnreadableImage(f"{path}: cannot be read as a picture ({error.strerror or error})") from error
+        raise _unreadable(path, error.strerror or str(error)) from error
     header = read_jpeg_header(data)
     if header is None or not header.supported or header.channels not in (1, 3):
-        return DecodedImage(read_image(path))
-    if not 0 < header.height * header.width <= MAX_PIXELS:
-        return DecodedImage(read_image(path))
+        return DecodedImage(_read_by_pillow(path, max_pixels))
+    if not 0 < header.height * header.width <= MAX_FAST_PIXELS:
+        return DecodedImage(_read_by_pillow(path, max_pixels))
+    try:
+        check_size(header.width, header.height, max_pixels)
+    except ValueError as error:
+        raise _unreadable(path, str(error)) from error
     # Within the pixels' data the marker cannot occur. In metadata it can, and other pictures may follow the first.
     at_the_end = data.endswith(_END_MARKER) and not header.has_metadata
     if not at_the_end and data.find(_END_MARKER, header.scan_at) < 0:
         # The decoder would make what is missing grey, without a word. Pillow finds it out too, unless a copy that broke
         # off left zeros.
-        raise UnreadableImage(f"{path}: cannot be read as a picture (the JPEG data are cut short)")
+        raise _unreadable(path, "the JPEG data are cut short")
     return JpegImage(path, data, header)
 
 
-def read_rgb(path: str | os.PathLike, shorter_side_at_least: int | None = None) -> np.ndarray:
-    """A whole picture, (H, W, 3) RGB uint8, upright; grey, CMYK, palette and 16-bit files are converted.
+def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A whole picture file as (H, W, 3) RGB uint8, upright: the EXIF orientation is applied; grey, palette, CMYK and
+    16-bit pictures are converted, transparency is laid on white; of an animation the first picture is taken.
 
-    Args:
-        shorter_side_at_least: a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size as long as its shorter side
-            keeps this many pixels; None: full size, and then equal to ``engine.predict.media.read_image``.
+    Of damage in the middle of a file is told what can be told: PNG has checksums, of a JPEG the decoder notices some,
+    and some formats have nothing to tell it by.
 
-    Raises:
-        UnreadableImage: as ``open_image``.
+    Args, Raises: as ``open_image``.
     """
-    image = open_image(path)
-    least = shorter_side_at_least or max(image.height, image.width)
-    reduction = next((r for r in REDUCTIONS if min(image.height, image.width) >= r * least), 1)
-    return image.crop(Box(0, 0, image.height, image.width), reduction)
+    image = open_image(path, max_pixels)
+    return image.crop(Box(0, 0, image.height, image.width))
+
+
+def _unreadable(path: str | os.PathLike, why: str) -> UnreadableImage:
+    error = UnreadableImage(f"{path}: cannot be read as a picture ({why})")
+    error.why = why
+    return error
+
+
+def _read_by_pillow(path: str | os.PathLike, max_pixels: int) -> np.ndarray:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata
+            with opened(path, max_pixels) as image:
+                return upright_rgb(image)
+    except Exception as error:  # a damaged file makes Pillow's readers raise almost anything, struct.error say
+        raise _unreadable(path, reason(path, error)) from error
 
 
 def _orientation(data: bytearray) -> int:
-    """The EXIF orientation, 1..8; 1 where there is none, or none that makes sense."""
+    """The EXIF orientation of JPEG data, 1..8."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # metadata may be damaged in any way, and the pixels whole
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with opened(io.BytesIO(data), 0) as image:
+                return orientation(image)
+    except Exception:  # odd metadata can keep Pillow from opening what is decoded without it
         return 1
-    return orientation if orientation in _UPRIGHT else 1
+
+
+class _DamagedData(Exception):
+    """Picture data are lost; the decoder's words."""
 
 
 class _DecodeBuffer(threading.local):
@@ -193,19 +233,25 @@ class _DecodeBuffer(threading.local):
 _decode_buffer = _DecodeBuffer()
 
 
-def _decode(data: bytearray, height: int, width: int, reduction: int) -> np.ndarray | None:
+def _decode(data: bytearray, height: int, width: int, reduction: int, strict: bool = False) -> np.ndarray | None:
     """RGB pixels, (H, W, 3), of JPEG data that state this height and width; None where they cannot be decoded.
 
     They lie in memory that the thread's next call writes to.
+
+    Args:
+        strict: raise ``_DamagedData`` where picture data are lost. With another height than the file's the decoder
+            warns of the rest alone.
     """
     sides = -(-height // reduction), -(-width // reduction)
     memory = _decode_buffer.of(sides[0] * sides[1] * 3)
     try:
         pixels = simplejpeg.decode_jpeg(
-            data, "RGB", min_height=sides[0], min_width=sides[1], buffer=memory, strict=False
+            data, "RGB", min_height=sides[0], min_width=sides[1], buffer=memory, strict=strict
         )
-    except ValueError:
-        return None
+    except ValueError as error:
+        if strict and any(words in str(error) for words in _DAMAGE):
+            raise _DamagedData(str(error)) from error
+        return _decode(data, height, width, reduction) if strict else None
     return pixels if pixels.shape[:2] == sides else None
 
 

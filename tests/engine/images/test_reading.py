@@ -6,10 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from classification.images.reading import Box, DecodedImage, JpegImage, UnreadableImage, open_image, read_rgb
-from engine.predict.media import read_image
+from engine.images.reading import Box, DecodedImage, JpegImage, UnreadableImage, open_image, read_image
 
 BOXES = [Box(0, 0, 1, 1), Box(3, 5, 40, 50), Box(60, 31, 59, 33), Box(0, 0, 120, 97), Box(119, 96, 1, 1)]
 
@@ -33,6 +32,11 @@ def exif(orientation):
     return tags
 
 
+def by_pillow(path):
+    with Image.open(path) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
 JPEGS = {
     "4:2:0": {"subsampling": 2},
     "4:2:2": {"subsampling": 1},
@@ -47,8 +51,8 @@ JPEGS = {
 @pytest.mark.parametrize("name", JPEGS)
 def test_any_part_of_a_jpeg_equals_that_part_of_pillows_decoding(name, tmp_path, capfd):
     path = save(tmp_path / "a.jpg", picture(), **JPEGS[name])
-    expected = read_image(path)
-    assert np.array_equal(read_rgb(path), expected)
+    expected = by_pillow(path)
+    assert np.array_equal(read_image(path), expected)
     image = open_image(path)
     assert isinstance(image, JpegImage) and (image.height, image.width) == expected.shape[:2]
     turned = image.height < image.width
@@ -56,7 +60,7 @@ def test_any_part_of_a_jpeg_equals_that_part_of_pillows_decoding(name, tmp_path,
         box = Box(left, top, width, height) if turned else Box(top, left, height, width)
         part = expected[box.top : box.top + box.height, box.left : box.left + box.width]
         assert np.array_equal(image.crop(box), part), box
-    assert np.array_equal(read_rgb(path), expected)  # decoding a part leaves the data as they were
+    assert np.array_equal(read_image(path), expected)  # decoding a part leaves the data as they were
     assert capfd.readouterr().err == ""  # libjpeg complains on stderr, past Python
 
 
@@ -64,8 +68,8 @@ def test_any_part_of_a_jpeg_equals_that_part_of_pillows_decoding(name, tmp_path,
 def test_rare_chroma_samplings_are_read_as_pillow_reads_them(sampling, tmp_path):
     path = tmp_path / "a.jpg"
     cv2.imwrite(str(path), np.asarray(picture()), [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling])
-    expected, box = read_image(path), Box(10, 20, 30, 40)
-    assert np.array_equal(read_rgb(path), expected)
+    expected, box = by_pillow(path), Box(10, 20, 30, 40)
+    assert np.array_equal(read_image(path), expected)
     assert np.array_equal(open_image(path).crop(box), expected[10:40, 20:60])
 
 
@@ -76,22 +80,22 @@ def test_what_the_fast_decoder_refuses_another_one_reads(reduction, tmp_path, mo
 
     path = save(tmp_path / "a.jpg", picture(), exif=exif(6))
     monkeypatch.setattr("simplejpeg.decode_jpeg", refuse)
-    assert np.array_equal(open_image(path).crop(Box(10, 20, 30, 40), reduction), read_image(path)[10:40, 20:60])
+    assert np.array_equal(open_image(path).crop(Box(10, 20, 30, 40), reduction), by_pillow(path)[10:40, 20:60])
 
 
 def test_an_image_stays_as_it_is_while_others_are_decoded(tmp_path):
     paths = [save(tmp_path / f"{seed}.jpg", picture(seed=seed)) for seed in range(8)]
-    expected = [read_image(path) for path in paths]
-    assert all(map(np.array_equal, [read_rgb(path) for path in paths], expected))
+    expected = [by_pillow(path) for path in paths]
+    assert all(map(np.array_equal, [read_image(path) for path in paths], expected))
     with ThreadPoolExecutor(8) as threads:  # decoding lets other threads run
         for _ in range(20):
-            assert all(map(np.array_equal, threads.map(read_rgb, paths), expected))
+            assert all(map(np.array_equal, threads.map(read_image, paths), expected))
 
 
 def test_a_grey_jpeg_is_converted(tmp_path):
     path = save(tmp_path / "a.jpg", picture().convert("L"))
     assert isinstance(open_image(path), JpegImage)
-    assert np.array_equal(read_rgb(path), read_image(path)) and read_rgb(path).shape == (120, 97, 3)
+    assert np.array_equal(read_image(path), by_pillow(path)) and read_image(path).shape == (120, 97, 3)
 
 
 def sixteen_bit(path):
@@ -116,7 +120,7 @@ def test_what_is_no_plain_jpeg_is_read_as_anywhere_else(name, tmp_path):
     image = open_image(path)
     assert isinstance(image, DecodedImage)
     expected = read_image(path)
-    assert np.array_equal(read_rgb(path), expected) and expected.shape == (120, 97, 3)
+    assert np.array_equal(read_image(path), expected) and expected.shape == (120, 97, 3)
     assert np.array_equal(image.crop(Box(7, 9, 20, 30)), expected[7:27, 9:39])
 
 
@@ -142,7 +146,10 @@ BROKEN = {
     "text": lambda: b"this is no picture",
     "empty": lambda: b"",
     "two bytes": lambda: b"\xff\xd8",
+    "damaged in the middle": lambda: _overwritten(jpeg_bytes()),
+    "damaged, with restart markers": lambda: _overwritten(jpeg_bytes(restart_marker_rows=1)),
     "cut PNG": lambda: _png()[:2000],
+    "PNG with one bit changed": lambda: _flipped(_png()),
 }
 
 
@@ -152,6 +159,17 @@ def _with_thumbnail(data):
     picture(16, 16).save(small, "JPEG")
     body = b"Exif\0\0" + small.getvalue()
     return data[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + data[2:]
+
+
+def _overwritten(data):
+    """With zeros for 300 bytes of picture data, which Pillow shows as grey without a word."""
+    middle = len(data) // 2
+    return data[:middle] + bytes(300) + data[middle + 300 :]
+
+
+def _flipped(data):
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :]
 
 
 def _png():
@@ -165,7 +183,7 @@ def test_a_broken_file_is_named_and_never_grey(name, tmp_path):
     path = tmp_path / "broken.jpg"
     path.write_bytes(BROKEN[name]())
     with pytest.raises(UnreadableImage, match="broken.jpg: cannot be read as a picture"):
-        read_rgb(path)
+        read_image(path)
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
@@ -178,8 +196,8 @@ def test_a_whole_file_is_read_whatever_follows_it(tmp_path, capfd):
     for extra in (b"\0" * 10, b"appended by some program", jpeg_bytes()):
         path = tmp_path / "a.jpg"
         path.write_bytes(_with_thumbnail(jpeg_bytes()) + extra)
-        expected = read_image(path)
-        assert np.array_equal(read_rgb(path), expected)
+        expected = by_pillow(path)
+        assert np.array_equal(read_image(path), expected)
         assert np.array_equal(open_image(path).crop(Box(10, 20, 100, 200)), expected[10:110, 20:220])
     assert capfd.readouterr().err == ""
 
@@ -187,15 +205,15 @@ def test_a_whole_file_is_read_whatever_follows_it(tmp_path, capfd):
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 def test_a_reduced_decoding_keeps_the_size_asked_for_and_shows_the_same(orientation, tmp_path):
     path = save(tmp_path / "a.jpg", picture(336, 520), exif=exif(orientation), quality=95)
-    whole, image = read_rgb(path).astype(int), open_image(path)
-    for at_least, reduction in ((None, 1), (200, 1), (125, 2), (60, 4), (31, 8), (10, 8)):
-        pixels = read_rgb(path, at_least)
+    whole, image = read_image(path).astype(int), open_image(path)
+    for reduction in (1, 2, 4, 8):
+        pixels = image.crop(Box(0, 0, image.height, image.width), reduction)
         assert pixels.shape[:2] == (-(-image.height // reduction), -(-image.width // reduction))
         box = image.aligned(Box(33, 57, 250, 251), reduction)
         shown = Image.fromarray(image.crop(box, reduction))
         part = whole[box.top : box.top + box.height, box.left : box.left + box.width]
         reference = Image.fromarray(part.astype(np.uint8)).resize(shown.size, Image.BOX)
-        assert np.abs(np.asarray(shown).astype(int) - np.asarray(reference).astype(int)).mean() < 6, at_least
+        assert np.abs(np.asarray(shown).astype(int) - np.asarray(reference).astype(int)).mean() < 6, reduction
 
 
 def test_an_aligned_box_stays_inside(tmp_path):
