@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from engine.fonts import plot_texts
+from engine.predict.text import shown_name
 from engine.report.plots import COLOURS, DPI, INK, MUTED, write_figure
 
 MAX_CLASSES = 16  # more numbers than this cannot be read on a page
@@ -91,8 +93,8 @@ def plot_confusion(
         axes.text(
             column, row, _shown(percent[row, column]), ha="center", va="center", fontsize=8, color=ink, weight=weight
         )
-    names = [_short(classes[index]) for index in shown]
-    style = {"fontsize": 8.5, "color": INK, "parse_math": False}
+    names, font = plot_texts(_short(shown_name(classes, index)) for index in shown)
+    style = {"fontsize": 8.5, "color": INK, **font}
     axes.set_yticks(range(size), names, **style)
     slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(width), [*names, "any other"][:width], **style, **slanted)

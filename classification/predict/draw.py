@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 
 from classification.predict.predictor import Prediction
-from engine.predict.text import MIN_SIDE, enlarged, letters, with_heading
+from engine.predict.text import MIN_SIDE, shown_name, enlarged, letters, with_heading
 
 OPACITY = 0.6  # of the map where it is strongest
 MIN_STRENGTH = 0.15  # share of the strongest activation under which nothing is shown: it is everywhere
@@ -36,10 +36,10 @@ def draw_comparison(image: np.ndarray, prediction: Prediction, classes: Sequence
     plain = _widened(cv2.resize(image, map_picture.shape[1::-1], interpolation=cv2.INTER_CUBIC))
     map_picture = _widened(map_picture)
     first, share = int(prediction.classes[0]), prediction.probabilities[0]
-    truth = "no label" if label is None else f"truth: {classes[label]}"
+    truth = "no label" if label is None else f"truth: {shown_name(classes, label)}"
     mark = "" if label is None else " ✓" if first == label else " ✗"
     left = with_heading(plain, truth)
-    right = with_heading(map_picture, f"{classes[first]} {100 * share:.0f} %{mark}")
+    right = with_heading(map_picture, f"{shown_name(classes, first)} {100 * share:.0f} %{mark}")
     gap = np.full((left.shape[0], max(4, left.shape[1] // 80), 3), 255, np.uint8)
     both = np.concatenate([left, gap, right], axis=1)
     return np.concatenate([both, _panel(prediction, classes, plain.shape[0], both.shape[1])])
@@ -91,7 +91,7 @@ def _panel(prediction: Prediction, classes: Sequence[str], picture_height: int, 
         colour = GROUP_COLOURS[list(prediction.groups).index(group) % len(GROUP_COLOURS)]
         rows.append((group, prediction.groups[group], colour, None))
     for index, share in zip(prediction.classes, prediction.probabilities, strict=True):
-        rows.append((str(classes[int(index)]), float(share), INK, BAR))
+        rows.append((shown_name(classes, int(index)), float(share), INK, BAR))
     sheet = np.full((row * len(rows) + size, width, 3), PAPER, np.uint8)
     for number, (name, share, colour, bar) in enumerate(rows):
         top, edge = size // 2 + number * row, max(2, size // 4)

@@ -5,7 +5,16 @@ import colorsys
 import cv2
 import numpy as np
 
-from engine.predict.text import MIN_TEXT_SIZE, checked_picture, enlarged, letters, line_width, text_size, with_heading
+from engine.predict.text import (
+    MIN_TEXT_SIZE,
+    checked_picture,
+    shown_name,
+    enlarged,
+    letters,
+    line_width,
+    text_size,
+    with_heading,
+)
 
 __all__ = ["class_colour", "draw_predictions", "draw_detections", "draw_comparison"]
 
@@ -56,8 +65,8 @@ def draw_predictions(image, boxes, classes, scores, names, masks=None):
     taken, labels = [], []
     for index in reversed(order):  # and the surest first to choose a place for its label
         label = int(classes[index])
-        words = str(names[label] if 0 <= label < len(names) else label)
-        forms = _label_forms(words, None if scores is None else float(scores[index]), text, width, height)
+        score = None if scores is None else float(scores[index])
+        forms = _label_forms(shown_name(names, label), score, text, width, height)
         place, alpha = _place(forms, _corners(boxes[index], canvas.shape), canvas.shape, line, taken)
         taken.append((*place, *alpha.shape))
         labels.append((place, alpha, class_colour(label)))

@@ -1,15 +1,17 @@
 """Letters on pictures, and the sizes at which they can be read."""
 
 import functools
-from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from engine.fonts import DEFAULT_FONT, drawable
+from engine.names import class_name
+
 MIN_TEXT_SIZE, MAX_TEXT_SIZE = 10, 64  # pixels
 MIN_SIDE = 360  # pixels; a smaller picture is enlarged, or names would be unreadable or hide it
+MAX_LETTERS = 120  # of a name; what is longer says no more
 MAX_SIDE = 4096  # to which it is enlarged: a line of a few pixels would become gigabytes
 
 
@@ -43,10 +45,25 @@ def text_size(shape) -> int:
     return int(np.clip(min(shape[:2]) / 30, MIN_TEXT_SIZE, MAX_TEXT_SIZE))
 
 
+def shown_name(names, index: int) -> str:
+    """The name of class `index` on one line, cut where it is very long; its number where it has none."""
+    name = class_name(str(names[index]).strip()) if 0 <= index < len(names) else ""
+    return (name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 1]}…") or str(index)
+
+
 @functools.lru_cache(maxsize=4096)
 def letters(words: str, size: int) -> np.ndarray:
-    """Coverage 0..255 of the letters of `words`, `size` pixels high, padding included: (height, width) uint8."""
-    font, pad = _font(size), max(2, size // 4)
+    """Coverage 0..255 of the letters of `words`, `size` pixels high, padding included: (height, width) uint8. It draws
+    any text, in a font that has its characters where one is installed; see `drawable`."""
+    text, font = drawable(words)
+    try:
+        return _drawn(text, _font(font, size))
+    except (OSError, ValueError, KeyError):  # the layout engine's: signs that it makes nothing of
+        return _drawn(ascii(text)[1:-1], _font(DEFAULT_FONT, size))
+
+
+def _drawn(words, font):
+    pad = max(2, int(font.size) // 4)
     ascent, descent = font.getmetrics()
     sheet = Image.new("L", (int(font.getlength(words)) + 2 * pad + 1, ascent + descent + pad))
     ImageDraw.Draw(sheet).text((pad, pad // 2), words, fill=255, font=font)
@@ -63,8 +80,6 @@ def with_heading(image, title: str) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=64)
-def _font(size):
-    # Matplotlib's own copy of DejaVu Sans: present wherever we run, with accents, Greek and Cyrillic, which
-    # OpenCV's built-in letters draw as question marks.
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"
+def _font(path, size):
+    # OpenCV's built-in letters would draw accents as question marks.
     return ImageFont.truetype(str(path), size)

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from engine.fonts import plot_texts
 from engine.report.metrics import evaluations, loss_names, read_metrics, series
 from engine.task import TaskInfo
 from se_backbones.files import atomic_path
@@ -136,19 +137,19 @@ def plot_comparison(results, metric, path):
     the path. Raises ValueError, naming the run, if one of them never logged the metric.
     """
     figure, axes = _axes(metric.replace("/", " ").replace("_", " "), metric.rsplit("/", 1)[-1].replace("_", " "))
-    highest = 0.0
+    highest, (labels, font) = 0.0, _legend_texts(results)
     for index, (name, rows) in enumerate(results.items()):
         x, y = series(rows, metric)
         if not x:
             raise ValueError(f"cannot compare runs: {name!r} has no finite value of {metric!r} in its metrics")
         colour = COLOURS[index % len(COLOURS)]
         if metric in loss_names(rows):
-            highest = max(highest, _curve(axes, x, y, colour, f"{name}  {smooth(y)[-1]:.3g}", width=1.8)[1])
+            highest = max(highest, _curve(axes, x, y, colour, f"{labels[index]}  {smooth(y)[-1]:.3g}", width=1.8)[1])
         else:
-            axes.plot(x, y, color=colour, linewidth=1.8, marker="o", markersize=4, label=f"{name}  {y[-1]:.1f}")
+            axes.plot(x, y, color=colour, linewidth=1.8, marker="o", markersize=4, label=f"{labels[index]}  {y[-1]:.1f}")
     if "/" in metric or highest > 0:
         axes.set_ylim(0, 1.08 * highest or None)
-    return _save(figure, axes, path)
+    return _save(figure, axes, path, font)
 
 
 def plot_excitations(gates, path, labels=None):
@@ -162,13 +163,14 @@ def plot_excitations(gates, path, labels=None):
     wrong = [name for name, value in arrays.items() if value.ndim != 2 or value.shape[1] == 0]
     if wrong or not arrays:
         raise ValueError(f"gates must be arrays (channels,) or (curves, channels); wrong: {wrong or 'no block given'}")
+    (titles, title_font), (names, font) = plot_texts(arrays), _legend_texts(labels or ())
     columns = min(len(arrays), 4)
     lines = math.ceil(len(arrays) / columns)
     figure = Figure(figsize=(max(2.7 * columns, 4), 1.9 * lines + 0.7), dpi=DPI, layout="constrained")
     finite = np.concatenate([value[np.isfinite(value)] for value in arrays.values()] + [np.array([0.0, 1.0])])
     margin = 0.04 * (finite.max() - finite.min())
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for panel, (name, curves) in zip(panels, arrays.items(), strict=False):
+    for panel, title, curves in zip(panels, titles, arrays.values(), strict=False):
         _style(panel)
         for index, curve in enumerate(curves):
             # Dots: neighbouring channels are unrelated, and lines between a thousand of them are one solid
@@ -180,9 +182,9 @@ def plot_excitations(gates, path, labels=None):
                 markeredgewidth=0,
                 alpha=0.75,
                 markersize=float(np.clip(1200 / curves.shape[1], 2.2, 5)),
-                label=labels[index] if labels else None,
+                label=names[index] if labels else None,
             )
-        panel.set_title(name, loc="left", fontsize=9, color=INK, fontweight="bold")
+        panel.set_title(title, loc="left", fontsize=9, color=INK, fontweight="bold", **title_font)
         flat = curves[np.isfinite(curves)]
         if flat.size:
             panel.set_title(f"{flat.mean():.2f} ± {flat.std():.2f}", loc="right", fontsize=8, color=MUTED)
@@ -194,16 +196,15 @@ def plot_excitations(gates, path, labels=None):
     figure.supxlabel("channel", fontsize=9, color=MUTED)
     figure.supylabel("mean gate", fontsize=9, color=MUTED)
     if labels:
-        handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(
-            handles,
-            names,
+        legend = figure.legend(
+            *panels[0].get_legend_handles_labels(),
             loc="outside upper left",
             ncols=min(len(labels), 5),
             frameon=False,
             fontsize=8,
             markerscale=2.5,
         )
+        _set_font(legend, font)
     return write_figure(figure, path)
 
 
@@ -248,10 +249,22 @@ def _style(axes):
     axes.tick_params(colors=MUTED, labelsize=8, length=0)
 
 
-def _save(figure, axes, path):
+def _legend_texts(names):
+    """As `plot_texts`. Matplotlib leaves names that begin with _ out of a legend: they begin with a space."""
+    texts, font = plot_texts(names)
+    return [f" {text}" if text.startswith("_") else text for text in texts], font
+
+
+def _set_font(legend, font):
+    for text in legend.get_texts():
+        text.set(**font)
+
+
+def _save(figure, axes, path, font=None):
     axes.margins(x=0.02)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, labelcolor=INK)
+        legend = axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, labelcolor=INK)
+        _set_font(legend, font or {})
     return write_figure(figure, path)
 
 

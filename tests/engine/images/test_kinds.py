@@ -124,7 +124,8 @@ def tiff(path, values, *tags):
     entries = [(number, 3, value) for number, value in tags] + [(273, 4, data_at), (279, 4, values.nbytes)]
     head = struct.pack(order + "2sHI", b"MM" if order == ">" else b"II", 42, 8) + struct.pack(order + "H", count)
     for number, kind, value in sorted(entries):
-        head += struct.pack(order + "HHI", number, kind, 1) + struct.pack(order + ("HH" if kind == 3 else "I"), value, *[0] * (kind == 3))  # fmt: skip
+        head += struct.pack(order + "HHI", number, kind, 1)
+        head += struct.pack(order + "HH", value, 0) if kind == 3 else struct.pack(order + "I", value)
     path.write_bytes(head + bytes(4) + values.tobytes())
     return path
 
@@ -152,7 +153,8 @@ def test_byte_order_white_is_zero_and_twelve_bits(tmp_path):
     first, second = values[:, ::2].astype(int), values[:, 1::2].astype(int)  # two values in three bytes
     packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=2).astype(np.uint8)
     path = tiff(tmp_path / "a.tif", packed.reshape(40, 90), (258, 12), (262, 1), (277, 1))
-    path.write_bytes(path.read_bytes().replace(struct.pack("<HHIHH", 256, 3, 1, 90, 0), struct.pack("<HHIHH", 256, 3, 1, 60, 0)))  # fmt: skip
+    width = [struct.pack("<HHIHH", 256, 3, 1, pixels, 0) for pixels in (90, 60)]
+    path.write_bytes(path.read_bytes().replace(*width))
     assert close(read_image(path), expected, 0)
 
 
