@@ -20,8 +20,7 @@ DEFAULT_FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-
 # Fonts that have every character, as a box or as nothing.
 _EMPTY_FONTS = ("lastresort", "adobeblank", "notdef", "tofu")
 _PREFERRED = ("sanscjk", "notosans", "wqy", "sourcehansans", "gothic", "sans")  # the first that a name has counts
-_NO_GLYPH_NEEDED = ("Cf", "Mn", "Me", "Zs")  # joiners, marks, spaces: hidden, or part of what they stand on
-_JOINERS = "\u200c\u200d"  # the other signs of formatting turn text round, or stand for nothing
+_VARIANTS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # which choose among forms of the sign before them
 
 
 def drawable(name: object) -> tuple[str, Path]:
@@ -30,8 +29,8 @@ def drawable(name: object) -> tuple[str, Path]:
     The font is matplotlib's DejaVu Sans where that has all of the name's characters, else the installed one that has
     most of them. What that lacks too is spelled ``\u732b``, and the log says so once.
     """
-    text = "".join(sign for sign in class_name(str(name)) if unicodedata.category(sign) != "Cf" or sign in _JOINERS)
-    wanted = {sign for sign in text if unicodedata.category(sign) not in _NO_GLYPH_NEEDED}
+    text = "".join(map(_visible, class_name(str(name))))
+    wanted = set(text)
     font = DEFAULT_FONT if wanted <= _characters(DEFAULT_FONT) else _font_for(frozenset(wanted))
     missing = wanted - _characters(font)
     if missing:
@@ -52,6 +51,11 @@ def plot_texts(names: Iterable[object]) -> tuple[list[str], dict]:
             font_manager.fontManager.addfont(str(font))
             families.append(font_manager.FontProperties(fname=str(font)).get_name())
     return texts, {"fontfamily": list(dict.fromkeys(families)), "parse_math": False}
+
+
+def _visible(sign: str) -> str:
+    kind = unicodedata.category(sign)
+    return " " if kind == "Zs" else "" if kind == "Cf" or sign in _VARIANTS else sign
 
 
 @functools.lru_cache(maxsize=1024)

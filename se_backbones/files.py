@@ -19,7 +19,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem[:80]}.{os.getpid()}.part{path.suffix}")
+    # Within a file system's 255 bytes, of which a character takes four at most; a suffix of more says nothing.
+    suffix = path.suffix if len(path.suffix) <= 16 else ""
+    temporary = path.with_name(f".{path.stem[:40]}.{os.getpid()}.part{suffix}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:

@@ -18,6 +18,7 @@ from engine.images.reading import REDUCTIONS, Box, DecodedImage, JpegImage
 from detectron2.config import CfgNode
 
 MAX_ATTEMPTS = 10  # of torchvision's RandomResizedCrop
+MAX_RATIO = 100  # of the longer side to the shorter one, up to which an image is resized as a whole
 
 
 class View(NamedTuple):
@@ -133,7 +134,7 @@ class TestTransform:
         The ten crops are in the order of torchvision's TenCrop: top left, top right, bottom left, bottom right,
         centre, and the same of the mirror image.
         """
-        image = self.resized(image)
+        image = self.resized(without_the_unseen(image))
         if self.crops == 1:
             return _in_order(_center(image, self.size), self.order)
         return np.stack([_in_order(crop, self.order) for crop in ten_crops(image, self.size)])
@@ -142,6 +143,22 @@ class TestTransform:
         """What the crops are cut from: (H, W, 3) → (H', W', 3) with both sides at least INPUT.TEST_SIZE."""
         shorter = self.resize or max(self.size, min(image.shape[:2]))
         return resize(image, *shorter_side_to(shorter, *image.shape[:2]))
+
+
+def without_the_unseen(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) → the same; of a strip more than a hundred times as long as it is wide both ends and the middle.
+
+    Crops lie there, and what is between them would cost gigabytes: 5000 x 1 pixels become 1,280,000 x 256.
+    """
+    shorter, longer = sorted(image.shape[:2])
+    if longer <= MAX_RATIO * shorter:
+        return image
+    if image.shape[0] > image.shape[1]:
+        return np.ascontiguousarray(without_the_unseen(image.transpose(1, 0, 2)).transpose(1, 0, 2))
+    end = 2 * shorter + 2  # more than a crop, and what is smoothed into it
+    middle = end + (longer - end) % 2  # centred on what the picture is centred on
+    start = (longer - middle) // 2
+    return np.concatenate([image[:, :end], image[:, start : start + middle], image[:, -end:]], axis=1)
 
 
 def random_box(
@@ -165,9 +182,9 @@ def random_box(
             return Box(int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w)
     h, w = height, width
     if width / height < ratio[0]:
-        h = round(width / ratio[0])
+        h = max(round(width / ratio[0]), 1)
     elif width / height > ratio[1]:
-        w = round(height * ratio[1])
+        w = max(round(height * ratio[1]), 1)
     return Box((height - h) // 2, (width - w) // 2, h, w)
 
 

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 
 from classification.predict.predictor import Prediction
-from engine.predict.text import MIN_SIDE, shown_name, enlarged, letters, with_heading
+from engine.predict.text import MIN_SIDE, enlarged, letters, shown_name, with_heading
 
 OPACITY = 0.6  # of the map where it is strongest
 MIN_STRENGTH = 0.15  # share of the strongest activation under which nothing is shown: it is everywhere

@@ -8,10 +8,10 @@ import numpy as np
 from engine.predict.text import (
     MIN_TEXT_SIZE,
     checked_picture,
-    shown_name,
     enlarged,
     letters,
     line_width,
+    shown_name,
     text_size,
     with_heading,
 )

@@ -146,7 +146,9 @@ def plot_comparison(results, metric, path):
         if metric in loss_names(rows):
             highest = max(highest, _curve(axes, x, y, colour, f"{labels[index]}  {smooth(y)[-1]:.3g}", width=1.8)[1])
         else:
-            axes.plot(x, y, color=colour, linewidth=1.8, marker="o", markersize=4, label=f"{labels[index]}  {y[-1]:.1f}")
+            axes.plot(
+                x, y, color=colour, linewidth=1.8, marker="o", markersize=4, label=f"{labels[index]}  {y[-1]:.1f}"
+            )
     if "/" in metric or highest > 0:
         axes.set_ylim(0, 1.08 * highest or None)
     return _save(figure, axes, path, font)

@@ -19,6 +19,7 @@ from classification.images.transforms import (
     resize,
     shorter_side_to,
     ten_crops,
+    without_the_unseen,
 )
 from engine.errors import UserError
 from engine.images.reading import open_image
@@ -264,3 +265,30 @@ def test_what_is_out_of_range_is_a_user_error_that_names_the_key(make, key, valu
     node[name] = value
     with pytest.raises(UserError, match=key):
         make(given)
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1, 1), (3, 2), (8, 65_500)])
+@pytest.mark.parametrize("crops", [1, 10])
+def test_a_strip_has_a_crop_at_little_cost(size, crops):
+    """mindee/doctr#695, cleanlab/cleanvision#250."""
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    transform = TestTransform(cfg("TEST.CROPS", crops))
+    assert without_the_unseen(image).size <= max(3 * 100 * min(size) ** 2, image.size // 10)
+    assert transform(image).shape == transform.shape
+    assert TrainTransform(cfg())(image, np.random.default_rng(0)).shape == (224, 224, 3)
+
+
+@pytest.mark.parametrize("size", [(4, 1001), (1000, 4), (1, 501), (9, 1100)])
+def test_a_strips_crops_are_those_of_the_whole(size):
+    ramp = np.arange(max(size))[:, None] * np.array([3, 5, 7])
+    image = np.abs(ramp % 510 - 255).astype(np.uint8).reshape(-1, 1, 3) * np.ones((1, min(size), 1), np.uint8)
+    image = image if size[0] > size[1] else image.transpose(1, 0, 2)
+    transform = TestTransform(cfg("TEST.CROPS", 10, "INPUT.TEST_RESIZE", 40, "INPUT.TEST_SIZE", 32))
+    whole = np.stack(ten_crops(transform.resized(image), 32))
+    assert np.abs(transform(image).astype(int) - whole).mean() < 2
+
+
+def test_where_no_ratio_fits_a_strip_a_pixel_is_left():
+    rng = np.random.default_rng(0)
+    assert random_box(1, 5000, (0.08, 1), (0.1, 0.3), rng)[2:] == (1, 1)
+    assert random_box(5000, 1, (0.08, 1), (3, 4), rng)[2:] == (1, 1)
