@@ -121,7 +121,7 @@ def upright_rgb(image: Image.Image) -> np.ndarray:
 
 
 def reason(path: str | os.PathLike, error: Exception) -> str:
-    """Why Pillow could not read a file, in words for people."""
+    """Why a file could not be read as a picture, in words for people."""
     try:
         with open(path, "rb") as file:
             beginning = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -129,6 +129,8 @@ def reason(path: str | os.PathLike, error: Exception) -> str:
                 return "the file is empty"
     except OSError as unreadable:
         return unreadable.strerror or str(unreadable)
+    except ValueError:  # a zero byte, or half of a surrogate pair
+        return "a name that no file can have"
     if isinstance(error, Image.UnidentifiedImageError):
         instead = next((words for start, words in _BEGINNINGS if beginning.startswith(start)), "")
         return f"not an image in a format that can be read{instead}"

@@ -153,8 +153,8 @@ def open_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> JpegIma
         with open(path, "rb", buffering=0) as file:
             data = bytearray(os.fstat(file.fileno()).st_size)
             del data[file.readinto(data) :]
-    except OSError as error:
-        raise _unreadable(path, error.strerror or str(error)) from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, reason(path, error)) from error
     header = read_jpeg_header(data)
     if header is None or not header.supported or header.channels not in (1, 3):
         return DecodedImage(_read_by_pillow(path, max_pixels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> Path:
     A JPEG has at most 65,500 pixels a side; a larger picture is shrunk to them. Written by Pillow, which takes any
     file name; OpenCV dies of one that is not UTF-8.
     """
-    from se_backbones.files import atomic_path  # here: it imports torch, which finding and reading do not need
+    from se_backbones.files import write_atomically  # here: it imports torch, which finding and reading do not need
 
     is_jpeg = Path(path).suffix.lower() in (".jpg", ".jpeg")
     if is_jpeg and max(image.shape[:2]) > MAX_JPEG_SIDE:
@@ -27,6 +28,6 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> Path:
         sides = (max(int(side * factor), 1) for side in image.shape[1::-1])
         image = cv2.resize(image, tuple(sides), interpolation=cv2.INTER_AREA)
     options = {"quality": 92} if is_jpeg else {}
-    with atomic_path(path) as temporary:
-        Image.fromarray(image).save(temporary, **options)
-    return Path(path)
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, Image.registered_extensions()[Path(path).suffix.lower()], **options)
+    return write_atomically(path, encoded.getvalue())

@@ -27,6 +27,9 @@ COLUMN_ROWS = 10  # of a long table that is cut in two
 PICTURE_SIZES = ((1200, 85), (1000, 80), (800, 75), (640, 70), (480, 65))
 PLOT_ORDER = ("evaluation", "losses", "learning_rate", "throughput")
 
+# Characters that no HTML may have, a name's escape sequences say (HTML Living Standard, 13.2.3.5).
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\f\r"}
+
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
@@ -70,7 +73,7 @@ def write_summary(run_dir, task: TaskInfo) -> Path:
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         run=run,
     )
-    return write_atomically(run.folder / "summary.html", writable(page))
+    return write_atomically(run.folder / "summary.html", writable(page).translate(_CONTROLS))
 
 
 def _group(run: Run, name: str) -> dict:

@@ -11,7 +11,15 @@ from engine.errors import UserError
 from detectron2.solver import build_lr_scheduler
 
 
-@pytest.mark.parametrize("key, value", [("SOLVER.IMS_PER_BATCH", "0"), ("SOLVER.MAX_ITER", "0")])
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("SOLVER.IMS_PER_BATCH", "0"),
+        ("SOLVER.MAX_ITER", "0"),
+        ("INPUT.MAX_PIXELS", "-1"),
+        *(("INPUT.FORMAT", order) for order in ("L", "YUV-BT.601", "rgb", "RGBA", "")),
+    ],
+)
 def test_a_value_out_of_range_is_refused_by_its_key(key, value):
     with pytest.raises(UserError, match=f"^{key} "):
         load_config(None, [key, value])

@@ -274,3 +274,9 @@ def test_strips_are_read_and_written(tmp_path, size):
     for name in ("a.png", "a.jpg"):
         write_image(tmp_path / name, strip)
         assert read_image(tmp_path / name).shape == strip.shape
+
+
+@pytest.mark.parametrize("name", ["a\0b.jpg", "\ud800.jpg", "x" * 300])
+def test_names_that_no_file_can_have(tmp_path, name):
+    with pytest.raises(UnreadableImage, match="cannot be read as a picture"):
+        read_image(tmp_path / name)

@@ -182,6 +182,16 @@ def test_everything_is_escaped(run):
     assert "<script" not in page.source
 
 
+def test_names_that_no_page_can_hold_are_escaped(run):
+    result = json.loads((run / "result.json").read_text())
+    result["per_category"]["bbox"] = {"half \ud800": 10.0, "caf\udce9": 20.0, "\x00\x1b[31m": None, "line\nbreak": 1.0}
+    (run / "result.json").write_text(json.dumps(result))
+    (run / "predictions" / "0.jpg").rename(run / "predictions" / "l\udce9.jpg")
+    page = check(write_summary(run, DETECTION))
+    assert not any(ord(sign) < 32 and sign != "\n" or 0xD800 <= ord(sign) < 0xE000 for sign in page.source)
+    assert "caf\\xe9" in page.words and "l\\xe9.jpg" in page.words and "\\x00\\x1b[31m" in page.words
+
+
 @pytest.fixture
 def scene_run(tmp_path):
     """A scene classifier's folder, as places365 leaves it."""
