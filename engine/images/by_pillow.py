@@ -73,7 +73,9 @@ def opened(source: str | os.PathLike | BinaryIO, max_pixels: int = MAX_PIXELS) -
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raises ValueError for more than ``max_pixels``; 0 allows any number."""
+    """Raises ValueError for no pixels, and for more than ``max_pixels``; 0 allows any number."""
+    if width < 1 or height < 1:
+        raise ValueError(f"{width} x {height} are no pixels")
     if 0 < max_pixels < width * height:
         raise ValueError(
             f"{width} x {height} are {width * height:,} pixels, and INPUT.MAX_PIXELS allows {max_pixels:,}: a larger "

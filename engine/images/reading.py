@@ -91,6 +91,9 @@ class JpegImage:
     def crop(self, box: Box, reduction: int = 1) -> np.ndarray:
         """The pixels of a box of the upright image, RGB uint8.
 
+        Damaged data are noticed where the image is decoded to its last row; for a box that ends further up they pass
+        unnoticed.
+
         Args:
             box: within the image.
             reduction: decode at 1/2, 1/4 or 1/8 of the size, for 2, 4 or 8: a JPEG can be decoded to these sizes

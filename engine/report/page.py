@@ -12,6 +12,8 @@ from pathlib import Path
 from markupsafe import Markup
 from PIL import Image
 
+from engine.images.by_pillow import opened
+
 
 def number(value, digits: int = 1) -> str:
     """A figure as text; a dash where there is none: None, NaN, and -1, which stands for a percentage of
@@ -67,7 +69,7 @@ def read_picture(path: Path, max_side: int, quality: int) -> Picture:
     Drawings (PNG) stay PNG, in 128 colours, all else becomes JPEG of the given quality. Raises OSError or
     ValueError if it cannot be read.
     """
-    with Image.open(path) as image:
+    with opened(path, max_pixels=0) as image:  # it is one of our own
         image.load()
         drawing = image.format == "PNG"
         image = image.convert("RGB")

@@ -256,6 +256,7 @@ def test_what_is_no_picture_says_what_it_is(tmp_path):
         (b"\n<!DOCTYPE html><title>404</title>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
         (b"GIF89a", "not an image|truncated|EOF"),
+        (b"GIF89a" + bytes(7) + b";", "no pixels|not an image"),
     ):
         (tmp_path / "a.jpg").write_bytes(content)
         with pytest.raises(UnreadableImage, match=f"a.jpg: .*({message})"):

@@ -44,6 +44,7 @@ JPEGS = {
     "progressive": {"progressive": True},
     "restart markers": {"restart_marker_rows": 1},
     "coarse": {"quality": 5},
+    "RGB inside": {"keep_rgb": True},
     **{f"orientation {number}": {"exif": exif(number)} for number in range(1, 9)},
 }
 
