@@ -20,7 +20,7 @@ EXIF = Image.Exif()
 EXIF[0x0112] = 6
 KINDS = {
     "grey16.png": lambda path: Image.fromarray(RAMP).save(path),
-    "rgba.png": lambda path: Image.fromarray(np.dstack([RAMP >> 8] * 4).astype(np.uint8)).save(path),
+    "rgba.png": lambda path: Image.fromarray(np.dstack([RAMP >> n for n in (8, 7, 6, 8)]).astype(np.uint8)).save(path),
     "la.png": lambda path: Image.fromarray(RAMP.astype(np.uint8)).convert("LA").save(path),
     "palette.gif": lambda path: Image.fromarray((RAMP % 7).astype(np.uint8), "P").save(path, transparency=3),
     "cmyk.jpg": lambda path: Image.fromarray((RAMP >> 8).astype(np.uint8)).convert("CMYK").save(path),

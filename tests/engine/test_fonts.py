@@ -97,12 +97,11 @@ def test_the_font_that_has_most_is_used_and_the_rest_spelled(installed):
     assert drawable("猫👍") == ("猫\\U0001f44d", path)
 
 
-def test_fonts_that_cannot_be_read_are_passed_over(tmp_path, monkeypatch):
+def test_fonts_that_cannot_be_read_are_passed_over(tmp_path, monkeypatch, installed):
+    path = installed("猫")
     (tmp_path / "a.ttf").write_bytes(b"no font")
-    monkeypatch.setattr(fonts, "_installed_fonts", lambda: [tmp_path / "a.ttf", tmp_path / "absent.ttf"])
-    fonts._font_for.cache_clear()
-    assert drawable("猫")[1] == DEFAULT_FONT
-    fonts._font_for.cache_clear()
+    monkeypatch.setattr(fonts, "_installed_fonts", lambda: [tmp_path / "a.ttf", tmp_path / "absent.ttf", path])
+    assert drawable("猫")[1] == path
 
 
 def test_matplotlib_draws_any_name_without_a_word(tmp_path, installed):
