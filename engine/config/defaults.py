@@ -9,7 +9,6 @@ from fvcore.common.config import CfgNode
 
 from engine.errors import UserError
 from engine.images.by_pillow import MAX_PIXELS
-from engine.names import printable, writable
 
 _LR_SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR")  # what every release of Detectron2 has
 
@@ -71,11 +70,6 @@ def check_engine_settings(cfg: CfgNode) -> None:
             "COMPILE and MODEL.BACKBONE.RECOMPUTE do not go together: torch.compile cannot trace it",
         ),
         (not cfg.OUTPUT_DIR, "OUTPUT_DIR is empty: name the run's folder"),
-        # PyTorch and TensorBoard write to no other, and would say so at the first checkpoint.
-        (
-            writable(cfg.OUTPUT_DIR) != cfg.OUTPUT_DIR,
-            f"OUTPUT_DIR must be a name in UTF-8; got {printable(cfg.OUTPUT_DIR)}: choose another folder",
-        ),
     ]
     refuse(wrong)
 

@@ -17,7 +17,6 @@ from detectron2.solver import build_lr_scheduler
         ("SOLVER.IMS_PER_BATCH", "0"),
         ("SOLVER.MAX_ITER", "0"),
         ("INPUT.MAX_PIXELS", "-1"),
-        ("OUTPUT_DIR", "runs/caf\udce9"),
         *(("INPUT.FORMAT", order) for order in ("L", "YUV-BT.601", "rgb", "RGBA", "")),
     ],
 )

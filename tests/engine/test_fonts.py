@@ -15,8 +15,8 @@ from engine.predict.text import MAX_LETTERS, letters, shown_name
 NAMES = [
     "", " ", "cat\n", "a\r\nb", "a\x85b", "a\tb", "\x00", "\x1b[31mred", "l\udce9.png", "\ud800", "\u202egpj.exe",
     "\ufeffcat", "x" * 10_000, "ﷺ" * 200, "مرحبا بالعالم", "עברית", "e\u0301a\u0308", "\u0301", "猫", "日本語",
-    "한국어", "हिन्दी", "👨\u200d👩\u200d👧", "\ue000", "\U0010ffff", "$x_1$", "$", "a$b$c{", r"\frac{1}{0}", "<b>&amp;</b>",
-    "%s %d", "a|b",
+    "한국어", "हिन्दी", "👨\u200d👩\u200d👧", "\ue000", "\U0010ffff", "$x_1$", "$", "a$b$c{", r"\frac{1}{0}",
+    "<b>&amp;</b>", "%s %d", "a|b",
 ]  # fmt: skip
 
 

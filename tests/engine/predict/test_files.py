@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from engine.errors import UserError
+from engine.images.writing import write_image
 from engine.predict.files import predict_files
-from engine.predict.media import write_image
 
 
 def predict(folder, output):

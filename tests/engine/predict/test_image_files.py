@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from engine.images.reading import read_image
 from engine.predict.image_files import (
     IMAGE_SUFFIXES,
     describe_passed_over,
@@ -17,7 +18,6 @@ from engine.predict.image_files import (
     kind_passed_over,
     perhaps_pictures,
 )
-from engine.predict.media import read_image
 
 WRITTEN = {".jp2": "jpg_2000", ".avif": "avif", ".webp": "webp"}  # what Pillow must have been built with
 WRITTEN |= dict.fromkeys(".jfif .jpe .ppm .tif .bmp .gif .qoi .tga .mpo".split())

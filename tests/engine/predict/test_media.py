@@ -2,9 +2,11 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from engine.errors import UserError
+from engine.images.writing import write_image
 from engine.predict.media import find_media
 
 
@@ -75,3 +77,24 @@ def test_nothing_to_read_is_a_clear_mistake(tmp_path):
     tree(tmp_path, "a.jpg", "file")
     with pytest.raises(UserError, match="is a file"):
         find_media([tmp_path / "a.jpg"], tmp_path / "file")
+
+
+def test_what_a_folder_has_besides_is_counted_and_links_are_followed(tmp_path):
+    inside, elsewhere = tmp_path / "in", tmp_path / "elsewhere"
+    for folder in (inside, elsewhere):
+        folder.mkdir()
+    write_image(elsewhere / "b.png", np.zeros((4, 4, 3), np.uint8))
+    write_image(inside / "a.png", np.zeros((4, 4, 3), np.uint8))
+    (inside / "a.png").rename(inside / "a")
+    for name in ("1.heic", "2.HEIC", "notes.txt", ".DS_Store", "Thumbs.db"):
+        (inside / name).write_bytes(b"")
+    (inside / "link").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(inside)
+    counted = Counter()
+    found = find_media([inside], tmp_path / "out", counted)
+    assert [str(file.path.relative_to(inside)) for file in found] == ["a", "link/b.png"]
+    assert counted == {".heic": 2, ".txt": 1}
+    (inside / "a").unlink()
+    (inside / "link").unlink()
+    with pytest.raises(UserError, match=r"no pictures or videos in .*in; passed over: 2 \.heic, 1 \.txt"):
+        find_media([inside], tmp_path / "out")
