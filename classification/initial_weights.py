@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 from engine.errors import UserError
 from engine.run import initial_weights
 from engine.run.folder import class_difference
+from engine.run.statements import CLASSES
 from se_backbones import Backbone
 from se_backbones.weights import DETECTOR_PARTS
 
@@ -29,10 +30,12 @@ def load_initial_weights(network: Backbone, cfg: CfgNode, run: Path, classes: Se
     """
     if cfg.MODEL.HEAD == "keep":
         report = initial_weights.load_initial_weights(network, cfg, run, allow=())
-        if report.classes and (difference := class_difference(report.classes, classes)):
+        difference = class_difference(report.classes, classes) if report.classes else ""
+        if difference and CLASSES not in cfg.MODEL.ALLOW:
             raise UserError(
                 f"MODEL.HEAD is keep, but MODEL.WEIGHTS was trained for other classes than the data has "
-                f"(first: the weights, second: the data):\n  {difference}\nUse MODEL.HEAD new to start a new classifier"
+                f"(first: the weights, second: the data):\n  {difference}\nUse MODEL.HEAD new for a new classifier, "
+                "or put 'classes' into MODEL.ALLOW if the classes are the same under other names"
             )
         return
     head = network.head

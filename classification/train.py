@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -25,9 +25,11 @@ from engine import compat  # noqa: F401  (compat before detectron2)
 from engine.errors import UserError
 from engine.predict.image_files import describe_passed_over, perhaps_pictures
 from engine.run import experiment
-from engine.run import folder as run_folder
 from engine.run.experiment import Options
-from engine.run.initial_weights import load_trained_weights
+from engine.run.folder import class_difference
+from engine.run.initial_weights import allowed, load_trained_weights
+from engine.run.resume import IMAGES, check_resume
+from engine.run.statements import check_classes
 from engine.train.launch import once
 from engine.train.trainer import Task, Trainer
 
@@ -54,36 +56,32 @@ def run_classification(options: Options, task: ClassificationTask = CLASS_FOLDER
 
 
 def _train(task: ClassificationTask, options: Options, cfg: CfgNode, device: torch.device) -> dict:
-    run, checkpoint = experiment.begin_training(options, cfg, device, task.info)
+    start = experiment.begin_training(options, cfg, device, task.info)
     train_index = load_index(task, cfg, cfg.DATA.TRAIN)
     val_index = load_index(task, cfg, cfg.DATA.VAL) if cfg.DATA.VAL else None
     if val_index is not None:
-        _check_classes("the training set", train_index.classes, val_index)
-    if comm.is_main_process():
-        run_folder.write_config(run, cfg)
+        _same_classes(train_index, val_index)
 
     here = in_steps(experiment.on_device(cfg, device), len(train_index))
     network = build_network(here, len(train_index.classes))
-    if checkpoint is not None:
-        run_folder.announce_changes(config_from_checkpoint(checkpoint), cfg)
-        if checkpoint["task"] != task.info.name:
-            began = checkpoint["task"]
-            raise UserError(
-                f"the run in {run} is one of {began}, not {task.info.name}: resume it with the tool that began it"
-            )
-        _check_classes("the run to go on with", checkpoint["classes"], train_index)
+    run, about = start.folder, {**describe(task, cfg, train_index), IMAGES: train_index.fingerprint()}
+    if start.checkpoint is not None:
+        then = config_from_checkpoint(start.checkpoint)
+        check_resume(start, network, task.info, then, cfg, here.SOLVER.MAX_ITER, about, train_index.source)
     elif cfg.MODEL.WEIGHTS or cfg.MODEL.SE.INSERT:
-        load_initial_weights(network, cfg, run, train_index.classes)
+        load_initial_weights(network, cfg, start.staging, train_index.classes)
     else:
         logger.info("no MODEL.WEIGHTS: training starts from random weights")
     if cfg.COMPILE:
         network.compile()  # in place; a copy of it, for averaged weights, computes eagerly
     factors = {network.head_path: cfg.SOLVER.HEAD_LR_FACTOR}
-    trainer = Trainer(network, here, lambda optimizer: build_lr_scheduler(here, optimizer), run, checkpoint, factors)
-    steps = _training_steps(trainer, task, train_index, val_index, here, run, describe(task, cfg, train_index))
-    figures = experiment.train(trainer, steps)
-    network = trainer.evaluated_model
-    return _finish(task, run, figures, cfg, network, val_index, device, trainer.iteration, trainer.seconds)
+    schedule = partial(build_lr_scheduler, here)
+    trainer = Trainer(network, here, schedule, run, start.checkpoint, factors)
+    steps = _training_steps(trainer, task, train_index, val_index, here, run, about)
+    figures = experiment.train(start, trainer, steps, task.info, cfg)
+    with experiment.naming_the_weights(trainer, task.info):
+        network = trainer.evaluated_model
+        return _finish(task, run, figures, cfg, network, val_index, device, trainer.iteration, trainer.seconds)
 
 
 def _training_steps(
@@ -108,10 +106,12 @@ def _training_steps(
     def losses(network: nn.Module, batch: ImageBatch) -> dict:
         return loss(network, normalise(batch.images), batch.labels.to(device, non_blocking=True))
 
+    # Here, so that what it refuses is refused before the run begins.
+    loaded = training_batches(train_index, cfg, trainer.iteration, comm.get_rank(), comm.get_world_size())
+
     def batches() -> Iterator[ImageBatch]:
         broken = BrokenFiles(run, len(train_index), cfg.DATA.MAX_BROKEN_SHARE, cfg.INPUT.MAX_PIXELS)
-        rank, processes = comm.get_rank(), comm.get_world_size()
-        for batch in training_batches(train_index, cfg, trainer.iteration, rank, processes):
+        for batch in loaded:
             broken.add(batch.broken, train_index)
             yield batch
 
@@ -130,22 +130,20 @@ def _training_steps(
 
 
 def _evaluate_only(task: ClassificationTask, options: Options, cfg: CfgNode, device: torch.device) -> dict:
-    run, source, checkpoint = experiment.begin_evaluation(options, cfg, device, task.info)
+    start, weights = experiment.begin_evaluation(options, cfg, device, task.info)
     if not cfg.DATA.VAL:
         raise UserError("DATA.VAL is empty: name the split to evaluate on")
     index = load_index(task, cfg, cfg.DATA.VAL)
-    if checkpoint is not None:
-        _check_classes(f"the weights in {source}", checkpoint["classes"], index)
+    check_classes(weights, index.classes, index.source, allowed(weights, cfg))
     here = experiment.on_device(cfg, device)
     network = build_network(here, len(index.classes)).eval()
-    load_trained_weights(network, source, checkpoint, cfg, run)
-    if comm.is_main_process():
-        run_folder.write_config(run, cfg)
+    load_trained_weights(network, weights, cfg, task.info, start.staging)
+    start.begin(cfg)
+    run = start.folder
     with torch.inference_mode():
         figures = evaluate_classifier(ImageClassifier(network, cfg), index, here, run, task)
-    figures["weights"] = source
-    iteration = checkpoint["iteration"] if checkpoint is not None else None
-    return _finish(task, run, figures, cfg, network, index, device, iteration, None)
+    figures["weights"] = weights.source
+    return _finish(task, run, figures, cfg, network, index, device, weights.metadata.get("iteration"), None)
 
 
 def _finish(
@@ -195,6 +193,6 @@ def describe(task: ClassificationTask, cfg: CfgNode, index: ImageIndex) -> dict:
     return experiment.description(task.info, cfg, index.classes)
 
 
-def _check_classes(whose: str, classes: Sequence[str], index: ImageIndex) -> None:
-    if difference := run_folder.class_difference(classes, index.classes):
-        raise UserError(f"the classes of {whose} (first) and of {index.source} (second) differ:\n  {difference}")
+def _same_classes(train: ImageIndex, val: ImageIndex) -> None:
+    if difference := class_difference(train.classes, val.classes):
+        raise UserError(f"the classes of {train.source} (first) and of {val.source} (second) differ:\n  {difference}")

@@ -9,6 +9,7 @@ from torch import nn
 
 from classification.config import config_from_checkpoint, load_config
 from classification.model import ImageClassifier, build_network
+from classification.task import CLASS_FOLDERS
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.names import class_name
 from engine.run.trained import load_trained
@@ -36,6 +37,6 @@ def load_classifier(
         return build_network(cfg, len(classes))
 
     network, cfg, checkpoint = load_trained(
-        weights, config, device, overrides, load_config, config_from_checkpoint, build
+        weights, config, device, overrides, load_config, config_from_checkpoint, build, CLASS_FOLDERS.info
     )
     return ImageClassifier(network, cfg).eval(), cfg, list(map(class_name, checkpoint["classes"]))

@@ -21,6 +21,7 @@ from detection.images import TrainingMapper, read_checked, resize_for_test
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.images.reading import UnreadableImage
+from engine.train.fingerprint import fingerprint
 from engine.train.loading import load_batches
 from engine.train.sampling import TrainingBatches, derive_seed
 
@@ -93,6 +94,17 @@ def _mask(annotation: dict, image: dict) -> list | dict | None:
         return read_mask(annotation.get("segmentation"), image["height"], image["width"])
     except BadMask:  # whether it is needed is for the check to say
         return None
+
+    def fingerprint(self) -> dict:
+        """What tells this set from one with other images, boxes or classes, as ``engine.train.fingerprint``;
+        masks are passed over, for their size."""
+        index_of = {category: index for index, category in enumerate(self.category_ids)}
+        images = sorted(repr((i["id"], i["file_name"], i["height"], i["width"])) for i in self.coco["images"])
+        objects = sorted(
+            repr((a["image_id"], index_of.get(a["category_id"]), a["bbox"], bool(a.get("iscrowd"))))
+            for a in self.coco.get("annotations", ())
+        )
+        return fingerprint(len(images), (text.encode() for text in (*images, *objects)))
 
 
 def locate(cfg: CfgNode, split: str) -> tuple[str, Path, Path]:

@@ -31,6 +31,25 @@ def _data_set(config: dict, own: str, group: str) -> str:
     return "/".join([*parts[-2:-1], *(part.removeprefix("instances_") for part in parts[-1:])])
 
 
+# With these changed, the same tensors decode boxes or cut out regions in another way. What an evaluation may choose is
+# none of them: thresholds of scores and of suppression, numbers of proposals and of detections, the size of images.
+_UNMARKED = (
+    "MODEL.RESNETS.RES5_DILATION",
+    "MODEL.RESNETS.STRIDE_IN_1X1",  # Detectron2's own ResNets
+    "MODEL.FPN.FUSE_TYPE",
+    "MODEL.ANCHOR_GENERATOR.*",
+    "MODEL.RPN.IN_FEATURES",
+    "MODEL.ROI_HEADS.IN_FEATURES",
+    "MODEL.RETINANET.IN_FEATURES",
+    "MODEL.SEM_SEG_HEAD.IN_FEATURES",
+    "MODEL.*.BBOX_REG_WEIGHTS",
+    "MODEL.*.POOLER_*",
+    "MODEL.*_HEAD.NORM",  # GN and LN have the same tensors
+    "MODEL.FPN.NORM",
+    "MODEL.RETINANET.NORM",
+    "MODEL.SEM_SEG_HEAD.COMMON_STRIDE",
+)
+
 DETECTION = TaskInfo(
     name="detection",
     title="Object detection",
@@ -57,5 +76,6 @@ DETECTION = TaskInfo(
     listings={"annotation_problems*.json": "The annotations had problems"},
     train_command="tools/train_net.py",
     predict_command="tools/predict.py",
+    unmarked=_UNMARKED,
     read_config=_read_config,
 )

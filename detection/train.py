@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,9 @@ from engine.errors import UserError
 from engine.json_files import read_json
 from engine.run import experiment
 from engine.run import folder as run_folder
-from engine.run.initial_weights import load_trained_weights
+from engine.run.initial_weights import allowed, load_trained_weights
+from engine.run.resume import IMAGES, check_resume
+from engine.run.statements import check_classes
 from engine.train.launch import once
 from engine.train.sampling import shard
 from engine.train.trainer import Task, Trainer
@@ -57,48 +58,49 @@ def run_detection(options: Options) -> dict:
 
 
 def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
-    run, checkpoint = experiment.begin_training(options, cfg, device, DETECTION)
-    train_data = load_data(cfg, "TRAIN", run, options.drop_bad_records)
-    val_data = load_data(cfg, "VAL", run, options.drop_bad_records)
+    start = experiment.begin_training(options, cfg, device, DETECTION)
+    train_data = load_data(cfg, "TRAIN", start.listings, options.drop_bad_records)
+    val_data = load_data(cfg, "VAL", start.listings, options.drop_bad_records)
     _same_classes(train_data, val_data)
     cfg = with_classes(cfg, len(train_data.class_names), str(train_data.json_path))
-    if comm.is_main_process():
-        run_folder.write_config(run, cfg)
 
+    run, about = start.folder, {**describe(cfg, train_data), IMAGES: train_data.fingerprint()}
     model = build_detector(experiment.on_device(cfg, device))
-    if checkpoint is not None:
-        run_folder.announce_changes(config_from_checkpoint(checkpoint), cfg)
-        _check_classes(checkpoint["classes"], train_data)
+    if start.checkpoint is not None:
+        then = config_from_checkpoint(start.checkpoint)
+        check_resume(start, model, DETECTION, then, cfg, cfg.SOLVER.MAX_ITER, about, str(train_data.json_path))
     elif cfg.MODEL.WEIGHTS or cfg.MODEL.SE.INSERT:
-        load_initial_weights(model, cfg, run)
+        load_initial_weights(model, cfg, start.staging, train_data.class_names)
     else:
         logger.info("no MODEL.WEIGHTS: training starts from random weights")
-    trainer = Trainer(model, cfg, lambda optimizer: build_lr_scheduler(cfg, optimizer), run, checkpoint)
+    trainer = Trainer(model, cfg, lambda optimizer: build_lr_scheduler(cfg, optimizer), run, start.checkpoint)
     task = Task(
         batches=training_batches(train_data, cfg, trainer.iteration, comm.get_rank(), comm.get_world_size()),
         name_images=lambda batch: ", ".join(f"{image['image_id']} ({image['file_name']})" for image in batch),
         advice="a longer SOLVER.WARMUP_ITERS, look at these images' annotations",
         split=_split,
         evaluate=lambda network: evaluate_detector(network, val_data, cfg, run),
-        describe=describe(cfg, train_data),
+        describe=about,
     )
-    figures = experiment.train(trainer, task)
-    return _finish(run, figures, cfg, trainer.evaluated_model, val_data, device, trainer.iteration, trainer.seconds)
+    figures = experiment.train(start, trainer, task, DETECTION, cfg)
+    with experiment.naming_the_weights(trainer, DETECTION):
+        network = trainer.evaluated_model
+        return _finish(run, figures, cfg, network, val_data, device, trainer.iteration, trainer.seconds)
 
 
 def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict:
-    run, source, checkpoint = experiment.begin_evaluation(options, cfg, device, DETECTION)
-    data = load_data(cfg, "VAL", run, options.drop_bad_records)
-    if checkpoint is not None:
-        _check_classes(checkpoint["classes"], data)
+    start, weights = experiment.begin_evaluation(options, cfg, device, DETECTION)
+    data = load_data(cfg, "VAL", start.listings, options.drop_bad_records)
+    check_classes(weights, data.class_names, str(data.json_path), allowed(weights, cfg))
     cfg = with_classes(cfg, len(data.class_names), str(data.json_path))
     model = build_detector(experiment.on_device(cfg, device)).eval()
-    load_trained_weights(model, source, checkpoint, cfg, run)
+    load_trained_weights(model, weights, cfg, DETECTION, start.staging)
+    start.begin(cfg)
+    run = start.folder
     with torch.inference_mode():
         figures = evaluate_detector(model, data, cfg, run)
-    figures["weights"] = source
-    iteration = checkpoint["iteration"] if checkpoint is not None else None
-    return _finish(run, figures, cfg, model, data, device, iteration, None)
+    figures["weights"] = weights.source
+    return _finish(run, figures, cfg, model, data, device, weights.metadata.get("iteration"), None)
 
 
 def _finish(
@@ -118,9 +120,11 @@ def _finish(
 def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool) -> DetectionData:
     """Locates, checks and reads the TRAIN or VAL set of a config.
 
+    Args:
+        run: the folder for ``annotation_problems_<split>.json``, which lists all that is wrong.
+
     Raises:
-        UserError: it is missing, or its annotations have errors and ``drop_bad`` is not set. All of them are in
-            ``annotation_problems_<split>.json`` in the run folder.
+        UserError: it is missing, or its annotations have errors and ``drop_bad`` is not set.
     """
     name, json_path, images = locate(cfg, split)
     coco = read_json(json_path, "annotations")
@@ -131,7 +135,7 @@ def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool) -> DetectionD
         listing = run / f"annotation_problems_{split.lower()}.json"
         if comm.is_main_process():
             report.write(listing)
-            logger.warning("%s\nall of them: %s", report.format(), listing)
+            logger.warning("%s\nall of them: %s, in the folder of the run", report.format(), listing.name)
         if not report.ok and not drop_bad:
             raise UserError(
                 f"{json_path} has errors (listed above; in full in {listing}). Mend them, or go on without the bad "
@@ -180,8 +184,3 @@ def _same_classes(train: DetectionData, val: DetectionData) -> None:
     if difference or train.category_ids != val.category_ids:
         difference = difference or "the same, under other ids"
         raise UserError(f"the categories of {train.json_path} and {val.json_path} differ:\n  {difference}")
-
-
-def _check_classes(names: Sequence[str], data: DetectionData) -> None:
-    if difference := run_folder.class_difference(names, data.class_names):
-        raise UserError(f"the weights' classes are not those of {data.json_path}:\n  {difference}")

@@ -9,6 +9,7 @@ from torch import nn
 
 from detection.config import config_from_checkpoint, load_config
 from detection.model import build_detector, with_classes
+from detection.task_info import DETECTION
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.run.trained import load_trained
 
@@ -35,6 +36,6 @@ def load_detector(
         return build_detector(with_classes(cfg, len(classes), str(weights)))
 
     model, cfg, checkpoint = load_trained(
-        weights, config, device, overrides, load_config, config_from_checkpoint, build
+        weights, config, device, overrides, load_config, config_from_checkpoint, build, DETECTION
     )
     return model, cfg, list(checkpoint["classes"]), list(checkpoint["category_ids"])

@@ -40,6 +40,9 @@ class TaskInfo:
         no_figure: why a class may be without a figure, as in "no such thing in the data".
         listings: patterns of its files that list what is wrong with the data → what they tell of, a whole sentence.
         published_figures: those that are shown beside published ones, where result.json has some.
+        unmarked: patterns of config keys of its own that leave no mark on a tensor, and with which a trained model
+            computes something else where they change. (What every task has, the network's and the images', is compared
+            without being named here.)
         read_config: (config, result.json), as dictionaries from which anything may be missing → what they say.
     """
 
@@ -56,6 +59,7 @@ class TaskInfo:
     no_figure: str = "none"
     listings: Mapping[str, str] = field(default_factory=dict)
     published_figures: tuple[str, ...] = ()
+    unmarked: tuple[str, ...] = ()
     read_config: Callable[[dict, dict], ConfigFacts] = lambda config, result: ConfigFacts()
 
     def label(self, figure: str) -> str:

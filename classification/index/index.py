@@ -24,6 +24,7 @@ import numpy as np
 from classification.index.columns import Columns, DamagedIndex, read_index, write_columns, write_index
 from classification.index.split import Split, modification_times
 from engine.errors import UserError
+from engine.train.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,13 @@ class ImageIndex:
     def label(self, index: int) -> int:
         """An image's class index, -1 where it has none. Raises IndexError outside 0..N-1."""
         return int(self.labels[self._checked(index)])
+
+    def fingerprint(self) -> dict:
+        """What tells this list from one with other images or labels, as ``engine.train.fingerprint``."""
+        columns = (self._names, self._offsets, self.folder_numbers, self.labels)
+        texts = "\n".join(self.folders), "\n".join(self.classes)
+        parts = (np.ascontiguousarray(column).view(np.uint8).data for column in columns)
+        return fingerprint(len(self), (*map(os.fsencode, texts), *parts))
 
     def _checked(self, index: int) -> int:
         if not 0 <= operator.index(index) < len(self):

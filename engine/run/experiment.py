@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -20,23 +21,18 @@ from engine.device import choose_device
 from engine.errors import UserError
 from engine.json_files import write_json
 from engine.report.summary import write_summary
-from engine.run.folder import (
-    announce,
-    check_is_folder,
-    forget_overwritten,
-    open_run,
-    provenance,
-    restore_overwritten,
-    results,
-    versions,
-)
-from engine.run.initial_weights import find_trained_weights, preprocessing
+from engine.run.folder import announce, check_can_hold, open_run, provenance, results, versions
+from engine.run.initial_weights import find_trained_weights
+from engine.run.start import Start
+from engine.run.statements import preprocessing, unmarked_settings
 from engine.task import TaskInfo
 from engine.train.checkpoint import load_checkpoint
 from engine.train.launch import join_processes, leave_processes, once
 from engine.train.logs import make_writers, setup_logging
 from engine.train.memory import keep_freed_memory
+from engine.train.stopping import Stopped
 from engine.train.trainer import Task, Trainer
+from se_backbones.weights import WeightsFile
 
 from detectron2.utils import comm
 
@@ -72,10 +68,6 @@ def run_experiment(
         keep_freed_memory()
     try:
         return evaluate(options, cfg, device) if options.eval_only else train(options, cfg, device)
-    except BaseException:
-        if comm.is_main_process() and not options.eval_only:
-            restore_overwritten(Path(cfg.OUTPUT_DIR))
-        raise
     finally:
         leave_processes()
 
@@ -86,8 +78,8 @@ def on_device(cfg: CfgNode, device: torch.device) -> CfgNode:
     return load_config(cfg, None, ["MODEL.DEVICE", str(device)])
 
 
-def begin_training(options: Options, cfg: CfgNode, device: torch.device, task: TaskInfo) -> tuple[Path, dict | None]:
-    """The run folder, and the checkpoint to go on from, if any.
+def begin_training(options: Options, cfg: CfgNode, device: torch.device, task: TaskInfo) -> Start:
+    """The start of a training, with the checkpoint to go on from, if any.
 
     Raises:
         UserError: as ``open_run``; MODEL.WEIGHTS are of the run that would be overwritten.
@@ -98,47 +90,66 @@ def begin_training(options: Options, cfg: CfgNode, device: torch.device, task: T
             f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} are of the run in {run}, which --overwrite deletes; give another "
             "OUTPUT_DIR"
         )
+    setup_logging(task.packages)
     newest = once(lambda: open_run(run, task, options.resume, options.overwrite))
-    checkpoint = load_checkpoint(newest) if newest is not None else None
-    setup_logging(run, task.packages)
+    start = Start(run, task, load_checkpoint(newest) if newest is not None else None)
     announce(cfg, device)
-    return run, checkpoint
+    return start
 
 
-def begin_evaluation(
-    options: Options, cfg: CfgNode, device: torch.device, task: TaskInfo
-) -> tuple[Path, str, dict | None]:
-    """The folder for an evaluation's results, the name of the weights, and their content where they are a checkpoint
-    of this task.
+def begin_evaluation(options: Options, cfg: CfgNode, device: torch.device, task: TaskInfo) -> tuple[Start, WeightsFile]:
+    """The start of an evaluation, and the weights to evaluate.
 
     Raises:
-        UserError: as ``find_trained_weights``; OUTPUT_DIR is a file.
+        UserError: as ``find_trained_weights``; OUTPUT_DIR is a file, or cannot be written to.
     """
     output = Path(cfg.OUTPUT_DIR)
-    check_is_folder(output)
-    source, checkpoint = find_trained_weights(cfg, output, task.name, "MODEL.WEIGHTS" in options.overrides[::2])
-    run = output / "evaluation"  # not among the training's own results
-    if comm.is_main_process():
-        run.mkdir(parents=True, exist_ok=True)
-        (run / "weights_report.json").unlink(missing_ok=True)  # of an earlier evaluation of other weights
-    comm.synchronize()
-    setup_logging(run, task.packages)
+    check_can_hold(output)
+    setup_logging(task.packages)
+    weights = find_trained_weights(cfg, output, "MODEL.WEIGHTS" in options.overrides[::2])
+    start = Start(output / "evaluation", task, evaluates=True)  # not among the training's own results
     announce(cfg, device)
-    return run, source, checkpoint
+    return start, weights
 
 
-def train(trainer: Trainer, task: Task) -> dict:
+def train(start: Start, trainer: Trainer, task: Task, info: TaskInfo, cfg: CfgNode) -> dict:
     """Trains to the end and writes the final weights. Returns the last evaluation's figures; without an evaluation,
-    and in all processes but the first, an empty dict."""
-    if comm.is_main_process():
-        forget_overwritten(trainer.run)
-    if trainer.iteration:
+    and in all processes but the first, an empty dict.
+
+    Args:
+        cfg: as it is kept in the run's folder.
+    """
+    start.begin(cfg)
+    if trainer.iteration == trainer.max_iterations:
+        logger.warning(
+            "all %d steps were made before: nothing is left to train, and the weights are evaluated as they are. A "
+            "larger SOLVER.MAX_ITER, or SOLVER.EPOCHS where there is one, goes on",
+            trainer.iteration,
+        )
+    elif trainer.iteration:
         logger.info("going on after step %d of %d", trainer.iteration, trainer.max_iterations)
-    figures = trainer.train(task, make_writers(trainer.run, trainer.max_iterations, trainer.iteration))
-    if figures is None and task.evaluate is not None:  # resumed behind the last step
-        figures = trainer.evaluate(task)
-    trainer.save_final(task)
-    return figures or {}
+    with naming_the_weights(trainer, info):
+        return trainer.train(task, make_writers(trainer.run, trainer.max_iterations, trainer.iteration)) or {}
+
+
+@contextmanager
+def naming_the_weights(trainer: Trainer, task: TaskInfo) -> Iterator[None]:
+    """Says, where something fails after the last step, that the training is not lost, and how to go on."""
+    try:
+        yield
+    except Exception as error:
+        if trainer.final is None or isinstance(error, Stopped):
+            raise
+        config = trainer.run / "config.yaml"
+        saved = (
+            f"All {trainer.iteration} steps were made, and the weights are in {trainer.final}. To evaluate them: "
+            f"python {task.train_command} --config {config} --eval-only; the command of the training with --resume "
+            "goes on with the evaluation, too"
+        )
+        if isinstance(error, UserError):
+            raise UserError(f"{error}\n{saved}") from error
+        logger.error("what comes after the training failed (%s). %s", type(error).__name__, saved)
+        raise
 
 
 def description(task: TaskInfo, cfg: CfgNode, classes: Sequence[str]) -> dict:
@@ -149,6 +160,7 @@ def description(task: TaskInfo, cfg: CfgNode, classes: Sequence[str]) -> dict:
         "se": asdict(se) if (se := se_config(cfg)) else None,  # placement and gate leave no mark on the weights
         "classes": list(classes),
         "preprocessing": preprocessing(cfg),
+        "settings": unmarked_settings(cfg, task),
         "config": cfg.dump(),
         "versions": versions(),
     }

@@ -6,7 +6,6 @@ import logging
 import os
 import platform
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -25,17 +24,15 @@ from se_backbones.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
-_OURS = (  # besides those of the task
+_OURS = (  # what only a run that has begun leaves, besides the predictions of the task
     "checkpoint_*.pth",
     "model_final.pth",
     "metrics.jsonl",
     "result.json",
     "events.out.tfevents*",
     "summary.html",
-    "weights_report.json",
-    "log.txt*",
 )
-_ASIDE = ".overwritten"  # folder in the run's for what a new run overwrites, until that has all it needs
+_BESIDE = ("log.txt*", "config.yaml", "predictions", "plots", "evaluation")  # what it has, too
 
 
 def check_demo_folder(run: Path, marker: str, task: TaskInfo) -> None:
@@ -48,17 +45,21 @@ def check_demo_folder(run: Path, marker: str, task: TaskInfo) -> None:
         )
 
 
-def check_is_folder(run: Path) -> None:
-    """Raises UserError where a run's folder is a file, or has a name that not all that a run writes can be given."""
+def check_can_hold(run: Path) -> None:
+    """Raises UserError where a run's folder is a file, has a name that not all that a run writes can be given, or
+    where neither it nor the folder to make it in can be written to."""
     if writable(str(run)) != str(run):  # TensorBoard's files
         raise UserError(f"OUTPUT_DIR {run}: its name is not UTF-8; name another folder")
     if run.exists() and not run.is_dir():
         raise UserError(f"OUTPUT_DIR {run} is a file; name a folder")
+    there = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "may not be written to" if there.is_dir() else "is a file"
+        raise UserError(f"OUTPUT_DIR {run} cannot be written to: {there} {why}")
 
 
 def open_run(run: Path, task: TaskInfo, resume: bool, overwrite: bool) -> Path | None:
-    """Readies a folder for a run of a task; the first process alone may call it. A run that is overwritten is kept
-    aside until ``forget_overwritten``.
+    """Whether a folder may be used for a run of a task. Nothing in it is changed: see ``engine.run.start.Start``.
 
     Returns:
         the newest whole checkpoint when resuming; None to start anew.
@@ -68,10 +69,7 @@ def open_run(run: Path, task: TaskInfo, resume: bool, overwrite: bool) -> Path |
             all damaged, or it cannot be written to.
     """
     run = Path(run)
-    check_is_folder(run)
-    restore_overwritten(run)  # from a start that was killed
-    for torn in run.glob(".*.part*"):  # what a kill in the middle of a write left behind
-        torn.unlink()
+    check_can_hold(run)
     old = results(run, task)
     if resume:
         checkpoint = newest_checkpoint(run)
@@ -89,44 +87,29 @@ def open_run(run: Path, task: TaskInfo, resume: bool, overwrite: bool) -> Path |
             f"{run} already holds a run ({old[0].name}). Go on from it with --resume, begin again with --overwrite, "
             f"or give another folder: OUTPUT_DIR …"
         )
-    try:
-        _set_aside(run, old)
-    except OSError as error:
-        raise UserError(f"OUTPUT_DIR {run} cannot be written to: {error.strerror or error}") from error
     return None
 
 
 def results(run: Path, task: TaskInfo) -> list[Path]:
-    """The files of a run of a task in its folder."""
-    return [path for pattern in (*_OURS, task.predictions_file, *task.listings) for path in Path(run).glob(pattern)]
+    """The files of a run of a task in its folder; empty where none has begun there. The log of a start that was
+    refused, and the listing of what it was refused for, are no run."""
+    return _found(run, (*_OURS, task.predictions_file))
 
 
-def _set_aside(run: Path, old: Sequence[Path]) -> None:
-    """Moves an old run, its files and folders, out of a new one's way."""
-    aside = run / _ASIDE
-    run.mkdir(parents=True, exist_ok=True)
-    for path in [*old, *map(run.joinpath, ("config.yaml", "predictions", "plots", "evaluation"))]:
-        if path.exists():
-            aside.mkdir(exist_ok=True)
-            path.rename(aside / path.name)
+def of_the_run(run: Path, task: TaskInfo) -> list[Path]:
+    """What the run in a folder consists of, files and folders; empty where none has begun there. What else is in the
+    folder, the data of a demonstration say, is none of it."""
+    old = results(run, task)
+    return [*old, *_found(run, _BESIDE)] if old else []
 
 
-def forget_overwritten(run: Path) -> None:
-    """Deletes the run that a new one overwrites: called when the new one has all it needs to start."""
-    shutil.rmtree(Path(run) / _ASIDE, ignore_errors=True)
+def before_the_run(run: Path, task: TaskInfo) -> list[Path]:
+    """What is known before a run begins, and is left by a start that was refused: what is wrong with the data."""
+    return _found(run, ("weights_report.json", *task.listings))
 
 
-def restore_overwritten(run: Path) -> None:
-    """Puts back the run that a new one was to overwrite, which did not come to start."""
-    aside = Path(run) / _ASIDE
-    if not aside.is_dir():
-        return
-    for path in aside.iterdir():
-        there = Path(run) / path.name
-        if there.is_dir():
-            shutil.rmtree(there)
-        path.replace(there)
-    aside.rmdir()
+def _found(run: Path, patterns: Sequence[str]) -> list[Path]:
+    return [path for pattern in patterns for path in Path(run).glob(pattern)]
 
 
 def write_config(run: Path, cfg: CfgNode) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 import json
 import logging
 import resource
+import sys
 from collections.abc import Sequence
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 import torch
@@ -24,20 +27,53 @@ METRICS_FILE = "metrics.jsonl"
 logger = logging.getLogger("engine.run")
 
 
-def setup_logging(run: Path | None, packages: Sequence[str]) -> None:
-    """Logs to the console, and to ``log.txt`` in the run folder; other processes than the first log to files alone.
+class _RunLog(MemoryHandler):
+    """Keeps what is logged until the run has begun, and writes it to the run's log from then on."""
+
+    def __init__(self):
+        super().__init__(capacity=sys.maxsize, flushLevel=sys.maxsize)
+
+    def open(self, path: Path) -> None:
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%m/%d %H:%M:%S"))
+        file.setFormatter(_Writable(file))
+        self.setTarget(file)
+        self.flush()
+        self.capacity = 1
+
+    def close(self) -> None:
+        file = self.target
+        super().close()
+        if file is not None:
+            file.close()
+
+
+_handlers: list[tuple[logging.Logger, logging.Handler]] = []  # those of the run that this process is in
+
+
+def setup_logging(packages: Sequence[str]) -> None:
+    """Logs to the console, in the first process, and to what ``log_to`` names; an earlier run in this process logs no
+    more.
 
     Args:
         packages: the task's own.
     """
     rank = comm.get_rank()
+    for log, handler in _handlers:
+        log.removeHandler(handler)
+        if isinstance(handler, _RunLog):
+            handler.close()
+    _handlers.clear()
+    run_log = _RunLog()
     for name in ("engine", *packages, "se_backbones", "detectron2", "fvcore"):
-        package = setup_logger(
-            str(run) if run else None, distributed_rank=rank, name=name, abbrev_name=name.split(".")[0]
-        )
-        for handler in package.handlers:
-            if not isinstance(handler.formatter, _Writable):
+        before = list(logging.getLogger(name).handlers)
+        # Without its cache, by which it would leave out the console in a second run.
+        log = inspect.unwrap(setup_logger)(None, distributed_rank=rank, name=name, abbrev_name=name.split(".")[0])
+        for handler in log.handlers:
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler.formatter, _Writable):
                 handler.setFormatter(_Writable(handler))
+        log.addHandler(run_log)
+        _handlers.extend((log, handler) for handler in log.handlers if handler not in before)
 
 
 class _Writable(logging.Formatter):
@@ -51,6 +87,14 @@ class _Writable(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = writable(self._formatter.format(record))
         return line.encode(self._encoding, "backslashreplace").decode(self._encoding)
+
+
+def log_to(run: Path) -> None:
+    """Writes what was logged since ``setup_logging``, and what will be, to ``log.txt`` in the run folder; other
+    processes than the first each to a file of their own."""
+    rank = comm.get_rank()
+    for handler in {handler for _, handler in _handlers if isinstance(handler, _RunLog)}:
+        handler.open(Path(run) / f"log.txt{f'.rank{rank}' if rank else ''}")
 
 
 def make_writers(run: Path, max_iterations: int, start: int) -> list[EventWriter]:

@@ -93,6 +93,7 @@ class Trainer:
         self.iteration = 0
         self.seconds = 0.0  # of training and evaluating, over all of the run's starts
         self.max_iterations = cfg.SOLVER.MAX_ITER
+        self.final: Path | None = None  # the final weights, once they are written
         if resume_from is not None:
             self._restore(resume_from)
         self.parallel = model
@@ -108,9 +109,8 @@ class Trainer:
         return self.ema.module if self.ema is not None else self.model
 
     def train(self, task: Task, writers: list[EventWriter]) -> dict | None:
-        """Runs to SOLVER.MAX_ITER, and returns the last evaluation's figures.
-
-        None where there was none: the task has no evaluation, or the run was resumed behind MAX_ITER.
+        """Runs to SOLVER.MAX_ITER, writes the final weights, evaluates them, and returns the figures; None where the
+        task has no evaluation.
 
         Raises:
             Stopped: by SIGTERM or Ctrl-C; a checkpoint has been written.
@@ -120,6 +120,8 @@ class Trainer:
         with EventStorage(self.iteration) as storage, StopRequest() as stop:
             try:
                 begin = time.perf_counter() - self.seconds
+                if self.iteration == self.max_iterations:  # resumed behind the last step
+                    self.save_final(task)
                 if self.iteration and task.evaluate and self._evaluation_due():
                     figures = self._evaluate_and_log(task, storage, stop)  # a kill may have cut it off
                     for writer in writers:
@@ -134,6 +136,8 @@ class Trainer:
                     stop_now = any_process(stop.requested, self.device)
                     if stop_now or evaluation_due or done or _due(self.iteration, cfg.SOLVER.CHECKPOINT_PERIOD):
                         self._save(task)  # before an evaluation, which may be long, and may be interrupted
+                    if done:
+                        self.save_final(task)
                     if stop_now:
                         raise Stopped(stop.signal_name, self.iteration, self.run)
                     if evaluation_due:
@@ -172,11 +176,12 @@ class Trainer:
         return figures
 
     def save_final(self, task: Task) -> Path:
-        """Writes ``model_final.pth``: the weights that were evaluated, without what only training needs."""
+        """Writes ``model_final.pth``: the weights that are evaluated, without what only training needs."""
         path = self.run / "model_final.pth"
         if comm.is_main_process():
             weights = self.evaluated_model.state_dict()
             save_checkpoint(path, {**task.describe, "iteration": self.iteration, "model": weights})
+        self.final = path
         return path
 
     def _step(self, task: Task, storage: EventStorage) -> None:

@@ -8,9 +8,10 @@ import torch
 from detection.data import test_batches as batches_for_test
 from detection.initial_weights import load_initial_weights
 from detection.model import build_detector, with_classes
+from detection.task_info import DETECTION
 from detection.train import Options, describe, run_detection
 from engine.errors import UserError
-from engine.run.initial_weights import _published, load_trained_weights
+from engine.run.initial_weights import _published, restore_weights
 from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.optim import build_optimizer
 from se_backbones import create_backbone
@@ -213,5 +214,5 @@ def test_only_a_trainings_beginning_inserts(tiny, plain_checkpoint, tmp_path):
     resumed = load_checkpoint(tmp_path / "run" / "model_final.pth")["model"]
     assert all(torch.equal(resumed[name], tensor) for name, tensor in trained["model"].items())
     model = build_detector(with_classes(cfg, 5, "test"))
-    load_trained_weights(model, "final", trained, cfg, tmp_path)
+    restore_weights(model, trained, "final", cfg, DETECTION)
     assert torch.equal(model.backbone.bottom_up.net.layer1[0].bn2.weight, norm)

@@ -8,6 +8,7 @@ import torch
 from detection.data import same_size_batches
 from detection.data import test_batches as batches_for_test
 from detection.model import build_detector, with_classes
+from detection.task_info import DETECTION
 from detection.trained import load_detector
 from engine.errors import UserError
 from engine.run.initial_weights import restore_weights
@@ -82,11 +83,11 @@ def test_a_checkpoint_brings_its_config_and_classes(detector, tmp_path):
 
 
 def test_weights_that_do_not_fit_change_nothing(detector):
-    model, _ = detector
+    model, cfg = detector
     state = model.state_dict()
     before = {k: v.clone() for k, v in state.items()}
     wrong = {k: v + 1 for k, v in state.items()}
     wrong["extra"] = wrong.pop("roi_heads.box_predictor.cls_score.weight")
     with pytest.raises(UserError, match="(?s)file.pth does not fit the config.*cls_score.weight.*extra"):
-        restore_weights(model, {"model": wrong}, "file.pth")
+        restore_weights(model, {"model": wrong}, "file.pth", cfg, DETECTION)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())

@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from engine.errors import UserError
-from engine.run.folder import check_is_folder, class_difference
+from engine.run.folder import check_can_hold, class_difference
 
 
 def test_equal_classes_do_not_differ_in_whatever_form_they_were_written():
@@ -24,5 +24,5 @@ def test_what_differs_is_named():
 
 def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path):
     with pytest.raises(UserError, match="not UTF-8; name another folder"):
-        check_is_folder(tmp_path / os.fsdecode(b"run\xe9"))
-    check_is_folder(tmp_path / "rün")
+        check_can_hold(tmp_path / os.fsdecode(b"run\xe9"))
+    check_can_hold(tmp_path / "rün")

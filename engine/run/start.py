@@ -1,0 +1,72 @@
+"""A run before it has begun: its folder is as it was until nothing can be refused any more."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+
+from engine.errors import UserError
+from engine.run.folder import before_the_run, of_the_run, results, write_config
+from engine.task import TaskInfo
+from engine.train.launch import once
+from engine.train.logs import log_to
+
+
+class Start:
+    """What a run, or an evaluation, writes before it begins, kept aside; all processes make one, the first one writes.
+
+    Args:
+        folder: the run's, or an evaluation's inside of a run's.
+        checkpoint: the content of the checkpoint to go on from; None where the folder's run is begun anew.
+        evaluates: nothing is trained; an earlier evaluation's files stay until this one has its own.
+
+    Attributes:
+        folder, checkpoint: as above; nothing is written into the folder until ``begin``.
+        staging: a folder for what is written before; ``begin`` moves it into ``folder``.
+        listings: the folder for the listing of what a start was refused for: the run's own where there is no run in it
+            yet, else ``staging``, which then stays where it is.
+    """
+
+    def __init__(self, folder: Path, task: TaskInfo, checkpoint: dict | None = None, evaluates: bool = False):
+        self.folder, self.checkpoint, self._task, self._evaluates = Path(folder), checkpoint, task, evaluates
+        self.staging = Path(once(lambda: tempfile.mkdtemp(prefix="se-backbones-")))
+        holds_run = results(self.folder, task) or (evaluates and results(self.folder.parent, task))
+        self.listings = self.staging if holds_run else self.folder
+        self._discard = weakref.finalize(self, _discard, self.staging, tuple(task.listings), os.getpid())
+
+    def begin(self, cfg: CfgNode) -> None:
+        """Makes the folder the run's: removes what the run replaces, and writes what was kept aside, the config and
+        the log. To be called by all processes when nothing can be refused any more.
+
+        Raises:
+            UserError: the folder cannot be written to.
+        """
+        once(lambda: self._fill(cfg))
+        self._discard()
+        log_to(self.folder)
+
+    def _fill(self, cfg: CfgNode) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for torn in self.folder.glob(".*.part*"):  # what a kill in the middle of a write left behind
+                torn.unlink()
+            old = before_the_run(self.folder, self._task) if self.checkpoint is None else []
+            old += of_the_run(self.folder, self._task) if self.checkpoint is None and not self._evaluates else []
+            for path in old:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for path in self.staging.iterdir():
+                shutil.move(path, self.folder / path.name)
+        except OSError as error:
+            raise UserError(f"OUTPUT_DIR {self.folder} cannot be written to: {error.strerror or error}") from error
+        write_config(self.folder, cfg)
+
+
+def _discard(staging: Path, listings: tuple[str, ...], owner: int) -> None:
+    """Removes the folder, unless it holds what a refused start has told of: a listing."""
+    if os.getpid() == owner and not any(next(staging.glob(pattern), None) for pattern in listings):
+        shutil.rmtree(staging, ignore_errors=True)
