@@ -29,7 +29,7 @@ from engine.run.experiment import Options
 from engine.run.folder import class_difference
 from engine.run.initial_weights import allowed, load_trained_weights
 from engine.run.resume import IMAGES, check_resume
-from engine.run.statements import check_classes
+from engine.run.statements import check_classes, steps_of
 from engine.train.launch import once
 from engine.train.trainer import Task, Trainer
 
@@ -143,7 +143,7 @@ def _evaluate_only(task: ClassificationTask, options: Options, cfg: CfgNode, dev
     with torch.inference_mode():
         figures = evaluate_classifier(ImageClassifier(network, cfg), index, here, run, task)
     figures["weights"] = weights.source
-    return _finish(task, run, figures, cfg, network, index, device, weights.metadata.get("iteration"), None)
+    return _finish(task, run, figures, cfg, network, index, device, steps_of(weights), None)
 
 
 def _finish(

@@ -26,7 +26,7 @@ from engine.run import experiment
 from engine.run import folder as run_folder
 from engine.run.initial_weights import allowed, load_trained_weights
 from engine.run.resume import IMAGES, check_resume
-from engine.run.statements import check_classes
+from engine.run.statements import check_classes, steps_of
 from engine.train.launch import once
 from engine.train.sampling import shard
 from engine.train.trainer import Task, Trainer
@@ -59,8 +59,8 @@ def run_detection(options: Options) -> dict:
 
 def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
     start = experiment.begin_training(options, cfg, device, DETECTION)
-    train_data = load_data(cfg, "TRAIN", start.listings, options.drop_bad_records)
-    val_data = load_data(cfg, "VAL", start.listings, options.drop_bad_records)
+    train_data = load_data(cfg, "TRAIN", start.staging, options.drop_bad_records, start.listings)
+    val_data = load_data(cfg, "VAL", start.staging, options.drop_bad_records, start.listings)
     _same_classes(train_data, val_data)
     cfg = with_classes(cfg, len(train_data.class_names), str(train_data.json_path))
 
@@ -90,7 +90,7 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
 
 def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict:
     start, weights = experiment.begin_evaluation(options, cfg, device, DETECTION)
-    data = load_data(cfg, "VAL", start.listings, options.drop_bad_records)
+    data = load_data(cfg, "VAL", start.staging, options.drop_bad_records, start.listings)
     check_classes(weights, data.class_names, str(data.json_path), allowed(weights, cfg))
     cfg = with_classes(cfg, len(data.class_names), str(data.json_path))
     model = build_detector(experiment.on_device(cfg, device)).eval()
@@ -100,7 +100,7 @@ def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict
     with torch.inference_mode():
         figures = evaluate_detector(model, data, cfg, run)
     figures["weights"] = weights.source
-    return _finish(run, figures, cfg, model, data, device, weights.metadata.get("iteration"), None)
+    return _finish(run, figures, cfg, model, data, device, steps_of(weights), None)
 
 
 def _finish(
@@ -117,11 +117,12 @@ def _finish(
     return experiment.finish(run, figures, DETECTION, data.name, cfg, model, device, iteration, seconds, draw)
 
 
-def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool) -> DetectionData:
+def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool, refused: Path | None = None) -> DetectionData:
     """Locates, checks and reads the TRAIN or VAL set of a config.
 
     Args:
         run: the folder for ``annotation_problems_<split>.json``, which lists all that is wrong.
+        refused: the folder for it where the set is refused; by default the same.
 
     Raises:
         UserError: it is missing, or its annotations have errors and ``drop_bad`` is not set.
@@ -132,11 +133,13 @@ def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool) -> DetectionD
     asked = {"need_masks": masks, "for_evaluation": for_evaluation, "max_pixels": cfg.INPUT.MAX_PIXELS}
     report = once(lambda: check_annotations(coco, images, name=str(json_path), **asked))
     if report.problems:
-        listing = run / f"annotation_problems_{split.lower()}.json"
+        goes_on = report.ok or drop_bad
+        listing = (run if goes_on else refused or run) / f"annotation_problems_{split.lower()}.json"
         if comm.is_main_process():
             report.write(listing)
-            logger.warning("%s\nall of them: %s, in the folder of the run", report.format(), listing.name)
-        if not report.ok and not drop_bad:
+            where = f"{listing.name} in the folder of the run" if goes_on else listing
+            logger.warning("%s\nall of them: %s", report.format(), where)
+        if not goes_on:
             raise UserError(
                 f"{json_path} has errors (listed above; in full in {listing}). Mend them, or go on without the bad "
                 f"records: --drop-bad-records"

@@ -160,7 +160,7 @@ def description(task: TaskInfo, cfg: CfgNode, classes: Sequence[str]) -> dict:
         "se": asdict(se) if (se := se_config(cfg)) else None,  # placement and gate leave no mark on the weights
         "classes": list(classes),
         "preprocessing": preprocessing(cfg),
-        "settings": unmarked_settings(cfg, task),
+        "unmarked": unmarked_settings(cfg, task),
         "config": cfg.dump(),
         "versions": versions(),
     }

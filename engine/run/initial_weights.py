@@ -17,6 +17,7 @@ from engine.run.statements import (
     load_stated,
     preprocessing,
     setting_differences,
+    steps_of,
     understand,
 )
 from engine.task import TaskInfo
@@ -106,7 +107,7 @@ def load_trained_weights(model: nn.Module, weights: WeightsFile, cfg: CfgNode, t
     if not is_ours(weights):
         _keep(report, run)
         return
-    logger.info("weights: %s, after step %s", weights.source, weights.metadata.get("iteration"))
+    logger.info("weights: %s, after step %s", weights.source, steps_of(weights))
     for warning in report.warnings:
         logger.warning("%s", warning)
 

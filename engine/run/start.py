@@ -10,11 +10,14 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
+from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.run.folder import before_the_run, of_the_run, results, write_config
 from engine.task import TaskInfo
 from engine.train.launch import once
 from engine.train.logs import log_to
+
+from detectron2.utils import comm
 
 
 class Start:
@@ -37,7 +40,8 @@ class Start:
         self.staging = Path(once(lambda: tempfile.mkdtemp(prefix="se-backbones-")))
         holds_run = results(self.folder, task) or (evaluates and results(self.folder.parent, task))
         self.listings = self.staging if holds_run else self.folder
-        self._discard = weakref.finalize(self, _discard, self.staging, tuple(task.listings), os.getpid())
+        owner = os.getpid() if comm.is_main_process() else None
+        self._discard = weakref.finalize(self, _discard, self.staging, tuple(task.listings), owner)
 
     def begin(self, cfg: CfgNode) -> None:
         """Makes the folder the run's: removes what the run replaces, and writes what was kept aside, the config and
@@ -66,7 +70,7 @@ class Start:
         write_config(self.folder, cfg)
 
 
-def _discard(staging: Path, listings: tuple[str, ...], owner: int) -> None:
+def _discard(staging: Path, listings: tuple[str, ...], owner: int | None) -> None:
     """Removes the folder, unless it holds what a refused start has told of: a listing."""
     if os.getpid() == owner and not any(next(staging.glob(pattern), None) for pattern in listings):
         shutil.rmtree(staging, ignore_errors=True)

@@ -75,6 +75,11 @@ def is_ours(weights: WeightsFile) -> bool:
     return weights.metadata.get("format") == CHECKPOINT_FORMAT
 
 
+def steps_of(weights: WeightsFile) -> int | None:
+    """After how many steps of a run they were saved; None where they are out of no run's checkpoint."""
+    return weights.metadata["iteration"] if is_ours(weights) else None
+
+
 def load_stated(
     model: nn.Module, weights: WeightsFile, cfg: CfgNode, task: TaskInfo, allow: Sequence[str] = ()
 ) -> LoadReport:
@@ -97,7 +102,8 @@ def load_stated(
     try:
         report = load_weights(model, weights, allow=allow, preprocessing=preprocessing(cfg))
     except WeightsError as error:
-        raise UserError(f"{weights.source} does not fit the config: {error}") from error
+        text = str(error).removeprefix(f"{weights.source}: ")
+        raise UserError(f"{weights.source} does not fit the config: {text}") from error
     report.warnings += differences
     return report
 
@@ -108,36 +114,37 @@ def setting_differences(weights: WeightsFile, cfg: CfgNode, task: TaskInfo) -> l
     stated, ours = _stated_settings(weights.metadata, task), unmarked_settings(cfg, task)
     return [
         f"the weights were trained with {key} {stated[key]}, and the config has {ours[key]}"
-        for key in stated.keys() & ours.keys()
+        for key in sorted(stated.keys() & ours.keys())
         if not _same(stated[key], ours[key])
     ]
 
 
 def check_classes(
-    weights: WeightsFile | LoadReport, classes: Sequence[str], where: str, allow: Sequence[str] = ()
+    weights: WeightsFile | LoadReport, classes: Sequence[str], where: str, allow: Sequence[str] | None = None
 ) -> None:
     """Raises UserError where weights that know their classes are for others than the data's, or for the same in another
     order.
 
     Args:
         where: the data, for the message.
-        allow: MODEL.ALLOW, in which the word ``classes`` turns the error into a warning.
+        allow: MODEL.ALLOW, in which the word ``classes`` turns the error into a warning; None: it does not count.
     """
     if weights.classes is None or not (difference := class_difference(weights.classes, classes)):
         return
     text = f"the classes of the weights in {weights.source} (first) and of {where} (second) differ:\n  {difference}"
-    if CLASSES not in allow:
-        raise UserError(
-            f"{text}\nTake data with the classes that they were trained on, in the same order. If the classes are the "
-            "same under other names, put 'classes' into MODEL.ALLOW"
-        )
-    logger.warning("%s", text)
+    if CLASSES in (allow or ()):
+        logger.warning("%s", text)
+        return
+    advice = "\nTake data with the classes that they were trained on, in the same order"
+    if allow is not None:
+        advice += ". If they are the same under other names, put 'classes' into MODEL.ALLOW"
+    raise UserError(text + advice)
 
 
 def _stated_settings(said: Mapping, task: TaskInfo) -> dict:
     """From the entry of its own, or from the config that a run's checkpoint holds."""
-    if isinstance(said.get("settings"), dict):
-        return said["settings"]
+    if isinstance(said.get("unmarked"), dict):
+        return said["unmarked"]
     if said.get("task") != task.name or not isinstance(said.get("config"), str):
         return {}
     try:

@@ -130,6 +130,10 @@ def _row(weights: WeightsFile, architecture: str | None) -> tuple[WeightsFile, S
         if architecture not in list_backbones():
             raise WeightsError(f"--arch: {architecture!r} is none of {', '.join(list_backbones())}")
         fitting = [row.name for row in candidates(weights.backbone(), weights.family, {})]
+        if weights.architecture not in (None, architecture):
+            raise WeightsError(
+                f"{weights.source}: says that it is a {weights.architecture}, which --arch {architecture} contradicts"
+            )
         if architecture not in fitting:
             raise WeightsError(
                 f"{weights.source}: is no {architecture}; its tensors fit {', '.join(fitting) or 'no row'}"
@@ -198,6 +202,8 @@ def _metadata(weights: WeightsFile, row: Spec, to: str) -> dict[str, str]:
         values["presumed"] = "architecture"
     if weights.classes:
         values["classes"] = as_json(weights.classes)
+    if isinstance(weights.metadata.get("unmarked"), dict):  # settings that leave no mark on a tensor
+        values["unmarked"] = json.dumps(weights.metadata["unmarked"])
     shape = weights.shape
     if shape.has_se:  # also in a plain row's network, by insertion
         told = {"reduction": shape.reduction, "bias": shape.se_bias, "without": shape.se_without}

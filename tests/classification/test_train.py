@@ -120,6 +120,64 @@ def test_places365s_checkpoints_start_and_evaluate_one_of_class_folders(whole, w
     assert result["task"] == "classification"
 
 
+def content(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def others(words, write_scenes, tmp_path):
+    """The pairs of a set with as many classes, of other names."""
+    data = write_scenes(tmp_path / "others", {"train": 2, "val": 1}, ("aster", "rose", "tulip"))
+    return ["DATA.ROOT", str(data)]
+
+
+@pytest.mark.parametrize(
+    "options, overrides, words_of",
+    [
+        ({"resume": True}, ["SOLVER.IMS_PER_BATCH", "3"], "4 steps of 6 images each, 24 images"),
+        ({"resume": True}, ["MODEL.BACKBONE.ARCHITECTURE", "se_resnet18"], "does not fit the config"),
+        ({"resume": True}, ["INPUT.FORMAT", "BGR"], "want images as RGB"),
+        ({"resume": True}, ["SOLVER.MAX_ITER", "2"], "nothing is left to train"),
+        ({"resume": True}, ["SOLVER.OPTIMIZER", "AdamW"], "SOLVER.OPTIMIZER"),
+        ({"resume": True}, "others", "only in the first: zinnia"),
+        ({"overwrite": True}, ["SOLVER.ACCUMULATE", "4"], "cannot be cut into SOLVER.ACCUMULATE 4"),
+        ({"overwrite": True}, ["MODEL.WEIGHTS", "no_such.pth"], "no_such.pth"),
+        ({"overwrite": True}, ["DATA.TRAIN", "no_such_split"], "no_such_split"),
+        ({}, [], "already holds a run"),
+        ({"eval_only": True}, ["INPUT.FORMAT", "BGR"], "want images as RGB"),
+        ({"eval_only": True}, "others", "only in the first: zinnia"),
+    ],
+)
+def test_a_start_that_is_refused_changes_nothing(whole, words, request, options, overrides, words_of):
+    overrides = request.getfixturevalue(overrides) if isinstance(overrides, str) else overrides
+    before = content(whole[0])
+    with pytest.raises(UserError, match=words_of):
+        run_classification(Options(overrides=[*words, "OUTPUT_DIR", str(whole[0]), *overrides], **options))
+    assert content(whole[0]) == before
+
+
+def test_a_run_with_all_its_steps_made_says_so_and_evaluates(whole, words, tmp_path, capsys):
+    folder = tmp_path / "done"
+    folder.mkdir()
+    (folder / "checkpoint_0000004.pth").write_bytes((whole[0] / "checkpoint_0000004.pth").read_bytes())
+    result = run_classification(Options(overrides=[*words, "OUTPUT_DIR", str(folder)], resume=True))
+    assert "all 4 steps were made before: nothing is left to train" in capsys.readouterr().out
+    assert "nothing is left to train" in (folder / "log.txt").read_text()
+    assert result["classification"] == whole[1]["classification"]
+
+
+def test_pictures_that_cannot_be_drawn_cost_no_weights(words, tmp_path, monkeypatch):
+    def fails(*_):
+        raise UserError("no font")
+
+    monkeypatch.setattr("classification.train.write_pictures", fails)
+    with pytest.raises(
+        UserError, match=r"(?s)no font\nAll 1 steps were made.*train_classifier.py --config .*--eval-only"
+    ):
+        run_classification(Options(overrides=[*words, "OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "1"]))
+    assert (tmp_path / "model_final.pth").exists() and (tmp_path / "result.json").exists()
+
+
 @pytest.mark.parametrize("tool, file", [("predict_image", "class_predictions"), ("predict_scene", "scene_predictions")])
 def test_both_prediction_tools_take_it(whole, load_tool, tmp_path, tool, file):
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)

@@ -12,6 +12,8 @@ from engine import compat  # noqa: F401  (before detectron2)
 from engine.config.defaults import add_engine_defaults
 from engine.config.dialect import load_config
 from engine.errors import UserError
+from engine.run.experiment import naming_the_weights
+from engine.task import TaskInfo
 from engine.train import stopping
 from engine.train.checkpoint import load_checkpoint, newest_checkpoint
 from engine.train.logs import make_writers
@@ -22,6 +24,7 @@ from engine.train.trainer import NonFiniteLoss, Task, Trainer
 from detectron2.config import get_cfg
 from detectron2.solver import build_lr_scheduler
 
+TOYS = TaskInfo("toy", "Toys", (), {"toy": "Toys"}, ("sum",), "found.json", "train.py", "predict.py")
 DATA = torch.randn(20, 6, generator=torch.Generator().manual_seed(3))
 
 
@@ -288,3 +291,34 @@ def test_an_evaluation_that_a_kill_cut_off_is_made_on_resume(tmp_path):
     task.evaluate = lambda model: evaluated.append(trainer.iteration) or {}
     trainer.train(task, [])
     assert evaluated == [5, 10, 12]
+
+
+@pytest.mark.parametrize("error", [UserError("a disk is full"), RuntimeError("a bug")])
+def test_the_final_weights_are_written_whatever_fails_behind_the_last_step(tmp_path, error, caplog):
+    def fails(model):
+        raise error
+
+    trainer, task = make(tmp_path, config())
+    task.evaluate = fails
+    with pytest.raises(type(error), match=str(error)) as raised, naming_the_weights(trainer, TOYS):
+        trainer.train(task, [])
+    said = str(raised.value) if isinstance(error, UserError) else caplog.text
+    for words in ("All 12 steps were made", f"{tmp_path}/model_final.pth", "config.yaml --eval-only", "--resume"):
+        assert words in said
+    assert_equal(load_checkpoint(tmp_path / "model_final.pth")["model"], weights(trainer))
+
+    (tmp_path / "model_final.pth").unlink()
+    again, task = make(tmp_path, config(), resume=True)  # goes on with the evaluation
+    assert "toy" in again.train(task, []) and again.iteration == 12
+    assert_equal(load_checkpoint(tmp_path / "model_final.pth")["model"], weights(trainer))
+
+
+def test_what_fails_before_the_last_step_is_said_as_it_is(tmp_path):
+    def fails(model):
+        raise UserError("an image is gone")
+
+    trainer, task = make(tmp_path, config("TEST.EVAL_PERIOD", "5"))
+    task.evaluate = fails
+    with pytest.raises(UserError, match="^an image is gone$"), naming_the_weights(trainer, TOYS):
+        trainer.train(task, [])
+    assert not (tmp_path / "model_final.pth").exists()
