@@ -4,15 +4,13 @@ import gc
 import logging
 
 import pytest
+from fvcore.common.config import CfgNode
 
-from engine.config.defaults import add_engine_defaults
 from engine.errors import UserError
 from engine.run.folder import open_run
 from engine.run.start import Start
 from engine.task import TaskInfo
 from engine.train.logs import setup_logging
-
-from detectron2.config import get_cfg
 
 TASK = TaskInfo(
     "toy", "Toys", ("toys",), {"toys": "Toys"}, ("found",), "found.json", "t.py", "p.py", listings={"wrong*.json": "!"}
@@ -25,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("runs_in_this_process")
 
 @pytest.fixture
 def cfg():
-    return add_engine_defaults(get_cfg())
+    return CfgNode({"SEED": 1})
 
 
 @pytest.fixture(autouse=True)
