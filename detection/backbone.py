@@ -18,6 +18,8 @@ place of ``se`` that earlier configs have mean the same.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from engine import compat  # noqa: F401  (before detectron2)
@@ -114,6 +116,13 @@ def build_retinanet_se_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN
 def _with_fpn(cfg: CfgNode, first_stride: int, top_block) -> FPN:
     stages = list(cfg.MODEL.FPN.IN_FEATURES) or pyramid_stages(cfg.MODEL.BACKBONE.ARCHITECTURE, first_stride)
     bottom_up = SEBackbone(_create(cfg, stages))
+    shapes = bottom_up.output_shape()
+    strides = [shapes[name].stride for name in stages]
+    if any(second != 2 * first for first, second in pairwise(strides)):
+        raise UserError(
+            f"a feature pyramid wants maps of twice the stride of the one before, and {', '.join(stages)} have "
+            f"{', '.join(map(str, strides))}: see MODEL.FPN.IN_FEATURES and MODEL.RESNETS.RES5_DILATION"
+        )
     return FPN(
         bottom_up=bottom_up,
         in_features=stages,

@@ -16,6 +16,7 @@ from engine.run.folder import before_the_run, of_the_run, results, write_config
 from engine.task import TaskInfo
 from engine.train.launch import once
 from engine.train.logs import log_to
+from se_backbones.files import write_atomically
 
 from detectron2.utils import comm
 
@@ -55,19 +56,22 @@ class Start:
         log_to(self.folder)
 
     def _fill(self, cfg: CfgNode) -> None:
+        folder, anew = self.folder, self.checkpoint is None
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for torn in self.folder.glob(".*.part*"):  # what a kill in the middle of a write left behind
-                torn.unlink()
-            old = before_the_run(self.folder, self._task) if self.checkpoint is None else []
-            old += of_the_run(self.folder, self._task) if self.checkpoint is None and not self._evaluates else []
-            for path in old:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            folder.mkdir(parents=True, exist_ok=True)
+            old = list(folder.glob(".*.part*"))  # what a kill in the middle of a write left behind
+            old += before_the_run(folder, self._task) if anew else []
+            old += of_the_run(folder, self._task) if anew and not self._evaluates else []
+            write_config(folder, cfg)
+            written = {"config.yaml"}
             for path in self.staging.iterdir():
-                shutil.move(path, self.folder / path.name)
+                write_atomically(folder / path.name, path.read_bytes())
+                written.add(path.name)
+            for path in old:  # last: until here, the old run is whole
+                if path.name not in written:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
         except OSError as error:
-            raise UserError(f"OUTPUT_DIR {self.folder} cannot be written to: {error.strerror or error}") from error
-        write_config(self.folder, cfg)
+            raise UserError(f"OUTPUT_DIR {folder} cannot be written to: {error.strerror or error}") from error
 
 
 def _discard(staging: Path, listings: tuple[str, ...], owner: int | None) -> None:

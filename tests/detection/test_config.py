@@ -36,7 +36,7 @@ def test_the_advice_for_a_loss_that_is_not_finite_names_detections_keys(tiny, tm
     class Made(Exception):
         pass
 
-    def keep(trainer, task):
+    def keep(start, trainer, task, *_):
         raise Made(task)
 
     cfg = tiny("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "OUTPUT_DIR", str(tmp_path / "run"))

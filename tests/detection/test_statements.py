@@ -106,6 +106,11 @@ def test_a_config_that_makes_other_boxes_of_the_same_numbers_is_refused(files, d
         load_trained_weights(model, find_trained_weights(cfg, tmp_path, True), cfg, DETECTION, tmp_path)
 
 
+def test_a_dilated_last_stage_has_no_place_in_a_pyramid(detector):
+    with pytest.raises(UserError, match="have 4, 8, 16, 16: see MODEL.FPN.IN_FEATURES and MODEL.RESNETS.RES5_DILATION"):
+        detector("MODEL.RESNETS.RES5_DILATION", "2")
+
+
 def test_prediction_compares_a_config_that_is_given(files, tiny, tmp_path):
     (tmp_path / "config.yaml").write_text(tiny("MODEL.ANCHOR_GENERATOR.OFFSET", "0.5").dump())
     load_detector(files["own"], device="cpu")

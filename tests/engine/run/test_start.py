@@ -130,3 +130,16 @@ def test_a_folder_that_cannot_be_made_is_said_at_once(tmp_path):
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(UserError, match="OUTPUT_DIR .*is a file"):
             open_run(folder, TASK, resume=False, overwrite=False)
+
+
+def test_a_disk_that_is_full_costs_no_run_that_was_to_be_overwritten(tmp_path, cfg, monkeypatch):
+    folder = fill(tmp_path / "run", RUN)
+    before = content(folder)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("engine.run.start.write_config", full)
+    with pytest.raises(UserError, match="cannot be written to: No space left"):
+        Start(folder, TASK).begin(cfg)
+    assert content(folder) == before

@@ -121,6 +121,21 @@ def test_a_file_that_says_it_is_another_network(saved, tmp_path):
     assert not (tmp_path / "w.safetensors").exists()
 
 
+def test_a_name_that_contradicts_what_the_file_states_is_refused(saved, tmp_path):
+    """The tensors fit both; the strides that the file was trained with would be lost."""
+    source, _ = saved("se_resnet18_caffe")
+    with pytest.raises(WeightsError, match="says that it is a se_resnet18_caffe, which --arch se_resnet18 contradicts"):
+        convert_file(source, tmp_path / "out.pth", architecture="se_resnet18")
+    assert convert_file(source, tmp_path / "out.pth", architecture="se_resnet18_caffe").architecture[-5:] == "caffe"
+
+
+def test_settings_that_leave_no_mark_go_along(saved, tmp_path):
+    source, _ = saved("se_resnet18", {"unmarked": {"A.SIZES": [[1, 2]]}})
+    for suffix, to in ((".safetensors", "timm"), (".pth", "ours")):
+        written = convert_file(source, tmp_path / f"out{suffix}", to).out
+        assert read_state_dict(written).metadata["unmarked"] == {"A.SIZES": [[1, 2]]}
+
+
 def test_deep_stem_there_and_back(tmp_path, filled):
     """SENet-154's stem through the legacy names, on a file that is its first stage alone."""
     from se_backbones.weights import detect_layout
