@@ -130,7 +130,7 @@ def test_a_name_that_contradicts_what_the_file_states_is_refused(saved, tmp_path
 
 
 def test_settings_that_leave_no_mark_go_along(saved, tmp_path):
-    source, _ = saved("se_resnet18", {"unmarked": {"A.SIZES": [[1, 2]]}})
+    source, _ = saved("se_resnet50", {"unmarked": {"A.SIZES": [[1, 2]]}})
     for suffix, to in ((".safetensors", "timm"), (".pth", "ours")):
         written = convert_file(source, tmp_path / f"out{suffix}", to).out
         assert read_state_dict(written).metadata["unmarked"] == {"A.SIZES": [[1, 2]]}
