@@ -88,23 +88,23 @@ class DetectionData:
             image["annotations"].append(record)
         return list(records.values())
 
-
-def _mask(annotation: dict, image: dict) -> list | dict | None:
-    try:
-        return read_mask(annotation.get("segmentation"), image["height"], image["width"])
-    except BadMask:  # whether it is needed is for the check to say
-        return None
-
     def fingerprint(self) -> dict:
         """What tells this set from one with other images, boxes or classes, as ``engine.train.fingerprint``;
         masks are passed over, for their size."""
         index_of = {category: index for index, category in enumerate(self.category_ids)}
         images = sorted(repr((i["id"], i["file_name"], i["height"], i["width"])) for i in self.coco["images"])
         objects = sorted(
-            repr((a["image_id"], index_of.get(a["category_id"]), a["bbox"], bool(a.get("iscrowd"))))
-            for a in self.coco.get("annotations", ())
+            repr((a["image_id"], index_of.get(a["category_id"]), a["bbox"], read_crowd(a)))
+            for a in self.coco["annotations"]
         )
         return fingerprint(len(images), (text.encode() for text in (*images, *objects)))
+
+
+def _mask(annotation: dict, image: dict) -> list | dict | None:
+    try:
+        return read_mask(annotation.get("segmentation"), image["height"], image["width"])
+    except BadMask:  # whether it is needed is for the check to say
+        return None
 
 
 def locate(cfg: CfgNode, split: str) -> tuple[str, Path, Path]:
