@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from engine.train.logs import setup_logging
+from engine.train.logs import log_to, setup_logging
 
 pytestmark = pytest.mark.usefixtures("runs_in_this_process")
 
@@ -14,9 +14,10 @@ pytestmark = pytest.mark.usefixtures("runs_in_this_process")
 def test_names_of_any_bytes_can_be_logged(tmp_path, monkeypatch, capsys, encoding, shown):
     console = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr("sys.stdout", console)
-    package = f"room_of_{encoding.replace('-', '_')}"  # Detectron2 gives a logger its handlers once
-    setup_logging(tmp_path, [package])
-    setup_logging(tmp_path, [package])
+    package = f"room_of_{encoding.replace('-', '_')}"
+    setup_logging([package])
+    setup_logging([package])  # a second run in this process says each line once, too
+    log_to(tmp_path)
     logging.getLogger(package).warning("replaced: %s and 東京", "caf\udce9")
     for handler in logging.getLogger(package).handlers:
         handler.flush()
