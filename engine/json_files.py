@@ -75,12 +75,8 @@ def write_json(path: str | os.PathLike, value: Any, indent: int | None = 1) -> P
     NaN and infinities are refused (ValueError): they are not JSON.
 
     Raises:
-        UserError: the place cannot be written to.
+        OSError: the place cannot be written to; it names the path.
     """
     from se_backbones.files import write_atomically  # here: se_backbones imports torch, which reading does not need
 
-    text = json.dumps(value, indent=indent, allow_nan=False) + "\n"
-    try:
-        return write_atomically(path, text)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    return write_atomically(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")

@@ -140,7 +140,7 @@ def write_predictions(path: Path, predictions: Predictions, index: ImageIndex) -
     the five likeliest first; ``top`` is empty and ``"broken": true`` for an image that could not be read.
 
     Raises:
-        UserError: the place cannot be written to.
+        OSError: the place cannot be written to.
     """
     records = []
     for row in range(len(predictions)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from classification.index.index import ImageIndex
 from engine.errors import UserError
 from engine.images.reading import MAX_PIXELS, UnreadableImage, read_image
+from se_backbones.files import naming
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +88,8 @@ class BrokenFiles:
         lines = "".join(json.dumps({"file": name, "error": message}) + "\n" for name, message in new.items())
         lines = "\n" * self._torn + lines
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            os.write(descriptor, lines.encode())  # in one piece, so that processes do not write into each other's lines
-        finally:
-            os.close(descriptor)
+        with naming(self.path), open(self.path, "ab", buffering=0) as file:
+            file.write(lines.encode())  # in one piece, so that processes do not write into each other's lines
 
     def _catch_up(self) -> None:
         """Reads what was appended since the last time; a line that a kill cut off is passed over."""

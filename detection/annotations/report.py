@@ -126,7 +126,7 @@ class AnnotationReport:
         """Writes everything as JSON: source, what was read, counts, and each problem with its record.
 
         Raises:
-            UserError: the place cannot be written to.
+            OSError: the place cannot be written to.
         """
         content = {
             "source": self.source,

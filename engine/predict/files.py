@@ -74,7 +74,7 @@ def predict_files(
     over, and so are files of a folder that may be pictures of a kind that is not read; others, such as texts, are
     counted on stderr alone. Only where all inputs fail is the first failure raised at the end. Ctrl-C ends the work
     with all files whole. Raises UserError for inputs that do not exist, for an output folder that holds files of the
-    same names which no earlier prediction wrote, and where it cannot be written to.
+    same names which no earlier prediction wrote, OSError where a result cannot be written.
     """
     if batch_size < 1 or (max_images is not None and max_images < 1):
         raise UserError("batch size and number of images must be at least 1")
@@ -106,11 +106,9 @@ def predict_files(
     except KeyboardInterrupt:
         report.interrupted = True
         work.save()
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(OSError):
             work.save()
-        if isinstance(error, OSError):
-            raise UserError(f"cannot write to {error.filename or output}: {error.strerror or error}") from error
         raise
     return report
 

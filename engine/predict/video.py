@@ -54,7 +54,7 @@ def video_writer(path, frames_per_second):
     """Yield a function that appends one (H, W, 3) RGB uint8 frame to the mp4 file `path`; a frame of another
     size than the first is resized to it. However the body ends, what was appended becomes a playable file;
     without a frame there is none. Raises UserError if this OpenCV cannot write mp4."""
-    from se_backbones.files import atomic_path  # here: as in write_image
+    from se_backbones.files import atomic_path, probe_disk  # here: as in write_image
 
     writer = size = None
 
@@ -82,6 +82,7 @@ def video_writer(path, frames_per_second):
             interruption = error
         if writer is not None:
             writer.release()
+            probe_disk(temporary)  # OpenCV says nothing of frames that found no room
     if interruption is not None:
         raise interruption
 

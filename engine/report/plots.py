@@ -1,6 +1,7 @@
 """Curves of a training run, comparisons between runs, and excitations, drawn as PNG files without a
 display."""
 
+import io
 import math
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from engine.fonts import plot_texts
 from engine.report.metrics import evaluations, loss_names, read_metrics, series
 from engine.task import TaskInfo
-from se_backbones.files import atomic_path
+from se_backbones.files import write_atomically
 
 __all__ = [
     "read_metrics",
@@ -272,6 +273,6 @@ def _save(figure, axes, path, font=None):
 
 def write_figure(figure, path):
     """Write a matplotlib figure as PNG, atomically; returns its Path."""
-    with atomic_path(path) as temporary:
-        FigureCanvasAgg(figure).print_png(temporary)
-    return Path(path)
+    encoded = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(encoded)
+    return write_atomically(path, encoded.getvalue())

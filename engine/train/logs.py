@@ -8,7 +8,10 @@ import json
 import logging
 import resource
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
@@ -17,7 +20,7 @@ import torch
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.names import writable
 from engine.report.metrics import read_metrics
-from se_backbones.files import write_atomically
+from se_backbones.files import naming, write_atomically
 
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter, get_event_storage
@@ -28,18 +31,37 @@ logger = logging.getLogger("engine.run")
 
 
 class _RunLog(MemoryHandler):
-    """Keeps what is logged until the run has begun, and writes it to the run's log from then on."""
+    """Keeps what is logged until the run has begun, and writes it to the run's log from then on.
+
+    Raises OSError, which names the log, where that cannot be written to; nothing is written to it then.
+    """
 
     def __init__(self):
         super().__init__(capacity=sys.maxsize, flushLevel=sys.maxsize)
 
     def open(self, path: Path) -> None:
-        file = logging.FileHandler(path, encoding="utf-8")
+        with naming(path):
+            file = logging.FileHandler(path, encoding="utf-8")
+        file.handleError = partial(self._lost, path)
         file.setFormatter(logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%m/%d %H:%M:%S"))
         file.setFormatter(_Writable(file))
         self.setTarget(file)
         self.flush()
         self.capacity = 1
+
+    def _lost(self, path: Path, record: logging.LogRecord) -> None:
+        error, file = sys.exc_info()[1], self.target
+        if not isinstance(error, OSError):
+            logging.Handler.handleError(file, record)
+            return
+        for log, handler in _handlers:
+            if handler is self:
+                log.removeHandler(self)
+        self.buffer.clear()
+        self.setTarget(None)
+        with suppress(OSError):  # what it could not write, it would try to at exit
+            file.stream.close()
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
     def close(self) -> None:
         file = self.target
@@ -57,6 +79,8 @@ def setup_logging(packages: Sequence[str]) -> None:
 
     Args:
         packages: the task's own.
+
+    A console that is gone, or full, is written to no more, since a run should outlive its terminal.
     """
     rank = comm.get_rank()
     for log, handler in _handlers:
@@ -72,6 +96,7 @@ def setup_logging(packages: Sequence[str]) -> None:
         for handler in log.handlers:
             if isinstance(handler, logging.StreamHandler) and not isinstance(handler.formatter, _Writable):
                 handler.setFormatter(_Writable(handler))
+                handler.handleError = partial(_lost_console, handler)
         log.addHandler(run_log)
         _handlers.extend((log, handler) for handler in log.handlers if handler not in before)
 
@@ -91,7 +116,7 @@ class _Writable(logging.Formatter):
 
 def log_to(run: Path) -> None:
     """Writes what was logged since ``setup_logging``, and what will be, to ``log.txt`` in the run folder; other
-    processes than the first each to a file of their own."""
+    processes than the first each to a file of their own. Raises OSError, then or later, as ``_RunLog``."""
     rank = comm.get_rank()
     for handler in {handler for _, handler in _handlers if isinstance(handler, _RunLog)}:
         handler.open(Path(run) / f"log.txt{f'.rank{rank}' if rank else ''}")
@@ -110,9 +135,55 @@ def make_writers(run: Path, max_iterations: int, start: int) -> list[EventWriter
         write_atomically(metrics, "".join(f"{line}\n" for line in kept))
     return [
         _Console(max_iterations),
-        JSONWriter(str(metrics)),
-        TensorboardXWriter(str(run), purge_step=start + 1),
+        _Naming(lambda: JSONWriter(str(metrics)), metrics),
+        _Naming(lambda: _TensorBoard(str(run), purge_step=start + 1), Path(run) / "events.out.tfevents…"),
     ]
+
+
+def _lost_console(handler: logging.StreamHandler, record: logging.LogRecord) -> None:
+    """What a handler does that could not write a record; the standard one prints a traceback for each."""
+    if not isinstance(sys.exc_info()[1], OSError):
+        logging.Handler.handleError(handler, record)
+        return
+    for name in logging.root.manager.loggerDict:
+        of_name = logging.getLogger(name)
+        # A new list: the old one is being gone through.
+        of_name.handlers = [other for other in of_name.handlers if getattr(other, "stream", None) is not handler.stream]
+
+
+class _Naming(EventWriter):
+    """Another writer, whose OSErrors name its file."""
+
+    def __init__(self, make: Callable[[], EventWriter], path: Path):
+        self.path = path
+        with naming(path):
+            self.writer = make()
+
+    def write(self) -> None:
+        with naming(self.path):
+            self.writer.write()
+
+    def close(self) -> None:
+        with naming(self.path):
+            self.writer.close()
+
+
+class _TensorBoard(TensorboardXWriter):
+    """Detectron2's; it waits for the thread that writes, which would hand on its errors a period later, or never."""
+
+    def __init__(self, *args, **kwargs):
+        threading.excepthook = _ignore_errors_handed_on
+        super().__init__(*args, **kwargs)
+
+    def write(self) -> None:
+        super().write()
+        self._writer.flush()
+
+
+def _ignore_errors_handed_on(args: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread raises its error a second time, for nobody but the console."""
+    if not (type(args.thread).__module__.startswith("tensorboard.") and isinstance(args.exc_value, OSError)):
+        threading.__excepthook__(args)
 
 
 class _Console(EventWriter):

@@ -19,6 +19,7 @@ from se_backbones.registry import Spec, find_spec, list_backbones, skeleton
 from se_backbones.se import SEConfig
 from se_backbones.weights.account import check_account
 from se_backbones.weights.formats.own_format import WEIGHTS_FORMAT
+from se_backbones.weights.formats.safe_load import check_name_hash
 from se_backbones.weights.formats.safetensors_file import tensors_sha256, write_safetensors
 from se_backbones.weights.identity import Doubt, stated_as
 from se_backbones.weights.layouts import OURS, target_layout, writable_layouts, written_as
@@ -106,10 +107,11 @@ def convert_file(
     metadata = _metadata(weights, row, to)
     with atomic_path(out) as temporary:
         _write(temporary, tensors, metadata, to)
-    written = read_state_dict(out)
-    checksum = tensors_sha256(tensors)
-    if tensors_sha256(written.state_dict) != checksum:
-        raise WeightsError(f"{out}: was not read back as it was written; the disk may be failing")
+        written = read_state_dict(temporary)  # here: out may be a pipe
+        checksum = tensors_sha256(tensors)
+        if tensors_sha256(written.state_dict) != checksum:
+            raise WeightsError(f"{out}: was not read back as it was written; the disk may be failing")
+        check_name_hash(out, written.sha256)
     numbers = sum(tensor.numel() for tensor in tensors.values())
     return Conversion(out, to, row.name, len(tensors), numbers, checksum, metadata, tuple(weights.notes))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -230,9 +231,10 @@ def insert_se_into_file(
             "se": json.dumps(asdict(network.spec.se)),
             "inserted": note,
         }
-        with atomic_path(out) as temporary:
+        made = Path(folder) / f"twin{out.suffix}"
+        with atomic_path(made) as temporary:
             _write(temporary, tensors, metadata)
-        written = read_state_dict(out)
+        written = read_state_dict(made)
         twin = _build(written, _places(written), network.spec.name, network.spec.se)
         ours = _outputs(twin, images)
         sigmoid = None
@@ -244,9 +246,11 @@ def insert_se_into_file(
             timm = "timm has no detectors"
         elif not timm:
             try:
-                convert_file(out, Path(folder) / "timm.safetensors", "timm")
+                convert_file(made, Path(folder) / "timm.safetensors", "timm")
             except WeightsError as error:
-                timm = str(error).removeprefix(f"{out}: ")
+                timm = str(error).removeprefix(f"{made}: ")
+        with atomic_path(out) as temporary:  # which may be a pipe
+            shutil.copyfile(made, temporary)
     largest = max(value.abs().max().item() for value in plain.values())
     checksum = tensors_sha256(tensors)
     difference = _largest_difference(ours, plain)

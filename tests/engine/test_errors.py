@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from engine.errors import UserError, main_guard
@@ -63,6 +64,41 @@ def test_letters_that_a_console_has_not_come_as_escapes(encoding):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, timeout=30)
     assert done.returncode == 2 and done.stderr.startswith(b"error: ") and done.stdout.startswith(b"caf")
     assert b"\\udcff" in done.stdout and b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        np._core._exceptions._ArrayMemoryError((1 << 50,), np.dtype("uint8")),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB.\nOf the allocated memory"),  # a subclass of it
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_too_little_memory_is_said_with_what_helps(error, capsys):
+    assert main_guard(fail(error)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: out of memory") and "SOLVER.IMS_PER_BATCH" in said and said.count("\n") == 1
+
+
+def run(code, **streams):
+    code = f"import sys; from engine.errors import main_guard\n{code}\nsys.exit(main_guard(main))"
+    return subprocess.run([sys.executable, "-c", code], text=True, timeout=60, **streams)
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_full_standard_output_is_said(lines):
+    """A line stays in Python's buffer until the end; many do not."""
+    with open("/dev/full", "w") as full:
+        done = run(f"def main(): [print(n) for n in range({lines})]", stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (2, "error: standard output: No space left on device\n")
+
+
+def test_nowhere_to_print_an_error_is_no_traceback():
+    with open("/dev/full", "w") as full:
+        done = run("def main(): raise SystemExit(main_guard(lambda: open('/none/none')))", stdout=full, stderr=full)
+    assert done.returncode == 2
 
 
 def test_a_reader_that_leaves_is_no_error():

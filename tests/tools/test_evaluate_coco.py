@@ -92,4 +92,4 @@ def test_errors_are_sentences(tool, files, tmp_path, capsys):
 def test_unwritable_json_is_said(tool, files, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert tool(*files, "--json", tmp_path / "file" / "out.json") == 2
-    assert "cannot write" in capsys.readouterr().err
+    assert "out.json: Not a directory" in capsys.readouterr().err

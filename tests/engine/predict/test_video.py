@@ -1,11 +1,13 @@
 """Videos as people have them."""
 
+import errno
 import os
 
 import numpy as np
 import pytest
 
 from engine.predict.video import UnreadableVideo, Video, video_writer
+from tests.full_disk import largest_file
 
 
 @pytest.mark.parametrize("size", [(48, 64), (49, 65)])
@@ -56,3 +58,13 @@ def test_a_colon_in_a_name_is_no_protocol(tmp_path, monkeypatch):
     with video_writer("12:30.mp4", 10) as append:
         append(np.zeros((32, 48, 3), np.uint8))
     assert len(list(Video("12:30.mp4"))) == 1
+
+
+def test_a_video_without_room_is_an_error_and_nothing_torn(tmp_path):
+    """OpenCV says nothing of it."""
+    noise = np.random.default_rng(0).integers(0, 255, (20, 64, 64, 3), np.uint8)
+    with largest_file(8000), pytest.raises(OSError) as raised, video_writer(tmp_path / "a.mp4", 10) as append:
+        for frame in noise:
+            append(frame)
+    assert raised.value.errno == errno.EFBIG and raised.value.filename == str(tmp_path / "a.mp4")
+    assert not list(tmp_path.iterdir())
