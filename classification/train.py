@@ -14,6 +14,7 @@ from classification.config import config_from_checkpoint, in_steps, load_config
 from classification.evaluation.evaluate import evaluate_classifier
 from classification.images.batches import ImageBatch, training_batches
 from classification.images.broken_files import BrokenFiles
+from classification.images.transforms import training_sizes
 from classification.index.index import ImageIndex, open_index
 from classification.index.remarks import remarks
 from classification.initial_weights import load_initial_weights
@@ -32,6 +33,7 @@ from engine.run.resume import IMAGES, check_resume
 from engine.run.statements import check_classes, steps_of
 from engine.train.launch import once
 from engine.train.trainer import Task, Trainer
+from engine.train.trial import check_test_shapes, check_training_shapes
 
 from detectron2.config import CfgNode
 from detectron2.solver import build_lr_scheduler
@@ -64,6 +66,7 @@ def _train(task: ClassificationTask, options: Options, cfg: CfgNode, device: tor
 
     here = in_steps(experiment.on_device(cfg, device), len(train_index))
     network = build_network(here, len(train_index.classes))
+    _check_shapes(network, here)
     run, about = start.folder, {**describe(task, cfg, train_index), IMAGES: train_index.fingerprint()}
     if start.checkpoint is not None:
         then = config_from_checkpoint(start.checkpoint)
@@ -82,6 +85,14 @@ def _train(task: ClassificationTask, options: Options, cfg: CfgNode, device: tor
     with experiment.naming_the_weights(trainer, task.info):
         network = trainer.evaluated_model
         return _finish(task, run, figures, cfg, network, val_index, device, trainer.iteration, trainer.seconds)
+
+
+def _check_shapes(network: nn.Module, cfg: CfgNode) -> None:
+    """Refuses, before anything is trained, sizes of images and of batches for which a layer has no result."""
+    key = "INPUT.TRAIN_SIZE_START" if cfg.INPUT.TRAIN_SIZE_START else "INPUT.TRAIN_SIZE"
+    check_training_shapes(network, cfg, training_sizes(cfg), key)
+    if cfg.DATA.VAL:
+        check_test_shapes(network, cfg.INPUT.TEST_SIZE, "INPUT.TEST_SIZE")
 
 
 def _training_steps(
@@ -137,6 +148,7 @@ def _evaluate_only(task: ClassificationTask, options: Options, cfg: CfgNode, dev
     check_classes(weights, index.classes, index.source, allowed(weights, cfg))
     here = experiment.on_device(cfg, device)
     network = build_network(here, len(index.classes)).eval()
+    check_test_shapes(network, here.INPUT.TEST_SIZE, "INPUT.TEST_SIZE")
     load_trained_weights(network, weights, cfg, task.info, start.staging)
     start.begin(cfg)
     run = start.folder

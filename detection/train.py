@@ -30,6 +30,7 @@ from engine.run.statements import check_classes, steps_of
 from engine.train.launch import once
 from engine.train.sampling import shard
 from engine.train.trainer import Task, Trainer
+from engine.train.trial import check_training_shapes
 
 from detectron2.config import CfgNode
 from detectron2.solver import build_lr_scheduler
@@ -66,6 +67,8 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
 
     run, about = start.folder, {**describe(cfg, train_data), IMAGES: train_data.fingerprint()}
     model = build_detector(experiment.on_device(cfg, device))
+    side = _smallest_side(train_data, cfg, model.backbone.size_divisibility)
+    check_training_shapes(model.backbone, cfg, [side], "INPUT.MIN_SIZE_TRAIN")
     if start.checkpoint is not None:
         then = config_from_checkpoint(start.checkpoint)
         check_resume(start, model, DETECTION, then, cfg, cfg.SOLVER.MAX_ITER, about, str(train_data.json_path))
@@ -170,6 +173,22 @@ def _try_evaluation(data: DetectionData) -> None:
         logger.warning("%s has no object to find: AP will be empty", data.json_path)
     for iou_type in ("bbox", "segm") if data.with_masks else ("bbox",):
         build_input(data.coco, [], iou_type)
+
+
+def _smallest_side(data: DetectionData, cfg: CfgNode, divisibility: int) -> int:
+    """The longer side of the smallest training image as the network sees it, in pixels, padded."""
+    short, longest = min(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN
+
+    def side(image: dict) -> int:
+        sides = sorted((image["width"], image["height"]))
+        if short == 0:  # as it is
+            return sides[1]
+        if cfg.INPUT.CROP.ENABLED:  # of any shape
+            return short
+        return min(round(sides[1] * short / sides[0]), longest)
+
+    smallest = max(min(map(side, data.coco["images"]), default=longest), 1)
+    return -(-smallest // divisibility) * divisibility if divisibility else smallest
 
 
 def describe(cfg: CfgNode, data: DetectionData) -> dict:
