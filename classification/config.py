@@ -8,7 +8,8 @@ from pathlib import Path
 
 from engine import compat
 from engine.config import dialect as engine_config
-from engine.config.defaults import add_engine_defaults, check_engine_settings, refuse
+from engine.config.defaults import NORM_NAMES, add_engine_defaults, check_engine_settings, freeze_rule, refuse
+from engine.config.rules import NATURAL, NOT_NEGATIVE, POSITIVE, SHARE, check_rules, every, number, one_of
 from engine.config.se import add_se_defaults, check_se
 from engine.train.sampling import steps_per_epoch
 
@@ -131,6 +132,27 @@ def in_steps(cfg: CfgNode, images: int) -> CfgNode:
     return cfg
 
 
+# What values must be, where no sentence of its own says it (see ``_check``).
+_RULES = {
+    "MODEL.BACKBONE.NORM": one_of(NORM_NAMES),
+    "MODEL.BACKBONE.DROPOUT": number(0, 1, below=True),
+    "DATA.IMAGES": one_of(("auto", "256", "large")),
+    "INPUT.FLIP": SHARE,
+    "INPUT.COLOR_JITTER": NOT_NEGATIVE,
+    "INPUT.RAND_AUGMENT.OPS": NATURAL,
+    "INPUT.RAND_AUGMENT.MAGNITUDE": number(0, 30),
+    "INPUT.MIXUP": NOT_NEGATIVE,
+    "INPUT.CUTMIX": NOT_NEGATIVE,
+    "INPUT.TEST_RESIZE": NATURAL,
+    "INPUT.RATIO": every(POSITIVE, 2, what="ratios"),
+    "SOLVER.EPOCHS": NOT_NEGATIVE,
+    "SOLVER.STEP_EPOCHS": every(POSITIVE, ascending=True, what="epochs"),
+    "SOLVER.WARMUP_EPOCHS": NOT_NEGATIVE,
+    "SOLVER.CHECKPOINT_EPOCHS": NOT_NEGATIVE,
+    "TEST.EVAL_EPOCHS": NOT_NEGATIVE,
+}
+
+
 def _check(cfg: CfgNode) -> None:
     """Refuses values that would be ignored, or fail later in a place that says less."""
     check_se(cfg)
@@ -160,7 +182,6 @@ def _check(cfg: CfgNode) -> None:
             len(given.RATIO) != 2 or not 0 < given.RATIO[0] <= given.RATIO[1],
             f"INPUT.RATIO wants two ratios above 0, the smaller first; got {list(given.RATIO)}",
         ),
-        (given.MIXUP < 0 or given.CUTMIX < 0, "INPUT.MIXUP and INPUT.CUTMIX are alphas, 0 or more"),
         (
             not 0 <= given.MIX_PROBABILITY <= 1,
             f"INPUT.MIX_PROBABILITY is a probability, 0..1; got {given.MIX_PROBABILITY}",
@@ -181,3 +202,4 @@ def _check(cfg: CfgNode) -> None:
         ),
     ]
     refuse(wrong)
+    check_rules(cfg, {**_RULES, "MODEL.BACKBONE.FREEZE_AT": freeze_rule(cfg)})

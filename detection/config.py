@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from detection.config_rules import detection_rules
 from detection.task_info import DETECTION
 from engine import compat
 from engine.config import dialect as engine_config
 from engine.config.defaults import add_engine_defaults, check_engine_settings
+from engine.config.rules import check_rules
 from engine.config.se import add_se_defaults, check_se
 from engine.errors import UserError
 
@@ -50,6 +52,11 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> CfgNo
     """A config file on the defaults, with ``KEY VALUE`` overrides. Raises as ``engine.config.dialect.load_config``."""
     cfg = engine_config.load_config(get_cfg(), path, overrides, compat.UPSTREAM_ONLY_KEYS)
     _check(cfg)
+    if not cfg.INPUT.CROP.TYPE.startswith("absolute"):
+        return cfg
+    cfg.defrost()
+    cfg.INPUT.CROP.SIZE = [int(size) for size in cfg.INPUT.CROP.SIZE]  # pixels; as shares, by default, they have a dot
+    cfg.freeze()
     return cfg
 
 
@@ -80,6 +87,7 @@ def _check(cfg: CfgNode) -> None:
         raise UserError(f"INPUT.FORMAT must be RGB or BGR; got {cfg.INPUT.FORMAT!r}")
     if cfg.SOLVER.MAX_ITER < 1:
         raise UserError(f"SOLVER.MAX_ITER must be at least 1 step; got {cfg.SOLVER.MAX_ITER}")
+    check_rules(cfg, detection_rules(cfg))
 
 
 def config_from_checkpoint(checkpoint: dict) -> CfgNode:

@@ -10,11 +10,12 @@ from torch import nn
 
 from detection.backbone import SEBackbone
 from engine import compat  # noqa: F401  (before detectron2)
+from engine.config.rules import check_rules, every, one_of
 from engine.device import choose_device
 from engine.errors import UserError
 
 from detectron2.config import CfgNode
-from detectron2.modeling import BACKBONE_REGISTRY, build_model
+from detectron2.modeling import BACKBONE_REGISTRY, build_backbone, build_model
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 
@@ -25,7 +26,8 @@ def build_detector(cfg: CfgNode) -> nn.Module:
     It is Detectron2's own ``build_model``, so that any of its meta-architectures can be named.
 
     Raises:
-        UserError: an unknown backbone, or a number of classes that is not set.
+        UserError: an unknown backbone, a number of classes that is not set, maps that the backbone has not, or
+            settings from which Detectron2 can build nothing.
     """
     name = cfg.MODEL.BACKBONE.NAME
     if name not in BACKBONE_REGISTRY:
@@ -42,7 +44,14 @@ def build_detector(cfg: CfgNode) -> nn.Module:
     cfg.defrost()
     cfg.MODEL.DEVICE = str(choose_device(cfg.MODEL.DEVICE))
     torch.manual_seed(cfg.SEED)  # the same config and seed give the same first weights
-    model = build_model(cfg)
+    try:
+        _check_maps(cfg)
+        model = build_model(cfg)
+    except (AssertionError, AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+        raise UserError(
+            f"Detectron2 cannot build the {cfg.MODEL.META_ARCHITECTURE} that the keys MODEL.… describe "
+            f"({type(error).__name__}: {error}); compare them with those of a config in configs/"
+        ) from error
     for module in model.modules():
         if isinstance(module, ROIPooler | FastRCNNOutputLayers):
             module.forward = types.MethodType(_forward_in_float32, module)
@@ -51,6 +60,15 @@ def build_detector(cfg: CfgNode) -> nn.Module:
     if cfg.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)
     return model
+
+
+def _check_maps(cfg: CfgNode) -> None:
+    """Refuses heads on maps that the backbone does not have."""
+    with torch.device("meta"):  # for the names alone
+        maps = build_backbone(cfg).output_shape()
+    keys = ["RETINANET"] if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else ["RPN", "ROI_HEADS"]
+    rule = every(one_of(maps), least=1, what=f"maps of MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME}")
+    check_rules(cfg, {f"MODEL.{key}.IN_FEATURES": rule for key in keys})
 
 
 def _forward_in_float32(module: nn.Module, *args):

@@ -7,10 +7,46 @@ from collections.abc import Iterable
 
 from fvcore.common.config import CfgNode
 
+from engine.config.rules import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    TEXT,
+    Rule,
+    check_rules,
+    every,
+    number,
+    one_of,
+    or_none,
+)
+from engine.device import PRECISIONS
 from engine.errors import UserError
 from engine.images.by_pillow import MAX_PIXELS
+from se_backbones import find_spec
+from se_backbones.registry import skeleton
 
 _LR_SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR")  # what every release of Detectron2 has
+
+# What the values of every task's keys must be, where no sentence of its own says it (see ``check_engine_settings``).
+_RULES = {
+    "MODEL.ALLOW": every(TEXT, what="names"),
+    "MODEL.PIXEL_MEAN": every(number(-math.inf), 3, what="numbers, one for each channel"),
+    "LOG_PERIOD": COUNT,
+    "SOLVER.OPTIMIZER": one_of(("SGD", "AdamW")),
+    "SOLVER.PRECISION": one_of(PRECISIONS),
+    "SOLVER.KEEP_CHECKPOINTS": COUNT,
+    "SOLVER.GAMMA": POSITIVE,
+    "SOLVER.WARMUP_FACTOR": SHARE,
+    "SOLVER.WARMUP_METHOD": one_of(("linear", "constant")),
+    "SOLVER.BIAS_LR_FACTOR": NOT_NEGATIVE,
+    "SOLVER.WEIGHT_DECAY_BIAS": or_none(NOT_NEGATIVE),
+    "SOLVER.BASE_LR_END": NOT_NEGATIVE,
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": one_of(("value", "norm", "full_model")),
+    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": POSITIVE,
+    "SOLVER.CLIP_GRADIENTS.NORM_TYPE": Rule("above 0, or inf for the largest", lambda value: value > 0),
+}
+NORM_NAMES = ("BN", "SyncBN", "GN", "FrozenBN")
 
 
 def add_engine_defaults(cfg: CfgNode) -> CfgNode:
@@ -72,6 +108,15 @@ def check_engine_settings(cfg: CfgNode) -> None:
         (not cfg.OUTPUT_DIR, "OUTPUT_DIR is empty: name the run's folder"),
     ]
     refuse(wrong)
+    check_rules(cfg, _RULES)
+
+
+def freeze_rule(cfg: CfgNode) -> Rule:
+    """What MODEL.BACKBONE.FREEZE_AT must be: a number of the architecture's leading stages."""
+    stages = len(skeleton(find_spec(cfg.MODEL.BACKBONE.ARCHITECTURE)).stages)
+    return Rule(
+        f"a number of {cfg.MODEL.BACKBONE.ARCHITECTURE}'s {stages} stages, 0..{stages}", lambda n: 0 <= n <= stages
+    )
 
 
 def refuse(wrong: Iterable[tuple[bool, str]]) -> None:

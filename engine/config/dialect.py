@@ -41,8 +41,7 @@ def load_config(
     cfg.defrost()
     if path is not None:
         _merge(cfg, read_yaml(path), str(path), absent)
-    if len(overrides) % 2:
-        raise UserError(f"overrides come in pairs, KEY VALUE; got {' '.join(overrides)!r}")
+    _check_pairs(overrides, _all_keys(cfg))
     changes: dict = {}
     for key, text in zip(overrides[::2], overrides[1::2], strict=True):
         node = changes
@@ -55,6 +54,19 @@ def load_config(
     _merge(cfg, changes, where="the command line")
     cfg.freeze()
     return cfg
+
+
+def _check_pairs(overrides: Sequence[str], known: Sequence[str]) -> None:
+    for word in overrides[::2]:
+        if "=" in word:
+            key, _, value = word.partition("=")
+            raise UserError(f"the command line: {word}: write a space for the =, as in {key} {value or 'VALUE'}")
+    if len(overrides) % 2:
+        alone = next((word for word in overrides[::2] if word not in known), overrides[-1])
+        raise UserError(
+            f"the command line: keys and values come in pairs, KEY VALUE, and {alone} is left alone; got "
+            f"{' '.join(overrides)!r}"
+        )
 
 
 def config_from_text(
@@ -111,6 +123,8 @@ def read_yaml(path: str | Path, _seen: tuple[Path, ...] = ()) -> dict:
     base = values.pop(BASE_KEY, None)
     if base is None:
         return values
+    if not isinstance(base, str) or not base:
+        raise UserError(f"{path}: {BASE_KEY} must be the path of a config, relative to this one; got {base!r}")
     return _overlay(read_yaml(path.parent / Path(base).expanduser(), (*_seen, resolved)), values)
 
 

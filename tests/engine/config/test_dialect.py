@@ -57,6 +57,47 @@ def test_a_changed_type_is_refused(defaults, key, value):
         load_config(defaults, overrides=[key, value])
 
 
+def test_a_key_without_its_value_is_said(defaults):
+    with pytest.raises(UserError, match=r"SOLVER\.BASE_LR=0\.1: write a space for the =, as in SOLVER\.BASE_LR 0\.1$"):
+        load_config(defaults, overrides=["SOLVER.BASE_LR=0.1"])
+    with pytest.raises(UserError, match=r"write a space"):
+        load_config(defaults, overrides=["ON", "True", "SOLVER.BASE_LR=0.1", "NAME", "b"])
+    with pytest.raises(UserError, match=r"NAME is left alone"):
+        load_config(defaults, overrides=["ON", "True", "NAME"])
+    assert load_config(defaults, overrides=["NAME", "run=3"]).NAME == "run=3"
+
+
+@pytest.mark.parametrize("base", ["3", "[a.yaml]", "{a: b}", "''"])
+def test_a_base_that_is_no_path_is_said(tmp_path, base):
+    with pytest.raises(UserError, match=r"c\.yaml: _BASE_ must be the path of a config"):
+        read_yaml(write(tmp_path, "c.yaml", f"_BASE_: {base}\n"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xd8\xff\xe0 a picture",
+        b"SOLVER:\n\tBASE_LR: 1\n",
+        b"A: 1\nA: 2\n",
+        b"- 1\n",
+        b"a\0b",
+        b"{",
+        b"? [a]\n: 1\n",
+    ],
+)
+def test_a_file_that_is_no_config_is_said(tmp_path, content):
+    (tmp_path / "c.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"c\.yaml"):
+        read_yaml(tmp_path / "c.yaml")
+
+
+def test_a_config_that_is_not_there_or_a_folder_is_said(tmp_path):
+    write(tmp_path, "c.yaml", "_BASE_: none.yaml\n")
+    for name in (".", "none.yaml", "c.yaml"):
+        with pytest.raises(UserError, match="cannot be read: (No such file|Is a directory)"):
+            read_yaml(tmp_path / name)
+
+
 def test_everything_wrong_is_listed_at_once(defaults):
     with pytest.raises(UserError) as error:
         load_config(defaults, overrides=["NAMES", "x", "SOLVER.MAX_ITER", "x"])
