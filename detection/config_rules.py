@@ -15,6 +15,7 @@ from engine.config.rules import (
     NOT_NEGATIVE,
     POSITIVE,
     SHARE,
+    TEXT,
     Rule,
     every,
     number,
@@ -24,6 +25,7 @@ from se_backbones import find_spec
 from se_backbones.registry import skeleton
 
 from detectron2.config import CfgNode
+from detectron2.config import get_cfg as detectron2_defaults
 
 # Built like our pyramids' names, and refused with a reason: what they train on is not read here.
 _OTHER_DATA = {
@@ -31,6 +33,9 @@ _OTHER_DATA = {
     "SemanticSegmentor": "semantic segmentations",
     "ProposalNetwork": "no classes, and is not evaluated",
 }
+_OF_OTHER_BACKBONES = (
+    "DEPTH NUM_GROUPS WIDTH_PER_GROUP RES2_OUT_CHANNELS STEM_OUT_CHANNELS DEFORM_ON_PER_STAGE DEFORM_MODULATED"
+).split()
 _LOSSES = one_of(("smooth_l1", "giou", "diou", "ciou"))
 _NORM = one_of(("", *NORM_NAMES, "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N"))  # detectron2.layers.get_norm
 _POOLER = one_of(("ROIAlignV2", "ROIAlign", "ROIPool", "ROIAlignRotated"))
@@ -89,14 +94,23 @@ def _stages(cfg: CfgNode) -> dict[str, Rule]:
     stages = skeleton(find_spec(cfg.MODEL.BACKBONE.ARCHITECTURE)).stages
     if "_se_" not in cfg.MODEL.BACKBONE.NAME:
         return {}
+    untouched = detectron2_defaults().MODEL.RESNETS
+    ignored = {key: untouched[key] for key in _OF_OTHER_BACKBONES}
     own = {} if "_fpn_" in cfg.MODEL.BACKBONE.NAME else {"MODEL.RESNETS.OUT_FEATURES": every(one_of(stages), least=1)}
     return {
         **own,
+        **{f"MODEL.RESNETS.{key}": _left_alone(default) for key, default in ignored.items()},
         "MODEL.BACKBONE.FREEZE_AT": freeze_rule(cfg),
         "MODEL.FPN.IN_FEATURES": every(one_of(stages), what="stages"),
         "MODEL.RESNETS.NORM": one_of(NORM_NAMES),
         "MODEL.RESNETS.RES5_DILATION": one_of((1, 2)),
     }
+
+
+def _left_alone(default) -> Rule:
+    return Rule(
+        f"left at {default}: MODEL.BACKBONE.ARCHITECTURE says which network it is", lambda value: value == default
+    )
 
 
 def _sizes(cfg: CfgNode) -> dict[str, Rule]:
@@ -120,6 +134,9 @@ def _sizes(cfg: CfgNode) -> dict[str, Rule]:
 
 
 _FIXED = {
+    "VERSION": one_of((2,)),
+    "DATASETS.TRAIN": every(TEXT, what="names of data sets"),
+    "DATASETS.TEST": every(TEXT, what="names of data sets"),
     "MODEL.LOAD_PROPOSALS": Rule(_NOT_HERE, lambda value: value is False),
     "MODEL.KEYPOINT_ON": Rule(_NOT_HERE, lambda value: value is False),
     "MODEL.FPN.OUT_CHANNELS": COUNT,

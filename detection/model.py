@@ -43,9 +43,9 @@ def build_detector(cfg: CfgNode) -> nn.Module:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = str(choose_device(cfg.MODEL.DEVICE))
-    torch.manual_seed(cfg.SEED)  # the same config and seed give the same first weights
     try:
         _check_maps(cfg)
+        torch.manual_seed(cfg.SEED)  # the same config and seed give the same first weights
         model = build_model(cfg)
     except (AssertionError, AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError) as error:
         raise UserError(

@@ -33,6 +33,8 @@ _RULES = {
     "MODEL.ALLOW": every(TEXT, what="names"),
     "MODEL.PIXEL_MEAN": every(number(-math.inf), 3, what="numbers, one for each channel"),
     "LOG_PERIOD": COUNT,
+    "SEED": number(0, 2**63, below=True),
+    "DATALOADER.NUM_WORKERS": number(0, 1024),
     "SOLVER.OPTIMIZER": one_of(("SGD", "AdamW")),
     "SOLVER.PRECISION": one_of(PRECISIONS),
     "SOLVER.KEEP_CHECKPOINTS": COUNT,

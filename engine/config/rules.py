@@ -26,7 +26,8 @@ class Rule(NamedTuple):
 def one_of(names: Iterable[str]) -> Rule:
     """A text, or a number, out of a few."""
     names = list(names)
-    return Rule(" or ".join([", ".join(map(_shown, names[:-1])), _shown(names[-1])]), lambda value: value in names)
+    says = ", ".join(map(_shown, names[:-1])) + " or " * (len(names) > 1) + _shown(names[-1])
+    return Rule(says, lambda value: value in names)
 
 
 def _shown(name) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from fvcore.common.config import CfgNode
 
 from engine.errors import UserError
@@ -45,7 +47,8 @@ def se_config(cfg: CfgNode) -> SEConfig | None:
         se = SEConfig(**settings).resolved(row.sites())
         se = neutral_config(se) if insert else se
     except ValueError as error:
-        raise UserError(f"MODEL.BACKBONE.ARCHITECTURE, MODEL.SE: {error}") from error
+        named = re.sub(r"\bSE (reduction|placement|stages|squeeze|gate|init|without)\b", _as_key, str(error))
+        raise UserError(named if named != str(error) else f"MODEL.BACKBONE.ARCHITECTURE, MODEL.SE: {error}") from error
     if row.se is not None:
         return se
     twin = twin_name(row, se=True)
@@ -63,6 +66,10 @@ def se_config(cfg: CfgNode) -> SEConfig | None:
             f"{instead}, or remove MODEL.SE"
         )
     return None
+
+
+def _as_key(field: re.Match) -> str:
+    return f"MODEL.SE.{field[1].upper()}"
 
 
 def check_se(cfg: CfgNode) -> None:

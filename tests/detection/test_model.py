@@ -40,6 +40,25 @@ def test_evaluation_batches_hold_one_size_each():
     assert same_size_batches(records, 3) == [[0], [1], [2, 3, 4], [5, 6]]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("MODEL.RPN.IN_FEATURES", "['p2', 'res4']", "p2, p3, p4, p5 or p6; got"),
+        ("MODEL.ROI_HEADS.IN_FEATURES", "['p9']", "p2, p3, p4, p5 or p6; got"),
+        ("MODEL.ROI_HEADS.IN_FEATURES", "[]", "1 at least"),
+        ("MODEL.BACKBONE.NAME", "build_se_fpn", "the nearest names are build_se_fpn_backbone"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [64]]", "cannot build the GeneralizedRCNN"),
+        ("MODEL.FPN.IN_FEATURES", "['res4', 'res2']", "cannot build the GeneralizedRCNN"),
+        ("MODEL.FPN.NORM", "GN", "cannot build the GeneralizedRCNN"),  # 32 groups, and 16 channels here
+    ],
+)
+def test_what_cannot_be_built_is_said_by_its_key(tiny, key, value, said):
+    cfg = with_classes(tiny("MODEL.DEVICE", "cpu", key, value), 5, "test")
+    with pytest.raises(UserError) as raised:
+        build_detector(cfg)
+    assert said in str(raised.value) and (key in str(raised.value) or "MODEL.…" in str(raised.value))
+
+
 def test_the_same_seed_gives_the_same_first_weights(detector):
     model, cfg = detector
     torch.rand(5)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from engine import compat  # noqa: F401  (before detectron2)
 from engine.train.logs import make_writers
 from tests.full_disk import largest_file
 

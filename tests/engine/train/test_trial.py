@@ -10,15 +10,7 @@ from engine.train import trial
 from engine.train.trial import check_test_shapes, check_training_shapes
 from se_backbones import create_backbone
 
-NETWORKS = [
-    "resnet18",
-    "se_resnet18",
-    "se_mobilenet",
-    "se_shufflenet",
-    "se_bn_inception",
-    "vgg16_bn",
-    "se_resnet20_cifar",
-]
+NETWORKS = ["resnet18", "se_mobilenet_v1", "se_shufflenet_v1_g3", "se_bn_inception", "se_resnet20_cifar"]
 
 
 def config(images, accumulate=1):
