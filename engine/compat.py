@@ -16,9 +16,9 @@ import importlib
 import importlib.util
 import sys
 import types
-import warnings
 from importlib.machinery import ModuleSpec
 
+from engine import quiet  # noqa: F401  (before what it is for)
 from engine.errors import UserError
 
 __all__ = ["CompiledOperationMissing", "Detectron2Missing", "detectron2_version", "has_compiled_ops"]
@@ -138,15 +138,6 @@ def _stand_in_for_numpy_aliases() -> None:
             setattr(numpy, name, builtin)
 
 
-def _quieten() -> None:
-    """Keep back two deprecations that lines outside this project cause; nobody using it can act on them."""
-    for message in (
-        r"torch\.meshgrid: in an upcoming release",  # 0.6's anchor generator gives no `indexing`
-        r"`torch\.jit\.script` is deprecated",  # fvcore's focal losses and Detectron2's box coders, at import
-    ):
-        warnings.filterwarnings("ignore", message=message)
-
-
 # Keys of a config that upstream has and 0.6 has not, with upstream's defaults: a config or checkpoint written there
 # can be used here as long as it leaves them alone.
 UPSTREAM_ONLY_KEYS = {
@@ -176,4 +167,3 @@ _import_detectron2()
 _HAS_COMPILED_OPS = _stand_in_for_compiled_ops()
 _stand_in_for_pillow_linear()
 _stand_in_for_numpy_aliases()
-_quieten()

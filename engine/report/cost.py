@@ -7,10 +7,12 @@ import warnings
 from dataclasses import dataclass
 
 import torch
-from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
+from engine import quiet  # noqa: F401  (before fvcore.nn)
 from se_backbones import create_backbone, find_spec
+
+from fvcore.nn import FlopCountAnalysis  # isort: skip
 
 _COUNTED = ("conv", "linear", "addmm", "matmul", "bmm")
 

@@ -193,6 +193,6 @@ def finish(
     write_json(run / "result.json", result)
     shutil.rmtree(run / "predictions", ignore_errors=True)  # of an earlier evaluation, of other images perhaps
     draw()
-    summary = write_summary(run, task)
-    logger.info("pictures: %s  plots: %s  summary: %s", run / "predictions", run / "plots", summary)
+    places = {"pictures": run / "predictions", "plots": run / "plots", "summary": write_summary(run, task)}
+    logger.info("%s", "  ".join(f"{name}: {path}" for name, path in places.items() if path.exists()))
     return result
