@@ -1,5 +1,7 @@
 """Detection configs: values out of their range are errors, and a run's advice names this room's keys."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -46,3 +48,19 @@ def test_the_advice_for_a_loss_that_is_not_finite_names_detections_keys(tiny, tm
     task = made.value.args[0]
     assert "SOLVER.WARMUP_ITERS" in task.advice and "annotations" in task.advice
     assert task.name_images([{"image_id": 3, "file_name": "a.png"}]) == "3 (a.png)"
+
+
+@pytest.mark.parametrize(
+    ("size", "overrides", "side"),
+    [
+        ((40, 80), ("INPUT.MIN_SIZE_TRAIN", "(32, 64)"), 64),
+        ((40, 80), ("INPUT.MIN_SIZE_TRAIN", "(32,)", "INPUT.MAX_SIZE_TRAIN", "48"), 64),
+        ((40, 40), ("INPUT.MIN_SIZE_TRAIN", "(32,)"), 32),
+        ((40, 80), ("INPUT.MIN_SIZE_TRAIN", "0"), 96),
+        ((40, 80), ("INPUT.MIN_SIZE_TRAIN", "(32,)", "INPUT.CROP.ENABLED", "True"), 32),
+    ],
+)
+def test_the_smallest_image_is_that_of_the_smallest_size_padded(size, overrides, side):
+    """Its map is 1×1 at stride 32 where its longer side is 32."""
+    data = SimpleNamespace(coco={"images": [{"width": 500, "height": 400}, {"width": size[1], "height": size[0]}]})
+    assert train._smallest_side(data, load_config(None, overrides), 32) == side

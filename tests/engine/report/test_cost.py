@@ -1,5 +1,8 @@
 """Costs beside the paper's."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -45,3 +48,10 @@ def test_the_table_shows_the_paper_where_it_has_a_figure():
         [Cost("resnet50_msra", 224, 25_557_032, 3_858_000_000, 25.6, 3.86), Cost("senet154", 224, 1, 2)]
     )
     assert "25.557" in text and "25.6" in text and "3.858" in text and "3.86   -0.002\n" in text
+
+
+def test_it_says_nothing_of_deprecations_in_what_it_stands_on():
+    done = subprocess.run(
+        [sys.executable, "-c", "import engine.report.cost"], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
