@@ -83,8 +83,6 @@ def _check(cfg: CfgNode) -> None:
         if now != default:
             raise UserError(f"{key} is a key of Detectron2's own loop, which is not used here; use {instead}")
     check_engine_settings(cfg)
-    if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
-        raise UserError(f"INPUT.FORMAT must be RGB or BGR; got {cfg.INPUT.FORMAT!r}")
     if cfg.SOLVER.MAX_ITER < 1:
         raise UserError(f"SOLVER.MAX_ITER must be at least 1 step; got {cfg.SOLVER.MAX_ITER}")
     check_rules(cfg, detection_rules(cfg))
