@@ -23,13 +23,16 @@ from engine.config.rules import (
 from engine.device import PRECISIONS
 from engine.errors import UserError
 from engine.images.by_pillow import MAX_PIXELS
-from se_backbones import find_spec
+from se_backbones import find_spec, list_backbones
 from se_backbones.registry import skeleton
 
 _LR_SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR")  # what every release of Detectron2 has
 
 # What the values of every task's keys must be, where no sentence of its own says it (see ``check_engine_settings``).
 _RULES = {
+    "MODEL.WEIGHTS_NETWORK": Rule(
+        "empty, or a network of se_backbones.list_backbones()", lambda name: name in ("", *list_backbones())
+    ),
     "MODEL.ALLOW": every(TEXT, what="names"),
     "MODEL.PIXEL_MEAN": every(number(-math.inf), 3, what="numbers, one for each channel"),
     "LOG_PERIOD": COUNT,

@@ -17,6 +17,8 @@ WRONG = {
     "MODEL.PIXEL_STD": ("[]", "[1.0, -1.0, 1.0]"),
     "MODEL.BACKBONE.ARCHITECTURE": ("foo", ""),
     "MODEL.BACKBONE.NORM": OPTIONS,
+    "MODEL.WEIGHTS_NETWORK": ("foo", "resnet51"),
+    "INPUT.MAX_PIXELS": ("-1",),
     "MODEL.BACKBONE.FREEZE_AT": ("-1", "9"),
     "MODEL.BACKBONE.DROPOUT": ("-0.1", "1.0", "nan"),
     "MODEL.SE.REDUCTION": ("[0]", "[]", "[8, 16]"),

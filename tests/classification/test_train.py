@@ -140,7 +140,11 @@ def others(words, write_scenes, tmp_path):
         ({"resume": True}, ["SOLVER.MAX_ITER", "2"], "nothing is left to train"),
         ({"resume": True}, ["SOLVER.OPTIMIZER", "AdamW"], "SOLVER.OPTIMIZER"),
         ({"resume": True}, "others", "only in the first: zinnia"),
-        ({"overwrite": True}, ["SOLVER.ACCUMULATE", "4"], "cannot be cut into SOLVER.ACCUMULATE 4"),
+        (
+            {"overwrite": True},
+            ["SOLVER.IMS_PER_BATCH", "10", "SOLVER.ACCUMULATE", "4"],
+            "cannot be cut into SOLVER.ACCUMULATE 4",
+        ),
         ({"overwrite": True}, ["MODEL.WEIGHTS", "no_such.pth"], "no_such.pth"),
         ({"overwrite": True}, ["DATA.TRAIN", "no_such_split"], "no_such_split"),
         ({}, [], "already holds a run"),

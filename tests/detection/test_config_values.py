@@ -23,6 +23,8 @@ WRONG = {
     "MODEL.PIXEL_MEAN": ("[1.0]", "[nan, 0.0, 0.0]"),
     "MODEL.PIXEL_STD": ("[0.0, 1.0, 1.0]", "[nan, 1.0, 1.0]"),
     "MODEL.BACKBONE.ARCHITECTURE": ("foo", "se_resnet51"),
+    "MODEL.WEIGHTS_NETWORK": ("foo", "resnet51"),
+    "INPUT.MAX_PIXELS": ("-1",),
     "MODEL.BACKBONE.FREEZE_AT": ("-1", "9"),
     "MODEL.FPN.IN_FEATURES": ("['res9']", "[2]"),
     "MODEL.FPN.OUT_CHANNELS": NUMBERS_ABOVE_0,

@@ -121,7 +121,9 @@ def checked():
     solver = {"IMS_PER_BATCH": 8, "BASE_LR": 0.1, "MOMENTUM": 0.9, "NESTEROV": False, "WEIGHT_DECAY": 1e-4}
     cfg = add_engine_defaults(CfgNode({"SOLVER": {**solver, "WEIGHT_DECAY_NORM": 0.0}, "INPUT": {}}))
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupCosineLR"
-    cfg.MODEL = CfgNode({"PIXEL_MEAN": [0.0] * 3, "PIXEL_STD": [1.0] * 3, "BACKBONE": {"RECOMPUTE": False}})
+    cfg.MODEL = CfgNode(
+        {"PIXEL_MEAN": [0.0] * 3, "PIXEL_STD": [1.0] * 3, "BACKBONE": {"RECOMPUTE": False}, "WEIGHTS_NETWORK": ""}
+    )
     cfg.TEST, cfg.DATALOADER = CfgNode({"IMS_PER_BATCH": 1}), CfgNode({"NUM_WORKERS": 0})
     cfg.SEED, cfg.OUTPUT_DIR = 0, "output"
     return lambda *overrides: check_engine_settings(load_config(cfg, None, overrides))
