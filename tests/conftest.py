@@ -1,21 +1,89 @@
 """What the tests of several rooms need."""
 
 import importlib.util
+import locale
 import logging
+import os
+import random
 import signal
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
+from PIL import Image, ImageFile
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
+SET_BY_LIBRARIES = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")
+
+
+def _seed(config):
+    """Random numbers begin anew: with 0, in another order of the tests (-p randomly) with the number of that order."""
+    seed = config.getoption("randomly_seed", 0)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed takes a millisecond where CUDA has not begun
+
+
+def _process_state():
+    """What a test could leave behind in its process that another one would notice."""
+    environment = {f"${name}": value for name, value in os.environ.items() if name not in SET_BY_LIBRARIES}
+    return {
+        **environment,
+        "folder": os.getcwd(),
+        "import path": list(sys.path),
+        "locale": locale.setlocale(locale.LC_ALL),
+        "torch's data type": torch.get_default_dtype(),
+        "torch's device": torch.get_default_device(),
+        "torch's threads": torch.get_num_threads(),
+        "torch's gradients": torch.is_grad_enabled(),
+        "torch's determinism": torch.are_deterministic_algorithms_enabled(),
+        "cuDNN": (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
+        "OpenCV's threads": cv2.getNumThreads(),
+        "Pillow's limits": (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES),
+        "signals": [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)],
+    }
+
+
+@pytest.fixture(autouse=True)
+def on_its_own(request):
+    """No test depends on those before it: each begins with the same random numbers and leaves its process as it was."""
+    before = _process_state()
+    _seed(request.config)
+    yield
+    after = _process_state()
+    left = [(w, before.get(w), after.get(w)) for w in before | after if before.get(w) != after.get(w)]
+    assert not left, f"the test changed (what, before, after): {left}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef, request):
+    """What several tests share is drawn from numbers of its own, whichever test comes first, and takes none of that
+    test's."""
+    if fixturedef.scope == "function":
+        return (yield)
+    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    _seed(request.config)
+    try:
+        return (yield)
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.default_generator.set_state(states[2])
+
+
+def pytest_configure(config):
+    if config.pluginmanager.hasplugin("randomly"):  # orders the tests; the seeding is ours
+        config.option.randomly_reset_seed = False
 
 
 @pytest.fixture
 def load_tool():
-    """(name) → tools/name.py as a module; the signal handler that its main sets is taken back."""
-    before = signal.getsignal(signal.SIGTERM)
+    """(name) → tools/name.py as a module; the signal handler that its main sets and the place that it makes for itself
+    in the import path are taken back."""
+    before, path = signal.getsignal(signal.SIGTERM), list(sys.path)
 
     def load(name):
         spec = importlib.util.spec_from_file_location(f"{name}_tool", TOOLS / f"{name}.py")
@@ -25,6 +93,7 @@ def load_tool():
 
     yield load
     signal.signal(signal.SIGTERM, before)
+    sys.path[:] = path
 
 
 @pytest.fixture(scope="module")

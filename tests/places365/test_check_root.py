@@ -1,6 +1,5 @@
 """The check finds what is missing, empty, unreadable or in no list, and says so by its exit code."""
 
-import importlib.util
 import io
 import json
 import os
@@ -231,11 +230,9 @@ def test_nothing_to_check(tmp_path):
         check_root(tmp_path / "absent")
 
 
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("check_places365_tool", TOOL)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
+@pytest.fixture
+def tool(load_tool):
+    loaded = load_tool("check_places365")
     return lambda *arguments: main_guard(lambda: loaded.main([str(one) for one in arguments]))
 
 

@@ -1,6 +1,5 @@
 """The command line: files in, table and JSON out, errors without a traceback."""
 
-import importlib.util
 import io
 import json
 import subprocess
@@ -30,11 +29,9 @@ def files(tmp_path):
     return paths
 
 
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("evaluate_coco_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+@pytest.fixture
+def tool(load_tool):
+    module = load_tool("evaluate_coco")
     return lambda *arguments: main_guard(lambda: module.main([str(one) for one in arguments]))
 
 
