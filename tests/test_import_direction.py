@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("se_backbones", "engine", "synthetic", "classification", "places365", "detection", "tools", "tests")
+ROOMS = ("se_backbones", "engine", "synthetic", "classification", "places365", "detection", "soak", "tools", "tests")
 
 # What each room may import of ours, besides itself.
 MAY_IMPORT = {
@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "classification": {"se_backbones", "engine", "synthetic"},
     "places365": {"se_backbones", "engine", "classification", "synthetic"},
     "detection": {"se_backbones", "engine", "synthetic"},
-    "tools": {"se_backbones", "engine", "synthetic", "classification", "places365", "detection"},
+    "soak": {"se_backbones", "engine", "synthetic", "classification", "places365", "detection"},
+    "tools": {"se_backbones", "engine", "synthetic", "classification", "places365", "detection", "soak"},
 }
 
 # The networks need torch alone. Finding and reading published weights may need these, inside functions.

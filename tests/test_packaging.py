@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SCRIPTS = PROJECT["scripts"]
 # For work on this project itself: no command of an installed package.
-NOT_INSTALLED_AS_COMMANDS = ("__init__", "console", "setup_environment", "acceptance", "benchmark")
+NOT_INSTALLED_AS_COMMANDS = ("__init__", "console", "setup_environment", "acceptance", "benchmark", "soak")
 
 
 # Asks setuptools' command that copies packages what it would copy. In a process of its own, for setuptools brings
@@ -47,8 +47,8 @@ def build():
 
 
 def folders() -> list[str]:
-    """The top-level packages as their folders are named; tests are none."""
-    return sorted(path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests")
+    """The top-level packages that are installed, as their folders are named."""
+    return sorted(path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name not in ("tests", "soak"))
 
 
 def files(folder: str) -> set[str]:
@@ -67,7 +67,7 @@ def test_every_module_and_every_file_beside_them_is_installed(build):
 
 def test_nothing_is_installed_under_a_name_that_anybody_may_use(build):
     top = {package.split(".")[0] for package in build["packages"]}
-    assert not top & {"tools", "tests", "configs", "docs", "results"}
+    assert not top & {"tools", "tests", "configs", "docs", "results", "soak"}
 
 
 @pytest.mark.parametrize("room", [name for name in folders() if name != "tools"])

@@ -30,7 +30,7 @@ from se_backbones import create_backbone
 from synthetic.shapes import generate_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("se_backbones", "engine", "synthetic", "classification", "places365", "detection", "tools")
+ROOMS = ("se_backbones", "engine", "synthetic", "classification", "places365", "detection", "soak", "tools")
 
 # --- as the source has it ---
 
