@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from pycocotools import mask as run_lengths
 
 from detection.coco_ap.average_precision import evaluate_coco
 from detection.config import load_config
-from detection.data import DetectionData, TrainingSet, test_batches, training_batches
+from detection.data import DetectionData, test_batches, training_batches
 from detection.train import load_data
 from engine.config.shipped import shipped_config
 from engine.errors import UserError
@@ -24,7 +25,7 @@ from synthetic.shapes import generate_shapes
 SIZE = 64  # pixels
 SETTINGS = [
     "MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TRAIN", "64", "INPUT.MIN_SIZE_TEST", "64", "SOLVER.IMS_PER_BATCH", "1",
-    "DATALOADER.NUM_WORKERS", "0",
+    "DATALOADER.NUM_WORKERS", "0", "SOLVER.MAX_ITER", "4",
 ]  # fmt: skip
 
 
@@ -61,40 +62,38 @@ def _with_run_lengths(coco: dict) -> None:
 def _annotations(coco: dict, file: Path, place: Path, random: np.random.Generator) -> Outcome:
     file.write_bytes(mutate_json(copy.deepcopy(coco), random))
     masks, drop = bool(random.integers(2)), bool(random.integers(2))
-    words = ["DATA.TRAIN.JSON", str(file), "DATA.TRAIN.IMAGES", str(file.parent / "images"), *SETTINGS]
-    cfg = load_config(
-        shipped_config("demo.yaml"), [*words, "MODEL.MASK_ON", str(masks), "INPUT.MASK_FORMAT", "bitmask"]
-    )
+    images = str(file.parent / "images")
+    words = ["DATA.TRAIN.JSON", str(file), "DATA.TRAIN.IMAGES", images, "DATA.VAL.JSON", str(file)]
+    words += ["DATA.VAL.IMAGES", images, "MODEL.MASK_ON", str(masks), "INPUT.MASK_FORMAT", "bitmask", *SETTINGS]
+    cfg = load_config(shipped_config("demo.yaml"), words)
     kind = f"annotations{', masks' if masks else ''}{', bad records dropped' if drop else ''}"
     before, run = digest(file.parent), place / "run"
     run.mkdir()
     try:
         try:
             data = load_data(cfg, "TRAIN", run, drop)
+            to_evaluate = load_data(cfg, "VAL", run, drop)
             batches = training_batches(data, cfg, 0, 0, 1)
         except UserError as error:
             result, fault = "refused", "" if str(error).strip() else "an empty message"
         else:
-            next(batches)
-            result, fault = "read", _use(data, cfg)
+            result, fault = "read", _use(batches, to_evaluate, cfg)
     except Exception:
         return Outcome(kind, "traceback", last_traceback())
     changed = "" if digest(file.parent) == before else "the input was changed"
     return Outcome(kind, result, fault or changed)
 
 
-def _use(data: DetectionData, cfg) -> str:
+def _use(batches: Iterator, data: DetectionData, cfg) -> str:
     """What training and evaluation do with a set that its check has let pass; what they refuse of it, if anything."""
     try:
+        for _ in batches:
+            pass
         records = data.records()
-        training = TrainingSet(records, cfg)
-        for index in range(len(records)):
-            training[(0, index)]
         for _ in test_batches(records, cfg):
             pass
-        evaluate_coco(data.coco, _own_detections(data, records), ("bbox",), class_names=data.class_names)
-        if cfg.MODEL.MASK_ON:
-            evaluate_coco(data.coco, _own_detections(data, records), ("segm",), class_names=data.class_names)
+        types = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+        evaluate_coco(data.coco, _own_detections(data, records), types, class_names=data.class_names)
     except UserError as error:
         return f"passed the check, and was refused later: {error}"
     return ""

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from classification.images.reading import Box, open_image, read_rgb
 from detection.annotations.image_files import DamagedImage, inspect_image
 from detection.config import load_config
 from detection.data import TestSet
 from engine.config.shipped import shipped_config
 from engine.errors import UserError
-from engine.predict.media import read_image
+from engine.images.reading import Box, open_image, read_image
 from soak.mutation import mutate_bytes
 from soak.pool import Outcome, Trial, last_traceback
 
@@ -27,11 +26,9 @@ def prepare_pictures(folder: Path) -> Trial:
     """A picture in each format and mode that people have, and the trials of them."""
     pictures, cfg = _pictures(), load_config(shipped_config("demo.yaml"), ["INPUT.MIN_SIZE_TEST", "0"])
     doors = {
-        "prediction": read_image,
-        "classification": read_rgb,
-        "classification, reduced": lambda path: read_rgb(path, 16),
-        "classification, a crop": _crop,
-        "detection": lambda path: _of_detection(path, cfg),
+        "the whole": read_image,
+        "a crop": _crop,
+        "a detector": lambda path: _of_detection(path, cfg),
     }
     names, whole = list(pictures), {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +78,7 @@ def _compared(pixels: np.ndarray | None, whole: np.ndarray | None) -> str:
 
 
 def _crop(path: Path) -> np.ndarray:
-    """What training reads: a part, at half the size."""
+    """What a classifier's training reads: a part, at half the size."""
     image = open_image(path)
     box = Box(image.height // 3, image.width // 3, max(image.height // 2, 1), max(image.width // 2, 1))
     return image.crop(image.aligned(box, 2), 2)
