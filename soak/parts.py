@@ -64,7 +64,7 @@ PARTS = {
     "disk": Part(
         "a disk that fills while training, predicting and converting: exit code 2 with a message, nothing torn, and "
         "the work done bit-equal once there is room",
-        48,
+        96,
         600,
         prepare_disk,
     ),

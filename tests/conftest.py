@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -21,7 +22,7 @@ SET_BY_LIBRARIES = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")
 
 def _seed(config):
     """Random numbers begin anew: with 0, in another order of the tests (-p randomly) with the number of that order."""
-    seed = config.getoption("randomly_seed", 0)
+    seed = config.getoption("randomly_seed", 0) % 2**32
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed takes a millisecond where CUDA has not begun
@@ -47,12 +48,30 @@ def _process_state():
     }
 
 
+@contextmanager
+def _loggers_put_back():
+    """Runs give the packages' loggers handlers. A later test's caplog would see nothing, and a handler that writes to
+    what capsys put in the place of the console lives no longer than that."""
+
+    def packages():
+        found = logging.root.manager.loggerDict.items()
+        return [logger for name, logger in found if "." not in name and isinstance(logger, logging.Logger)]
+
+    before = {logger: (list(logger.handlers), logger.propagate, logger.level) for logger in packages()}
+    yield
+    for logger in packages():
+        logger.handlers, logger.propagate, level = before.get(logger, ([], True, logging.NOTSET))
+        if logger.level != level:
+            logger.setLevel(level)
+
+
 @pytest.fixture(autouse=True)
 def on_its_own(request):
     """No test depends on those before it: each begins with the same random numbers and leaves its process as it was."""
     before = _process_state()
     _seed(request.config)
-    yield
+    with _loggers_put_back():
+        yield
     after = _process_state()
     left = [(w, before.get(w), after.get(w)) for w in before | after if before.get(w) != after.get(w)]
     assert not left, f"the test changed (what, before, after): {left}"
@@ -99,17 +118,9 @@ def load_tool():
 @pytest.fixture(scope="module")
 def runs_in_this_process():
     """Puts back what runs that are started in the tests' own process change in it."""
-
-    def loggers():
-        return [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
-
-    before = {logger: (list(logger.handlers), logger.propagate, logger.level) for logger in loggers()}
-    with pytest.MonkeyPatch.context() as monkeypatch:
+    with pytest.MonkeyPatch.context() as monkeypatch, _loggers_put_back():
         monkeypatch.setenv("MALLOC_", "")  # with it a run leaves the allocator alone, which other tests here share
         yield
-    for logger in loggers():  # a run's handlers and its propagate = False would blind later tests' caplog
-        logger.handlers, logger.propagate, level = before.get(logger, ([], True, logging.NOTSET))
-        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = ("kills", "checkpoints", "inputs", "disk", "terminate")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(names)} or all (the default)")
-    parser.add_argument("--count", type=int, metavar="N", help="trials of each part (a full soak of some 30 minutes)")
+    parser.add_argument("--count", type=int, metavar="N", help="trials of each part (default: a quarter of an hour)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the first trial (0); the next have S+1, …")
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="trials at a time (2)")
     parser.add_argument("--json", metavar="FILE", help="keep the result")
