@@ -363,7 +363,8 @@ def scenes(tmp_path_factory, write_scenes):
     return [
         "MODEL.DEVICE", "cpu", "MODEL.BACKBONE.ARCHITECTURE", "resnet18", "INPUT.TRAIN_SIZE", "32",
         "INPUT.TEST_RESIZE", "32", "INPUT.TEST_SIZE", "32", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "1",
-        "DATALOADER.NUM_WORKERS", "0", "DATA.ROOT", str(folder), "DATA.CACHE", str(folder / "cache"),
+        "SOLVER.BASE_LR", "0.0001", "DATALOADER.NUM_WORKERS", "0", "DATA.ROOT", str(folder),
+        "DATA.CACHE", str(folder / "cache"),
     ]  # fmt: skip
 
 
