@@ -118,7 +118,7 @@ def _terminate(
     metrics = run / "metrics.jsonl"  # its first line: all processes are in the loop, and catch signals
     while running.wait(0.02) is None and not (metrics.is_file() and metrics.stat().st_size):
         pass
-    if running.wait(0.8 * spread(seed) * (reference.trained - reference.began)) is not None:
+    if running.wait(0.6 * spread(seed) * (reference.trained - reference.began)) is not None:
         return outcome("over before the signal", difference(run, reference.run))
     os.kill(running.trainers()[seed // len(TERMINATED) % 2], signal.SIGTERM)
     codes = running.wait(_ALL_END)
