@@ -16,6 +16,7 @@ import simplejpeg
 from engine.errors import UserError
 from engine.images.by_pillow import MAX_PIXELS, check_size, opened, orientation, reason, upright_rgb
 from engine.images.jpeg_header import JpegHeader, read_jpeg_header
+from engine.images.png import undamaged
 
 REDUCTIONS = (8, 4, 2)  # at which a JPEG can be decoded, the strongest first
 
@@ -108,7 +109,7 @@ class JpegImage:
         upright = self._orientation == 1
         pixels = self._stored_pixels(reduction, box.top + box.height if upright else self._header.height)
         if pixels is None:  # a kind that only other decoders know
-            return DecodedImage(_read_by_pillow(self._path, 0)).crop(box)
+            return DecodedImage(_read_by_pillow(self._path, self._data, 0)).crop(box)
         if not upright:
             pixels = _UPRIGHT[self._orientation](pixels)
         box = _reduced(box, reduction)
@@ -160,9 +161,9 @@ def open_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> JpegIma
         raise _unreadable(path, reason(path, error)) from error
     header = read_jpeg_header(data)
     if header is None or not header.supported or header.channels not in (1, 3):
-        return DecodedImage(_read_by_pillow(path, max_pixels))
+        return DecodedImage(_read_by_pillow(path, data, max_pixels))
     if not 0 < header.height * header.width <= MAX_FAST_PIXELS:
-        return DecodedImage(_read_by_pillow(path, max_pixels))
+        return DecodedImage(_read_by_pillow(path, data, max_pixels))
     try:
         check_size(header.width, header.height, max_pixels)
     except ValueError as error:
@@ -180,8 +181,8 @@ def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
     """A whole picture file as (H, W, 3) RGB uint8, upright: the EXIF orientation is applied; grey, palette, CMYK and
     16-bit pictures are converted, transparency is laid on white; of an animation the first picture is taken.
 
-    Of damage in the middle of a file is told what can be told: PNG has checksums, of a JPEG the decoder notices some,
-    and some formats have nothing to tell it by.
+    Of damage in the middle of a file is told what can be told: PNG has checksums (``engine.images.png``), of a JPEG
+    the decoder notices some, and some formats have nothing to tell it by.
 
     Args, Raises: as ``open_image``.
     """
@@ -195,11 +196,12 @@ def _unreadable(path: str | os.PathLike, why: str) -> UnreadableImage:
     return error
 
 
-def _read_by_pillow(path: str | os.PathLike, max_pixels: int) -> np.ndarray:
+def _read_by_pillow(path: str | os.PathLike, data: bytearray, max_pixels: int) -> np.ndarray:
     try:
+        whole = undamaged(data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata
-            with opened(path, max_pixels) as image:
+            with opened(path if whole is data else io.BytesIO(whole), max_pixels) as image:
                 return upright_rgb(image)
     except Exception as error:  # a damaged file makes Pillow's readers raise almost anything, struct.error say
         raise _unreadable(path, reason(path, error)) from error
