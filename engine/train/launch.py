@@ -123,6 +123,11 @@ def any_process(flag: bool, device: torch.device) -> bool:
     return bool(tensor.item())
 
 
+def of_any_process(value: T | None) -> T | None:
+    """The value of the first process that has one. All of them must call it."""
+    return next((found for found in comm.all_gather(value) if found is not None), None)
+
+
 def shows_progress() -> bool:
     """Whether a progress bar has somebody to look at it: in the first process, on a terminal."""
     return comm.is_main_process() and sys.stderr.isatty()

@@ -22,7 +22,7 @@ from engine import compat  # noqa: F401  (before detectron2)
 from engine.device import autocast, choose_precision
 from engine.errors import UserError
 from engine.train.checkpoint import checkpoint_path, remove_old_checkpoints, save_checkpoint
-from engine.train.launch import any_process, raise_everywhere
+from engine.train.launch import any_process, of_any_process, raise_everywhere
 from engine.train.optim import build_ema, build_optimizer, clip_gradients
 from engine.train.sampling import derive_seed
 from engine.train.stopping import Stopped, StopRequest
@@ -139,7 +139,7 @@ class Trainer:
                     if done:
                         self.save_final(task)
                     if stop_now:
-                        raise Stopped(stop.signal_name, self.iteration, self.run)
+                        raise Stopped(of_any_process(stop.signal_name), self.iteration, self.run)
                     if evaluation_due:
                         figures = self._evaluate_and_log(task, storage, stop)
                     if evaluation_due or done or _due(self.iteration, cfg.LOG_PERIOD):

@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
-from engine.train.launch import leave_processes, once
+from engine.train.launch import leave_processes, of_any_process, once
 
 from detectron2.utils import comm
 
@@ -52,6 +52,18 @@ def test_a_mistake_in_the_first_process_is_raised_in_all(tmp_path):
         "called_0",
         "wrong_0",
     ]
+
+
+def _signalled(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    assert of_any_process("SIGTERM" if rank == 1 else None) == "SIGTERM"
+    assert of_any_process(None) is None
+    leave_processes()
+
+
+def test_what_one_process_knows_all_are_told(tmp_path):
+    assert of_any_process("alone") == "alone"
+    mp.spawn(_signalled, (tmp_path,), nprocs=2)  # raises what a process does
 
 
 def _threads():
