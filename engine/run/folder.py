@@ -103,6 +103,12 @@ def of_the_run(run: Path, task: TaskInfo) -> list[Path]:
     return [*old, *_found(run, _BESIDE)] if old else []
 
 
+def unfinished(run: Path) -> list[Path]:
+    """What a kill in the middle of a write left behind, in the folder and in those of pictures in it. (An evaluation's
+    folder may be another process's, which is at it.)"""
+    return _found(run, (".*.part*", "plots/**/.*.part*", "predictions/**/.*.part*"))
+
+
 def before_the_run(run: Path, task: TaskInfo) -> list[Path]:
     """What is known before a run begins, and is left by a start that was refused: what is wrong with the data."""
     return _found(run, ("weights_report.json", *task.listings))

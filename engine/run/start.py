@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
-from engine.run.folder import before_the_run, of_the_run, results, write_config
+from engine.run.folder import before_the_run, of_the_run, results, unfinished, write_config
 from engine.task import TaskInfo
 from engine.train.launch import once
 from engine.train.logs import log_to
@@ -59,7 +59,7 @@ class Start:
         folder, anew = self.folder, self.checkpoint is None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            old = list(folder.glob(".*.part*"))  # what a kill in the middle of a write left behind
+            old = unfinished(folder)
             old += before_the_run(folder, self._task) if anew else []
             old += of_the_run(folder, self._task) if anew and not self._evaluates else []
             write_config(folder, cfg)

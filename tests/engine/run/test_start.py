@@ -119,6 +119,17 @@ def test_an_evaluation_keeps_the_earlier_ones_files_until_it_has_its_own(tmp_pat
     assert set(content(folder)) == {"result.json", "found.json", "config.yaml", "log.txt"}
 
 
+@pytest.mark.parametrize("checkpoint", [None, {"iteration": 2}])
+def test_what_a_kill_left_half_written_goes(tmp_path, cfg, checkpoint):
+    folder = fill(tmp_path / "run", (*RUN, ".result.0a1b2c3d.part.json"))
+    fill(folder / "plots", (".curve.0a1b2c3d.part.png",))
+    fill(folder / "predictions" / "val", (".1.0a1b2c3d.part.jpg", "1.jpg"))
+    fill(folder / "data", (".mine.part.png",))
+    Start(folder, TASK, checkpoint=checkpoint).begin(cfg)
+    assert {name for name in content(folder) if ".part" in name} == {"data/.mine.part.png"}
+    assert ("predictions/val/1.jpg" in content(folder)) == (checkpoint is not None)
+
+
 def test_a_resumed_run_keeps_its_files(tmp_path, cfg):
     folder = fill(tmp_path / "run", (*RUN, *NO_RUN))
     Start(folder, TASK, checkpoint={"iteration": 2}).begin(cfg)
