@@ -127,13 +127,14 @@ def _find_images(root: Path, list_path: Path, split: str, images: str, labelled:
     candidates = official
     if images == "auto":  # of unknown size: folders train, val, test, or the letters' archives unpacked right here
         candidates = [*official, *(base / split.partition("-")[0] for base in bases), root, list_path.parent]
-    present = [sum((folder / entry).is_file() for entry in entries) for folder in candidates]
+    # Path.is_file raises where a name is longer than any file's.
+    present = [sum(os.path.isfile(folder / entry) for entry in entries) for folder in candidates]
     if any(present):
         return candidates[present.index(max(present))]
     if official:
         raise UserError(
-            f"{official[0]} has none of the {len(entries)} files looked up from {list_path}, {entries[0]} for one. "
-            "Is it the folder of another set, or was its archive unpacked only in part?"
+            f"{official[0]} has none of the {len(entries)} files looked up from {list_path}, {entries[0]:.120} for "
+            "one. Is it the folder of another set, or was its archive unpacked only in part?"
         )
     raise SplitNotFound(
         f"the images of {list_path} are not there: none of the folders {', '.join(names)} in {root} or in one of its "

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ from engine.errors import UserError
 from places365.categories import PLACES365, class_index
 
 _CHUNK = 1 << 22  # bytes read at once
+_SAMPLE_BYTES = 1 << 14  # which hold the rest of a line and the next one: no path has more than 4096
 _END_BYTES = 1 << 16  # of a list's beginning and end that its key holds a hash of
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _OTHER_ENCODINGS = (b"\xff\xfe", b"\xfe\xff")  # the marks of UTF-16 and UTF-32
@@ -68,7 +70,7 @@ def has_labels(path: Path) -> bool:
         UserError: the list cannot be read.
     """
     with _opened(path) as file:
-        for line in file:
+        for line in chain.from_iterable(_lines(file)):
             if line.strip():
                 fields = line.split()
                 return len(fields) > 1 and fields[-1].isdigit()
@@ -82,9 +84,11 @@ def sample_entries(path: Path, labelled: bool, count: int = 16) -> list[str]:
         size = os.fstat(file.fileno()).st_size
         for part in range(count):
             file.seek(size * part // count)
-            if part:
-                file.readline()  # the rest of a line
-            line = _with_slashes(file.readline().removeprefix(_BYTE_ORDER_MARK))
+            lines = file.read(_SAMPLE_BYTES).splitlines()
+            skipped = 1 if part else 0  # the rest of a line
+            if len(lines) <= skipped:
+                continue
+            line = _with_slashes(lines[skipped].removeprefix(_BYTE_ORDER_MARK))
             fields = line.rsplit(None, 1) if labelled else [line.strip()]
             if fields and fields[0]:
                 names.append(os.fsdecode(fields[0]).strip("/"))
@@ -95,8 +99,8 @@ def read_list(path: Path, labelled: bool, in_class_folders: bool, folders: dict[
     """Reads a list of any length in pieces.
 
     A line is a name and, where ``labelled``, a class index 0..364: ``/a/airfield/00000001.jpg 0``. Blank lines are
-    passed over, and Windows' "\\" is "/". Outside of class folders an image may be listed once; in them, where a list
-    has millions, its label cannot be two, and ``check_root`` counts the lines.
+    passed over, Windows' "\\" is "/", and lines end as on any system. Outside of class folders an image may be listed
+    once; in them, where a list has millions, its label cannot be two, and ``check_root`` counts the lines.
 
     Args:
         in_class_folders: the names lie in the folders of their classes (the training lists), which are checked
@@ -125,7 +129,7 @@ def read_list(path: Path, labelled: bool, in_class_folders: bool, folders: dict[
             leave=False, disable=None,
         ) as progress,
     ):  # fmt: skip
-        while lines := file.readlines(_CHUNK):
+        for lines in _lines(file):
             folder_numbers, labels, names = [], [], []
             if number == 0:
                 lines[0] = lines[0].removeprefix(_BYTE_ORDER_MARK)
@@ -148,7 +152,7 @@ def read_list(path: Path, labelled: bool, in_class_folders: bool, folders: dict[
                 folder_numbers.append(place[0])
                 labels.append(place[1])
                 names.append(name)
-            progress.update(sum(map(len, lines)))
+            progress.update(file.tell() - progress.n)
             yield folder_numbers, labels, names
 
 
@@ -184,6 +188,12 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             yield file
     except OSError as error:
         raise _unreadable(path, error) from None
+
+
+def _lines(file: BinaryIO) -> Iterator[list[bytes]]:
+    """A list's lines without their ends, some MB at once; an end is "\\n", "\\r\\n", or "\\r" as on old Macs."""
+    while lines := file.readlines(_CHUNK):
+        yield b"".join(lines).splitlines()
 
 
 def _with_slashes(line: bytes) -> bytes:

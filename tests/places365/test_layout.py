@@ -1,6 +1,7 @@
 """Every form in which Places365 lies on people's disks, made up in a temporary folder."""
 
 import io
+import os
 
 import pytest
 from PIL import Image
@@ -158,6 +159,20 @@ def test_images_of_another_set_are_an_error(tmp_path):
     put(tmp_path / "data_256", ["a/airfield/99999999.jpg"])
     with pytest.raises(UserError, match=r"data_256 has none of the 5 files looked up from .*airfield/00000001.jpg"):
         find_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "x" * 100_000, "\0", "\udcff" * 300])
+def test_a_name_longer_than_any_files_is_an_image_that_is_not_there(tmp_path, name):
+    put(tmp_path / "val_256", VAL)
+    write_list(tmp_path, "places365_val.txt", VAL)
+    rest = (tmp_path / "places365_val.txt").read_bytes()
+    long = os.fsencode(name) + b".jpg 5\n"
+    (tmp_path / "places365_val.txt").write_bytes(long + rest)
+    assert find_split(tmp_path, "val").image_root == tmp_path / "val_256"
+    (tmp_path / "places365_val.txt").write_bytes(long)
+    with pytest.raises(UserError, match=r"val_256 has none of the 1 files looked up from") as refused:
+        find_split(tmp_path, "val")
+    assert len(str(refused.value)) < 1000
 
 
 def test_what_was_looked_for_and_what_is_there(tmp_path):

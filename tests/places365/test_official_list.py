@@ -77,6 +77,21 @@ def test_lists_are_read_in_pieces(tmp_path, monkeypatch, chunk):
     ]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_line_ends_as_on_any_system(tmp_path, end, labelled):
+    names = [f"image {number:05d}.jpg" for number in range(3000)]
+    split = list_split(tmp_path, end.join(f"{name} 7" if labelled else name for name in names), "val", labelled)
+    assert official_list.has_labels(split.list_path) is labelled
+    sample = official_list.sample_entries(split.list_path, labelled)
+    assert len(sample) == 16 and sample[0] == names[0] and set(sample) <= set(names)
+    assert contents(open_index(split, tmp_path / "cache")) == [(name, 7 if labelled else -1) for name in names]
+    with split.list_path.open("ab") as file:
+        file.write(f"{end}{end}wrong{end}".encode() if labelled else f"{end}{end}{names[0]}{end}".encode())
+    with pytest.raises(UserError, match="line 3002: "):
+        open_index(split, tmp_path / "cache")
+
+
 def test_val_and_test_lists(tmp_path):
     val = list_split(tmp_path, "Places365_val_00000001.jpg 165\nPlaces365_val_00000002.jpg 0\n", "val")
     assert contents(open_index(val, tmp_path)) == [
