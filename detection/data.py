@@ -62,7 +62,8 @@ class DetectionData:
     def records(self) -> list[dict]:
         """One dict an image in Detectron2's form: file_name, image_id, height, width, and annotations with boxes
         (x, y, w, h in pixels), class indices, ``iscrowd`` (0 or 1) and segmentation, each in the one form that the
-        mapper knows, whatever the json has."""
+        mapper knows, whatever the json has; boxes and polygons are floats, since Detectron2 cuts the fractions off
+        whole numbers that it resizes."""
         index_of = {category: index for index, category in enumerate(self.category_ids)}
         images = sorted(self.coco["images"], key=lambda image: image["id"])
         records = {
@@ -78,7 +79,7 @@ class DetectionData:
         for annotation in self.coco["annotations"]:
             image = records[annotation["image_id"]]
             record = {
-                "bbox": annotation["bbox"],
+                "bbox": [float(number) for number in annotation["bbox"]],
                 "bbox_mode": BoxMode.XYWH_ABS,
                 "category_id": index_of[annotation["category_id"]],
                 "iscrowd": int(read_crowd(annotation)),

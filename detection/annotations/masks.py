@@ -17,6 +17,7 @@ from detection.annotations.values import is_finite, is_size, shown
 
 MIN_NUMBERS = 6  # x and y of three points
 MAX_GROUPS = 7  # of 5 bits, in a number of 32
+MAX_PIXELS = 2**32 - 1  # of a mask: pycocotools counts in 32 bits
 MAX_COORDINATE = 1e6
 """Pixels from the image's corner to a polygon's point: pycocotools walks every one of them."""
 
@@ -32,7 +33,7 @@ def read_mask(shape: Any, height: int, width: int) -> list[list[float]] | dict:
         height, width: of its image, in pixels.
 
     Returns:
-        the polygons that have an area (an even count of at least 6 numbers: x1, y1, x2, y2, ...), without the others,
+        the polygons that have an area (an even count of at least 6 floats: x1, y1, x2, y2, ...), without the others,
         or compressed run lengths {"size": [height, width], "counts": bytes}.
 
     Raises:
@@ -43,7 +44,8 @@ def read_mask(shape: Any, height: int, width: int) -> list[list[float]] | dict:
         if pixels_of([mask["counts"]])[0] != height * width:
             raise BadMask(f"damaged run lengths: they do not cover the {height * width} pixels of the image")
         return mask
-    usable = [polygon for polygon in polygons(shape) if is_polygon(polygon)]
+    # As floats, since Detectron2 cuts the fractions off whole numbers that it resizes.
+    usable = [list(map(float, polygon)) for polygon in polygons(shape) if is_polygon(polygon)]
     if not usable:
         numbers = len(shape[0]) if shape else 0
         raise BadMask(f"a polygon of {numbers} numbers: at least 6 and an even count are needed")
@@ -95,14 +97,17 @@ def compress(shape: dict, height: int, width: int) -> dict:
     size = [int(side) for side in size]
     if height and size != [height, width]:
         raise BadMask(f"run lengths of size {size}, image [{height}, {width}] (height, width): of a resized one?")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise BadMask(f"run lengths of size {size}, over {MAX_PIXELS} pixels")
     if isinstance(counts, str | bytes):
         counts = counts.encode("utf-8", "replace") if isinstance(counts, str) else counts
         return {"size": size, "counts": counts}
     if not all(is_finite(run) and run >= 0 and run == int(run) for run in counts):
         raise BadMask("run lengths that are not whole numbers of pixels, 0 or more")
-    if sum(counts) != size[0] * size[1]:
-        raise BadMask(f"run lengths of {int(sum(counts))} pixels, image {size[0] * size[1]}")
-    return coco_mask.frPyObjects({"size": size, "counts": [int(run) for run in counts]}, *size)
+    runs = [int(run) for run in counts]  # whose sum is exact and finite; that of floats need not be
+    if sum(runs) != size[0] * size[1]:
+        raise BadMask(f"run lengths of {shown(sum(runs))} pixels, image {size[0] * size[1]}")
+    return coco_mask.frPyObjects({"size": size, "counts": runs}, *size)
 
 
 def pixels_of(counts: Sequence[bytes]) -> np.ndarray:

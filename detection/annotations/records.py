@@ -11,7 +11,16 @@ import numpy as np
 from detection.annotations.box_forms import FORMS, MIN_SHARE_OUTSIDE, other_form
 from detection.annotations.masks import BadMask, is_polygon, read_mask
 from detection.annotations.report import Problem
-from detection.annotations.values import as_text, box_problem, is_finite, is_id, read_crowd, shown, what_is_wrong
+from detection.annotations.values import (
+    MAX_PIXELS_AWAY,
+    as_text,
+    box_problem,
+    is_finite,
+    is_id,
+    read_crowd,
+    shown,
+    what_is_wrong,
+)
 
 MAX_PIXELS_OUTSIDE = 1.0
 """Pixels that a box may reach outside its image; rounding, and counting pixels from 1, stay within it."""
@@ -141,6 +150,9 @@ def _check_box(box: Any, image: dict | None, add: Callable[[str, str], None]) ->
         return
     if problem == "not_finite":
         add("box_not_finite", f"bbox {shown(box)}")
+        return
+    if problem == "too_large":
+        add("box_too_large", f"bbox {shown(box)} holds a number over {MAX_PIXELS_AWAY}")
         return
     x, y, width, height = box
     said = f"bbox {shown(box)} (x, y, width, height)"

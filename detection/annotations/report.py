@@ -31,6 +31,7 @@ KINDS = {
     "unknown_category": (True, "annotations of a category that the json does not list"),
     "box_format": (True, "boxes that are not four numbers"),
     "box_not_finite": (True, "boxes with a number that is not finite"),
+    "box_too_large": (True, "boxes with a number beyond any image"),
     "box_without_area": (True, "boxes without area"),
     "box_outside_image": (True, "boxes wholly outside their image"),
     "box_over_the_edge": (False, "boxes that reach out of their image: training clips them, AP takes them as they are"),

@@ -17,6 +17,9 @@ import numpy as np
 from engine.errors import UserError
 
 LISTS = ("images", "annotations", "categories")
+MAX_PIXELS_AWAY = 2**31
+"""Pixels: no side or coordinate is beyond. PyTorch takes no whole numbers over 64 bits, and makes infinity of what is
+over 3e38."""
 
 
 def require_lists(coco: Any, source: str) -> None:
@@ -56,14 +59,16 @@ def as_text(value: Any) -> int | str | None:
 
 
 def box_problem(box: Any) -> str:
-    """Which of `not_four`, `not_numbers`, `not_finite` and `negative` (a side) keeps a value from being x, y, width,
-    height; "" for a box, which may have no area."""
+    """Which of `not_four`, `not_numbers`, `not_finite`, `too_large` (over `MAX_PIXELS_AWAY`) and `negative` (a side)
+    keeps a value from being x, y, width, height; "" for a box, which may have no area."""
     if not isinstance(box, list | tuple | np.ndarray) or len(box) != 4:
         return "not_four"
     if not all(map(is_number, box)):
         return "not_numbers"
     if not all(map(is_finite, box)):
         return "not_finite"
+    if max(map(abs, box)) > MAX_PIXELS_AWAY:
+        return "too_large"
     return "negative" if min(box[2:]) < 0 else ""
 
 
@@ -132,8 +137,8 @@ def read_crowd(record: dict) -> bool:
 
 
 def is_size(value: Any) -> bool:
-    """Whether a value is a width or height in pixels: a whole number above 0."""
-    return is_finite(value) and value > 0 and value == int(value)
+    """Whether a value is a width or height in pixels: a whole number above 0, of `MAX_PIXELS_AWAY` at most."""
+    return is_finite(value) and 0 < value <= MAX_PIXELS_AWAY and value == int(value)
 
 
 def kind_of(value: Any) -> str:

@@ -13,7 +13,17 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from detection.annotations.masks import MIN_NUMBERS, BadMask, compress, pixels_of, polygons
-from detection.annotations.values import box_problem, is_finite, is_id, keys_of, kind_of, read_crowd, shown, wrong_key
+from detection.annotations.values import (
+    MAX_PIXELS_AWAY,
+    box_problem,
+    is_finite,
+    is_id,
+    keys_of,
+    kind_of,
+    read_crowd,
+    shown,
+    wrong_key,
+)
 from engine.errors import UserError
 
 MASKS_AT_ONCE = 4096
@@ -21,6 +31,7 @@ BOX_PROBLEMS = {
     "not_four": "is {}, not four numbers x, y, width, height",
     "not_numbers": "{} holds something that is not a finite number",
     "not_finite": "{} holds something that is not a finite number",
+    "too_large": f"{{}} holds a number over {MAX_PIXELS_AWAY}",
     "negative": "{} has a negative width or height; COCO boxes are x, y, width, height, not x1, y1, x2, y2",
 }
 
@@ -84,12 +95,12 @@ def numbers(values: list, key: str, name) -> np.ndarray:
 
 
 def boxes(records: list[dict], name) -> np.ndarray:
-    """(N, 4) float64 of finite x, y, width, height with width and height at least 0."""
+    """(N, 4) float64 of x, y, width, height within `MAX_PIXELS_AWAY`, with width and height at least 0."""
     require(records, (), name)
     values = [record.get("bbox") for record in records]
     array = _array(values, (0, 4))
     good = array.dtype.kind in "iuf" and array.shape == (len(values), 4) and np.isfinite(array).all()
-    if not good or (array[:, 2:] < 0).any():
+    if not good or (array[:, 2:] < 0).any() or (np.abs(array.astype(np.float64)) > MAX_PIXELS_AWAY).any():
         for index, value in enumerate(values):
             if value is None:
                 raise UserError(f"{name(index)} has no `bbox`")

@@ -86,6 +86,16 @@ def test_boxes_over_the_edge_are_clipped(folder):
     assert boxes == [[0, 3, 15, 13], [30, 20, 40, 30]]
 
 
+@pytest.mark.parametrize("number", [int, float])
+def test_boxes_and_polygons_keep_their_fractions_when_resized(folder, number):
+    content = coco({"bbox": [number(n) for n in (3, 5, 7, 9)], "segmentation": [[number(n) for n in POLYGON]]})
+    seen = trained_on(folder, content, "INPUT.MIN_SIZE_TRAIN", "40", with_masks=True)
+    scale = np.array([53 / 40, 40 / 30])  # 40 x 30 to 53 x 40
+    corners = np.array([[3, 5], [10, 14]]) * scale
+    assert np.allclose(seen.gt_boxes.tensor.numpy(), corners.reshape(1, 4), rtol=1e-6)
+    assert np.allclose(seen.gt_masks.polygons[0][0], (np.reshape(POLYGON, (-1, 2)) * scale).ravel(), rtol=1e-6)
+
+
 @pytest.mark.parametrize("number", [float, str])
 def test_ids_of_floats_and_texts_are_those_of_whole_numbers(folder, number):
     content = coco({}, {"category_id": 3})

@@ -348,6 +348,10 @@ BROKEN = {
     "area below nothing": (set_value("annotations", 2, "area", value=-1.0), "area", "`area` is -1.0", 11, 3),
     "area of 400 digits": (set_value("annotations", 2, "area", value=10**400), "area", "`area` is 1000", 11, 3),
     "box of 400 digits": (box(1, 2, 10**400, 4), "box_not_finite", "1000", 11, 3),
+    "box of 30 digits": (box(1, 2, 10**30, 4), "box_too_large", "over 2147483648", 11, 3),
+    "box far to the left": (box(-(2**63), 2, 3, 4), "box_too_large", "over 2147483648", 11, 3),
+    "box of a large float": (box(1, 1e300, 3, 4), "box_too_large", "over 2147483648", 11, 3),
+    "width of 30 digits": (set_value("images", 3, "width", value=10**30), "image_record", "`width` is", 13, None),
     "width of 400 digits": (set_value("images", 3, "width", value=10**400), "image_record", "`width` is", 13, None),
     "image id as half": (set_value("images", 3, "id", value=13.5), "image_record", "`id` is 13.5", "13.5", None),
     "file of no name": (

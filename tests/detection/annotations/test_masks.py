@@ -1,5 +1,7 @@
 """Every form of a mask gives the pixels that pycocotools gives, and its C code sees no damaged ones."""
 
+import math
+
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
@@ -76,3 +78,36 @@ def test_the_size_of_the_image_counts_where_it_is_known():
     assert compress(mask, 0, 0)["size"] == [3, 5]
     with pytest.raises(BadMask, match=r"size \[3, 5\], image \[5, 3\]"):
         compress(mask, 5, 3)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        [1e308, 1e308],
+        [10**300, 1],
+        [2**64, 15],
+        [1e19, 15.0],
+        [math.inf],
+        [math.nan, 15],
+        [10**400],
+        [15.5],
+        [-1, 16],
+        [np.int64(2**63 - 1), np.int64(2**63 - 1), 17],
+        np.array([1e308, 1e308]),
+        np.array([[15]]),
+        [[15]],
+        [True, 14],
+    ],
+)
+def test_numbers_that_are_no_run_lengths(counts):
+    for known in ((3, 5), (0, 0)):
+        with pytest.raises(BadMask, match="^run lengths (of|that) ") as refused:
+            compress({"size": [3, 5], "counts": counts}, *known)
+        assert len(str(refused.value)) < 120
+
+
+@pytest.mark.parametrize("size", [[2**16, 2**16], [2**31, 2**31], [1e300, 1], [10**400, 1], [math.inf, 1]])
+def test_masks_of_more_pixels_than_pycocotools_counts(size):
+    for counts in ("15", [1.0]):
+        with pytest.raises(BadMask, match="^run lengths of size "):
+            compress({"size": size, "counts": counts}, 0, 0)
