@@ -48,7 +48,7 @@ def test_evaluation_batches_hold_one_size_each():
         ("MODEL.ROI_HEADS.IN_FEATURES", "[]", "1 at least"),
         ("MODEL.BACKBONE.NAME", "build_se_fpn", "the nearest names are build_se_fpn_backbone"),
         ("MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [64]]", "cannot build the GeneralizedRCNN"),
-        ("MODEL.FPN.IN_FEATURES", "['res4', 'res2']", "cannot build the GeneralizedRCNN"),
+        ("MODEL.FPN.IN_FEATURES", "['res4', 'res2']", "a feature pyramid wants maps of twice the stride"),
         ("MODEL.FPN.NORM", "GN", "cannot build the GeneralizedRCNN"),  # 32 groups, and 16 channels here
     ],
 )

@@ -84,6 +84,7 @@ def test_a_failed_step_leaves_no_stamp(tool, monkeypatch, capsys):
     monkeypatch.setattr(tool, "install", install)
     monkeypatch.setattr(tool, "make_venv", lambda: None)
     monkeypatch.setattr(tool, "remove_leftovers", lambda: None)
+    monkeypatch.setattr(tool.signal, "signal", lambda number, handler: None)
     assert tool.main() == 1
     message = capsys.readouterr().err
     assert "trying" in message and "the reason" in message and "Do this." in message
