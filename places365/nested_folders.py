@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 from classification.index.class_folders import (
     MAX_DEPTH,
     ClassFolders,
+    entries_of,
     one_folder_each,
     shortened,
     subfolders,
-    unreadable_folder,
 )
 from classification.index.split import Split
 from engine.errors import UserError
 from engine.names import class_name, printable
-from engine.predict.image_files import is_clutter, is_picture
+from engine.predict.image_files import is_picture
 from places365.categories import PLACES365, class_index
 
 
@@ -81,17 +80,11 @@ def nesting(split: Split) -> str:
 def _innermost(root: Path, folder: str, depth: int) -> list[str]:
     """The folders at or below ``folder`` that hold images; those that hold nothing too, but for ``folder`` itself."""
     below = []
-    try:
-        with os.scandir(root / folder) as entries:
-            for entry in entries:
-                if is_clutter(entry.name):
-                    continue
-                if entry.is_dir():
-                    below.append(entry.name)
-                elif is_picture(entry.path):
-                    return [folder]
-    except OSError as error:
-        raise unreadable_folder(root / folder, error) from None
+    for entry, is_folder in entries_of(root / folder):
+        if is_folder:
+            below.append(entry.name)
+        elif is_picture(entry.path):
+            return [folder]
     if not below or depth >= MAX_DEPTH:
         return [folder] if depth > 1 else []
     return [found for name in sorted(below) for found in _innermost(root, f"{folder}/{name}", depth + 1)]

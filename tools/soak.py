@@ -31,14 +31,13 @@ def main() -> int:
         parser.error(f"unknown part {unknown.pop()}" if unknown else "--count and --processes from 1, --seed from 0")
     chosen = names if not args.parts or "all" in args.parts else [name for name in names if name in args.parts]
 
-    from se_backbones.files import write_atomically
+    from engine.json_files import write_json
     from soak.parts import soak  # only now: it takes seconds to import
 
     result = soak(chosen, args.count, args.seed, args.processes)
-    text = json.dumps(result, indent=1)
-    print(text)
+    print(json.dumps(result, indent=1))
     if args.json:
-        write_atomically(Path(args.json), text + "\n")
+        write_json(args.json, result)
     if not result["passed"]:
         raise UserError(f"{sum(len(part['faults']) for part in result['parts'].values())} faults, listed above")
     return 0

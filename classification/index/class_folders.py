@@ -52,7 +52,7 @@ class ClassFolders(Split):
         try:
             times[""] = os.stat(self.image_root).st_mtime_ns
         except OSError as error:
-            raise unreadable_folder(self.image_root, error) from None
+            raise _unreadable_folder(self.image_root, error) from None
         if loose := len(_own_images(self.image_root)):
             passed_over[IN_NO_CLASS] += loose
         progress = tqdm(self.folders, desc=f"reading {self.image_root.name}", unit="class", leave=False, disable=None)
@@ -67,16 +67,24 @@ class ClassFolders(Split):
             raise UserError(f"{self.source} has no images in its class folders{among}")
 
 
-def subfolders(folder: Path) -> list[str]:
-    """The names of the folders in a folder, hidden ones left out, sorted. Raises UserError where it cannot be read."""
+def entries_of(folder: Path) -> Iterator[tuple[os.DirEntry, bool]]:
+    """What lies in a folder but for hidden things and other clutter, and whether each is a folder, in no order. Raises
+    UserError where it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if not is_clutter(entry.name) and entry.is_dir())
+            for entry in entries:
+                if not is_clutter(entry.name):
+                    yield entry, entry.is_dir()
     except OSError as error:
-        raise unreadable_folder(folder, error) from None
+        raise _unreadable_folder(folder, error) from None
 
 
-def unreadable_folder(folder: Path, error: OSError) -> UserError:
+def subfolders(folder: Path) -> list[str]:
+    """The names of the folders in a folder, sorted. Raises as ``entries_of``."""
+    return sorted(entry.name for entry, is_folder in entries_of(folder) if is_folder)
+
+
+def _unreadable_folder(folder: Path, error: OSError) -> UserError:
     """What is said where a folder, or a link in it, cannot be read."""
     return UserError(f"cannot read the folder {error.filename or folder}: {error.strerror}")
 
@@ -195,18 +203,15 @@ def walk_images(
     names, below = [], []
     try:
         modified = os.stat(root / folder).st_mtime_ns
-        with os.scandir(root / folder) as entries:
-            for entry in entries:
-                if is_clutter(entry.name):
-                    continue
-                if entry.is_dir():
-                    below.append(entry.name)
-                elif is_picture(entry.path):
-                    names.append(os.fsencode(entry.name))
-                elif passed_over is not None:
-                    passed_over[kind_passed_over(entry.name)] += 1
     except OSError as error:
-        raise unreadable_folder(root / folder, error) from None
+        raise _unreadable_folder(root / folder, error) from None
+    for entry, is_folder in entries_of(root / folder):
+        if is_folder:
+            below.append(entry.name)
+        elif is_picture(entry.path):
+            names.append(os.fsencode(entry.name))
+        elif passed_over is not None:
+            passed_over[kind_passed_over(entry.name)] += 1
     yield folder, modified, sorted(names)
     for name in sorted(below):
         yield from walk_images(root, f"{folder}/{name}", passed_over)
@@ -223,11 +228,7 @@ def _has_folders(folder: Path) -> bool:
 
 def _own_images(folder: Path) -> list[str]:
     """The names of the images that lie in a folder itself."""
-    try:
-        with os.scandir(folder) as entries:
-            return [e.name for e in entries if not is_clutter(e.name) and not e.is_dir() and is_picture(e.path)]
-    except OSError as error:
-        raise unreadable_folder(folder, error) from None
+    return [entry.name for entry, is_folder in entries_of(folder) if not is_folder and is_picture(entry.path)]
 
 
 def _check_level(root: Path, folder: str) -> None:

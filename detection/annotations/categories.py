@@ -11,12 +11,11 @@ from detection.annotations.values import (
     as_id,
     is_id,
     is_of_kind,
-    is_unwritable,
-    printable,
     shown,
     usual_kind,
     what_is_wrong,
 )
+from engine.names import printable
 
 
 def class_list(coco: dict) -> tuple[list[str], dict[int | str, int]]:
@@ -43,7 +42,7 @@ def name_problem(value: Any) -> str:
     name = class_name(value)
     if not name:
         return f"{shown(value)}, without a letter"
-    if any(map(is_unwritable, name)):
+    if printable(name) != name:
         return f"'{printable(name):.60}', with a line break or another character that cannot be written"
     return ""
 

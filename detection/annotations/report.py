@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from detection.annotations.values import printable
 from engine.errors import UserError
 from engine.json_files import write_json
+from engine.names import printable
 
 MAX_SHOWN = 10
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import reprlib
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import UserError
+from engine.names import printable
 
 LISTS = ("images", "annotations", "categories")
 MAX_PIXELS_AWAY = 2**31
@@ -155,17 +155,6 @@ _short.maxlevel, _short.maxlist, _short.maxdict, _short.maxstring, _short.maxlon
 def shown(value: Any) -> str:
     """A value as JSON has it, cut short, for a message: however long or deep it is."""
     return _short.repr(value.tolist() if isinstance(value, np.ndarray | np.generic) else value)
-
-
-def printable(text: str) -> str:
-    """A text of a file for a line of a log: line breaks, control characters and halves of surrogate pairs as escapes,
-    which no terminal, file or letter can show."""
-    return text if text.isprintable() else "".join(repr(one)[1:-1] if is_unwritable(one) else one for one in text)
-
-
-def is_unwritable(character: str) -> bool:
-    """Whether a character is a control, half of a surrogate pair, or a separator of lines or paragraphs."""
-    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
 
 
 def keys_of(record: dict) -> str:

@@ -17,10 +17,11 @@ from pycocotools import mask as coco_mask
 
 from detection.annotations.box_forms import FORMS, other_form
 from detection.annotations.categories import class_name
-from detection.annotations.values import as_id, is_finite, is_id, kind_of, printable, require_lists, shown
+from detection.annotations.values import as_id, is_finite, is_id, kind_of, require_lists, shown
 from detection.coco_ap.columns import Columns, boxes, crowds, mask_area, masks, numbers, require
 from engine.errors import UserError
 from engine.json_files import read_json
+from engine.names import printable, writable
 
 IOU_TYPES = ("bbox", "segm")
 
@@ -232,7 +233,7 @@ def _name(record: dict, key: int | str, records: list) -> str:
     name = class_name(value) if isinstance(value, str) else "" if value is None else shown(value)
     if not name:
         return printable(str(as_id(key)))
-    if any("\ud800" <= one <= "\udfff" for one in name):
+    if writable(name) != name:
         index = next(i for i, one in enumerate(records) if one is record)
         raise UserError(
             f"ground truth: the `name` of categories[{index}] (id {shown(key)}) is '{printable(name):.60}', with half "

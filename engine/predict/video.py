@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from engine.errors import UserError
+from engine.names import writable
 
 
 class UnreadableVideo(UserError):
@@ -93,22 +94,15 @@ def _name_for_opencv(path):
     name a protocol; and where it is not UTF-8, of which OpenCV dies, that of a link. Raises UserError where no link
     can be made."""
     absolute = os.path.abspath(path)
-    if _is_utf8(absolute):
+    if writable(absolute) == absolute:
         yield absolute
         return
     with tempfile.TemporaryDirectory() as folder:
         link = os.path.join(folder, f"video{path.suffix if path.suffix.isascii() else ''}")
         try:
-            if not _is_utf8(link):
+            if writable(link) != link:
                 raise OSError(f"nor is {folder}")
             os.symlink(absolute, link)
         except OSError as error:
             raise UnreadableVideo(f"{path}: its name is not UTF-8, as OpenCV wants it ({error}); rename it") from error
         yield link
-
-
-def _is_utf8(name):
-    try:
-        return bool(name.encode("utf-8"))
-    except UnicodeEncodeError:
-        return False

@@ -1,10 +1,10 @@
 """A value that cannot be meant is refused when the config is read, by its key, with what is allowed."""
 
 import pytest
-from fvcore.common.config import CfgNode
 
 from classification.config import get_cfg, load_config
 from engine.errors import UserError
+from tests.config_keys import not_thought_of
 
 NUMBERS_ABOVE_0 = ("0", "-1")
 OPTIONS = ("foo", "")
@@ -89,16 +89,8 @@ ANY_VALUE = {  # of their type
 NOT_READ = ("SOLVER.NUM_DECAYS", "SOLVER.BASE_LR_END", "SOLVER.RESCALE_INTERVAL")  # upstream's, of its own schedules
 
 
-def keys(node, prefix=""):
-    for key, value in node.items():
-        yield from keys(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else [(prefix + key, value)]
-
-
 def test_every_key_is_thought_of():
-    known = dict(keys(get_cfg()))
-    assert set(WRONG) | set(ANY_VALUE) <= set(known)
-    left = {key for key, value in known.items() if not isinstance(value, bool)} - set(WRONG) - set(ANY_VALUE)
-    assert left <= set(NOT_READ)
+    assert not_thought_of(get_cfg(), WRONG, ANY_VALUE) <= set(NOT_READ)
 
 
 @pytest.mark.parametrize("key", WRONG)

@@ -1,10 +1,10 @@
 """A value that cannot be meant is refused when the config is read, by its key, with what is allowed."""
 
 import pytest
-from fvcore.common.config import CfgNode
 
 from detection.config import get_cfg, load_config
 from engine.errors import UserError
+from tests.config_keys import not_thought_of
 
 # A group of keys → wrong values of the right type.
 NUMBERS_ABOVE_0 = ("0", "-1")
@@ -180,15 +180,8 @@ NOT_READ = (  # parts of Detectron2 that a refused value above switches on, or t
 )  # fmt: skip
 
 
-def keys(node, prefix=""):
-    for key, value in node.items():
-        yield from keys(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else [(prefix + key, value)]
-
-
 def test_every_key_is_thought_of():
-    known = dict(keys(get_cfg()))
-    assert set(WRONG) | set(ANY_VALUE) <= set(known)
-    left = {key for key, value in known.items() if not isinstance(value, bool)} - set(WRONG) - set(ANY_VALUE)
+    left = not_thought_of(get_cfg(), WRONG, ANY_VALUE)
     assert {key for key in left if not key.startswith(NOT_READ)} == set()
 
 
