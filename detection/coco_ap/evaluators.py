@@ -12,6 +12,7 @@ import importlib
 import importlib.metadata
 import io
 import logging
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -29,6 +30,10 @@ MAX_DETECTIONS = (1, 10, 100)
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
+_with_threads: set[str] = set()  # evaluators that have started threads in this process
+_without_threads: set[str] = set()  # and in the one that it was forked from: they would wait for them forever
+_FORKED = "this process was forked from one in which it had started threads"
+
 
 def evaluate_with(evaluator: str, given: EvaluationInput) -> Arrays:
     """Runs one evaluator, without a word on stdout.
@@ -39,10 +44,13 @@ def evaluate_with(evaluator: str, given: EvaluationInput) -> Arrays:
         AREAS and MAX_DETECTIONS, categories in ascending order of their ids.
 
     Raises:
-        UserError: no such evaluator, or it is not installed.
+        UserError: no such evaluator, it is not installed, or its threads have stayed in the process that this one
+            was forked from.
     """
     if evaluator not in EVALUATORS:
         raise UserError(f"unknown evaluator {evaluator!r}: one of auto, {', '.join(EVALUATORS)}")
+    if evaluator in _without_threads:
+        raise UserError(f"the evaluator {evaluator} cannot be used here: {_FORKED}. Use auto.")
     if not given.category_ids or not given.image_ids:
         count = len(given.category_ids)
         return -np.ones((10, 101, count, 4, 3)), -np.ones((10, count, 4, 3))
@@ -66,7 +74,7 @@ def evaluator_version(evaluator: str) -> str:
 def choose_evaluator() -> str:
     """The rule of "auto": the first of EVALUATORS that is installed in its tested version and can be imported.
 
-    Asked once per process; a log line says why a faster one was passed over.
+    Asked once per process, and anew in a forked one; a log line says why a faster one was passed over.
     """
     passed_over = []
     for name in EVALUATORS:
@@ -84,6 +92,8 @@ def _reason_against(name: str) -> str:
     version, tested = evaluator_version(name), EVALUATORS[name].tested_version
     if name == REFERENCE:
         return ""
+    if name in _without_threads:
+        return f"{name}: {_FORKED}"
     if version != tested:
         return f"{name} is {version} ({tested} is the tested version)"
     try:
@@ -91,6 +101,14 @@ def _reason_against(name: str) -> str:
     except ImportError as error:
         return f"{name} {version} cannot be imported ({error})"
     return ""
+
+
+def _after_fork() -> None:
+    _without_threads.update(_with_threads)
+    choose_evaluator.cache_clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def largest_difference(first: Arrays, second: Arrays) -> float:
@@ -131,6 +149,7 @@ def _faster_coco_eval(given: EvaluationInput) -> Arrays:
 
 def _hotcoco(given: EvaluationInput) -> Arrays:
     hotcoco = importlib.import_module("hotcoco")
+    _with_threads.add("hotcoco")
     truth, found = given.ground_truth, given.detections
     ground_truth = hotcoco.COCO.from_arrays(
         _images(given),

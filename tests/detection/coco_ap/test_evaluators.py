@@ -1,6 +1,7 @@
 """The evaluators give pycocotools' arrays on generated cases, and "auto" takes none but these very versions."""
 
 import logging
+import multiprocessing
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -149,3 +150,35 @@ def test_auto_is_what_an_evaluation_uses():
     assert evaluate_coco(*random_case(0)).evaluator == choose_evaluator()
     with pytest.raises(UserError, match="unknown evaluator 'best'"):
         evaluate_coco(*random_case(0), evaluator="best")
+
+
+def in_a_fork(queue, case):
+    results = []
+    for evaluator in ("auto", *EVALUATORS):
+        try:
+            result = evaluate_coco(*case, evaluator=evaluator)
+            results.append((evaluator, result.evaluator, result.stats))
+        except UserError as error:
+            results.append((evaluator, str(error), None))
+    queue.put(results)
+
+
+def test_a_fork_is_not_kept_waiting_for_threads_that_stayed_behind():
+    case = random_case(0)
+    expected = {name: evaluate_coco(*case, evaluator=name).stats for name in EVALUATORS}
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=in_a_fork, args=(queue, case), daemon=True)
+    process.start()
+    try:
+        results = queue.get(timeout=60)
+    finally:
+        process.kill()
+        process.join()
+    assert [evaluator for evaluator, _, _ in results] == ["auto", *EVALUATORS]
+    for evaluator, said, stats in results:
+        if evaluator == "hotcoco":
+            assert "hotcoco cannot be used here" in said and "Use auto" in said
+        else:
+            assert said in EVALUATORS and said != "hotcoco"
+            assert stats == expected[said]
