@@ -190,8 +190,8 @@ def test_channels_last_changes_the_format_and_not_the_result(name):
         torch.testing.assert_close(features[stage], expected[stage], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "se_resnet18_caffe", "se_resnet50"])
-def test_compiled_equals_eager(name):
+@pytest.mark.parametrize("name", ["resnet18", "se_resnet18_caffe"])
+def test_compiled_learns_as_eager(name):
     torch._dynamo.reset()
     torch.manual_seed(0)
     model = randomise(create_backbone(name, 5)).eval()
