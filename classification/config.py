@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from classification.images.crops import TRAIN_CROPS
+from classification.images.transforms import TEST_CROPS
 from engine import compat
 from engine.config import dialect as engine_config
 from engine.config.defaults import NORM_NAMES, add_engine_defaults, check_engine_settings, freeze_rule, refuse
@@ -59,13 +61,17 @@ def get_cfg() -> CfgNode:
     cfg.INPUT = CfgNode(
         {
             "FORMAT": "RGB",  # or BGR
-            "TRAIN_SIZE": 224,  # random resized crop: its side in pixels,
+            "TRAIN_SIZE": 224,  # side in pixels of what is seen in training
             "TRAIN_SIZE_START": 0,  # with it the side grows during the run, from this to TRAIN_SIZE; 0: it does not
-            "SCALE": [0.08, 1.0],  # its share of the image's area,
+            "TRAIN_CROP": "area",  # what part of an image is seen: area, pad or shorter_side; see TrainCrop
+            "SCALE": [0.08, 1.0],  # area: its share of the image's area,
             "RATIO": [0.75, 1.3333333333333333],  # and its width over height, before it is resized
+            "PAD": 4,  # pad: pixels of the mean on each side
+            "SHORTER_SIDE": [256, 480],  # shorter_side: that of the image which the crop is cut from, in pixels
             "FLIP": 0.5,  # probability of the mirror image
             "COLOR_JITTER": 0.0,  # brightness, contrast and saturation, each by up to this factor
             "RAND_AUGMENT": {"OPS": 0, "MAGNITUDE": 9},  # arXiv 1909.13719; magnitude 0..30
+            "CUTOUT": 0,  # side in pixels of a square without content, arXiv 1708.04552; 0: none
             "MIXUP": 0.0,  # alpha of arXiv 1710.09412
             "CUTMIX": 0.0,  # alpha of arXiv 1905.04899; with both, one of the two is drawn for each batch
             "MIX_PROBABILITY": 1.0,  # of a batch being mixed at all
@@ -87,7 +93,7 @@ def get_cfg() -> CfgNode:
     cfg.SOLVER.CHECKPOINT_EPOCHS = 1.0
     cfg.SOLVER.HEAD_LR_FACTOR = 1.0  # the classifier's learning rate over that of the rest
     cfg.SOLVER.LABEL_SMOOTHING = 0.0
-    cfg.TEST = CfgNode({"EVAL_EPOCHS": 1.0, "IMS_PER_BATCH": 64, "CROPS": 1})  # crops: 1 or 10; epochs 0: at the end
+    cfg.TEST = CfgNode({"EVAL_EPOCHS": 1.0, "IMS_PER_BATCH": 64, "CROPS": 1})  # 1, 10 or 12; epochs 0: at the end
     cfg.DATALOADER = CfgNode({"NUM_WORKERS": 4})
     cfg.SEED = 1
     cfg.OUTPUT_DIR = "output"
@@ -137,6 +143,7 @@ _RULES = {
     "MODEL.BACKBONE.NORM": one_of(NORM_NAMES),
     "MODEL.BACKBONE.DROPOUT": number(0, 1, below=True),
     "DATA.IMAGES": one_of(("auto", "256", "large")),
+    "INPUT.TRAIN_CROP": one_of(TRAIN_CROPS),
     "INPUT.FLIP": SHARE,
     "INPUT.COLOR_JITTER": NOT_NEGATIVE,
     "INPUT.RAND_AUGMENT.OPS": NATURAL,
@@ -150,6 +157,7 @@ _RULES = {
     "SOLVER.WARMUP_EPOCHS": NOT_NEGATIVE,
     "SOLVER.CHECKPOINT_EPOCHS": NOT_NEGATIVE,
     "TEST.EVAL_EPOCHS": NOT_NEGATIVE,
+    "TEST.CROPS": one_of(TEST_CROPS),
 }
 
 
@@ -172,7 +180,6 @@ def _check(cfg: CfgNode) -> None:
             f"INPUT.TEST_SIZE {given.TEST_SIZE} is larger than the image it is cut from, INPUT.TEST_RESIZE "
             f"{given.TEST_RESIZE}",
         ),
-        (cfg.TEST.CROPS not in (1, 10), f"TEST.CROPS must be 1 or 10; got {cfg.TEST.CROPS}"),
         (not 0 <= data.MAX_BROKEN_SHARE <= 1, f"DATA.MAX_BROKEN_SHARE is a share, 0..1; got {data.MAX_BROKEN_SHARE}"),
         (
             len(given.SCALE) != 2 or not 0 < given.SCALE[0] <= given.SCALE[1] <= 1,
@@ -203,3 +210,40 @@ def _check(cfg: CfgNode) -> None:
     ]
     refuse(wrong)
     check_rules(cfg, {**_RULES, "MODEL.BACKBONE.FREEZE_AT": freeze_rule(cfg)})
+    _check_crop(cfg.INPUT)
+
+
+_OF_A_CROP = {"SCALE": "area", "RATIO": "area", "PAD": "pad", "SHORTER_SIDE": "shorter_side"}
+
+
+def _check_crop(given: CfgNode) -> None:
+    """Refuses crops for training that are larger than what they are cut from, and settings of another kind of crop."""
+    crop, sides, smallest = given.TRAIN_CROP, given.SHORTER_SIDE, given.TRAIN_SIZE_START or given.TRAIN_SIZE
+    defaults = get_cfg().INPUT
+    two = len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides) and sides[0] <= sides[1]
+    refuse(
+        [
+            *(
+                (given[key] != defaults[key], f"INPUT.{key} is for INPUT.TRAIN_CROP {kind}, not {crop}")
+                for key, kind in _OF_A_CROP.items()
+                if kind != crop
+            ),
+            (
+                not 0 <= given.PAD < given.TRAIN_SIZE,
+                f"INPUT.PAD must be in 0..INPUT.TRAIN_SIZE {given.TRAIN_SIZE}, below that; got {given.PAD}",
+            ),
+            (not two, f"INPUT.SHORTER_SIDE wants two numbers of pixels, the smaller first; got {list(sides)}"),
+            (
+                crop == "shorter_side" and two and sides[0] < given.TRAIN_SIZE,
+                f"INPUT.SHORTER_SIDE {list(sides)} begins below the crop's side, INPUT.TRAIN_SIZE {given.TRAIN_SIZE}",
+            ),
+            (
+                crop == "pad" and given.TRAIN_SIZE_START != 0,
+                "INPUT.TRAIN_SIZE_START is not for INPUT.TRAIN_CROP pad, which takes images in the size that they have",
+            ),
+            (
+                not 0 <= given.CUTOUT <= smallest,
+                f"INPUT.CUTOUT must be in 0..{smallest}, the smallest side of a training crop; got {given.CUTOUT}",
+            ),
+        ]
+    )

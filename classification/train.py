@@ -14,7 +14,7 @@ from classification.config import config_from_checkpoint, in_steps, load_config
 from classification.evaluation.evaluate import evaluate_classifier
 from classification.images.batches import ImageBatch, training_batches
 from classification.images.broken_files import BrokenFiles
-from classification.images.transforms import training_sizes
+from classification.images.crops import training_sizes
 from classification.index.index import ImageIndex, open_index
 from classification.index.remarks import remarks
 from classification.initial_weights import load_initial_weights

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from classification.images.transforms import TestTransform, TrainTransform, View, training_sizes
+from classification.images.crops import View, training_sizes
+from classification.images.transforms import TestTransform, TrainTransform
 from classification.index.index import ImageIndex
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
@@ -29,8 +30,8 @@ class ImageBatch:
     """Images with their labels.
 
     Attributes:
-        images: (N, 3, S, S) uint8 in the order of INPUT.FORMAT, or (N, 10, 3, S, S) of ten crops; in memory the
-            channels lie last.
+        images: (N, 3, S, S) uint8 in the order of INPUT.FORMAT, or (N, crops, 3, S, S) of several crops; in
+            memory the channels lie last.
         labels: (N,) int64, -1 where there is none.
         indices: (N,) int64, the positions in the index that were asked for.
         chosen: (N,) int64, the positions of the images that are there: others where those asked for were replaced.
@@ -66,7 +67,7 @@ class ImageBatch:
 
 @dataclass
 class _Item:
-    pixels: Tensor  # (S, S, 3) or (10, S, S, 3)
+    pixels: Tensor  # (S, S, 3) or (crops, S, S, 3)
     label: int
     index: int
     chosen: int  # as in _UnfinishedItem

@@ -2,49 +2,36 @@
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from classification.images.crops import TrainCrop, View, reduction_for, shorter_side_to
 from classification.images.rand_augment import RandAugment
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
-from engine.images.reading import REDUCTIONS, Box, DecodedImage, JpegImage
+from engine.images.reading import DecodedImage, JpegImage
 
 from detectron2.config import CfgNode
 
-MAX_ATTEMPTS = 10  # of torchvision's RandomResizedCrop
+TEST_CROPS = (1, 10, 12)
 MAX_RATIO = 100  # of the longer side to the shorter one, up to which an image is resized as a whole
 
 
-class View(NamedTuple):
-    """What training sees of an image: a box of it, decoded at 1/reduction of its size and then resized to
-    (size, size), mirrored or not."""
-
-    box: Box
-    reduction: int
-    size: int
-    mirrored: bool
-
-    @property
-    def nbytes(self) -> int:
-        """About as many bytes as ``read`` gives."""
-        return 3 * self.box.height * self.box.width // self.reduction**2
-
-    def read(self, image: JpegImage | DecodedImage) -> np.ndarray:
-        """The box's pixels, (h, w, 3) RGB uint8. Raises UnreadableImage where they cannot be decoded."""
-        return image.crop(self.box, self.reduction)
-
-
 class TrainTransform:
-    """Random resized crop and mirror image; RandAugment and colour jitter where the config asks for them.
+    """Random crop and mirror image; RandAugment, colour jitter and Cutout where the config asks for them.
+
+    Where ``pad`` shows more than there is of an image, and in Cutout's square, lies the mean, MODEL.PIXEL_MEAN in whole
+    levels, which is zero for the network. Papers say that they pad with zeros, and not before or behind what: the Torch
+    code of the pre-activation networks and of Shake-Shake (fb.resnet.torch, ``datasets/cifar10.lua``) normalises first,
+    and He et al. (arXiv 1512.03385, section 4.2) subtract the mean of each pixel. torchvision's usual order pads the
+    bytes with black, about two standard deviations below CIFAR's mean, and Wide ResNet's own code reflects the image.
+    Cutout's authors (arXiv 1708.04552) cut out of the normalised image.
 
     Args:
-        cfg: INPUT.{TRAIN_SIZE, SCALE, RATIO, FLIP, RAND_AUGMENT, COLOR_JITTER, FORMAT}.
+        cfg: INPUT.{TRAIN_CROP, TRAIN_SIZE, SCALE, RATIO, PAD, SHORTER_SIDE, FLIP, RAND_AUGMENT, COLOR_JITTER, CUTOUT,
+            FORMAT}, MODEL.PIXEL_MEAN.
 
     Raises:
         UserError: a probability, strength or magnitude is out of range.
@@ -56,8 +43,9 @@ class TrainTransform:
             raise UserError(f"INPUT.FLIP is a probability, 0..1; got {given.FLIP}")
         if not 0 <= given.COLOR_JITTER < 1:
             raise UserError(f"INPUT.COLOR_JITTER must be in 0..1, below 1; got {given.COLOR_JITTER}")
-        self.size, self.scale, self.ratio = given.TRAIN_SIZE, tuple(given.SCALE), tuple(given.RATIO)
-        self.flip, self.jitter, self.order = given.FLIP, given.COLOR_JITTER, given.FORMAT
+        self.size, self.crop = given.TRAIN_SIZE, TrainCrop(cfg)
+        self.flip, self.jitter, self.cutout, self.order = given.FLIP, given.COLOR_JITTER, given.CUTOUT, given.FORMAT
+        self.mean = np.clip(np.rint(cfg.MODEL.PIXEL_MEAN), 0, 255).astype(np.uint8)  # in the order of INPUT.FORMAT
         augment = given.RAND_AUGMENT
         self.augment = RandAugment(augment.OPS, augment.MAGNITUDE) if augment.OPS else None
 
@@ -76,44 +64,44 @@ class TrainTransform:
     def choose(self, image: JpegImage | DecodedImage, rng: np.random.Generator, size: int = 0) -> View:
         """The first of the three steps of a call: what is to be seen, by the first draws from ``rng``."""
         size = size or self.size
-        box = random_box(image.height, image.width, self.scale, self.ratio, rng)
+        box, place = self.crop(image.height, image.width, size, rng)
         box = image.aligned(box, reduction_for(box, size))
-        return View(box, reduction_for(box, size), size, bool(rng.random() < self.flip))
+        return View(box, reduction_for(box, size), size, bool(rng.random() < self.flip), place)
 
     def finish(self, pixels: np.ndarray, view: View, rng: np.random.Generator) -> np.ndarray:
         """The last of the three steps: what ``view.read`` gave → the result. Draws go on from ``choose``'s."""
-        pixels = resize(pixels, view.size, view.size)
+        pixels = self._placed(resize(pixels, view.place.height, view.place.width), view)
         if view.mirrored:
             pixels = cv2.flip(pixels, 1)
         if self.augment is not None:
             pixels = self.augment(pixels, rng)
         if self.jitter:
             pixels = color_jitter(pixels, self.jitter, rng)
-        return _in_order(pixels, self.order)
+        pixels = _in_order(pixels, self.order)
+        return cut_out(pixels, self.cutout, self.mean, rng) if self.cutout else pixels
 
-
-def training_sizes(cfg: CfgNode) -> list[int]:
-    """The sides of the training crops, in pixels, each for an equal share of the run: from INPUT.TRAIN_SIZE_START by
-    32, the network's stride, to TRAIN_SIZE; TRAIN_SIZE alone where the start is 0.
-
-    A step on small images costs a fraction, and what is learnt first needs no detail (progressive resizing; Tan and
-    Le, arXiv 2104.00298, section 4).
-    """
-    start, end = cfg.INPUT.TRAIN_SIZE_START, cfg.INPUT.TRAIN_SIZE
-    return [*range(start, end, 32), end] if start else [end]
+    def _placed(self, pixels: np.ndarray, view: View) -> np.ndarray:
+        """The pixels in a square of ``view.size``, and the mean around them."""
+        top, left, height, width = view.place
+        if (height, width) == (view.size, view.size):
+            return pixels
+        square = np.empty((view.size, view.size, 3), np.uint8)
+        square[:] = self.mean if self.order == "RGB" else self.mean[::-1]
+        square[top : top + height, left : left + width] = pixels
+        return square
 
 
 class TestTransform:
-    """Shorter side to INPUT.TEST_RESIZE, then the centre crop of INPUT.TEST_SIZE, or the ten crops.
+    """Shorter side to INPUT.TEST_RESIZE, then the centre crop of INPUT.TEST_SIZE, or ten or twelve crops.
 
     Sizes, places and their rounding are torchvision's (``Resize``, ``CenterCrop``, ``TenCrop``). Where TEST_RESIZE is
     0, only an image smaller than the crop is resized, to the crop's size, while torchvision would pad it with black.
 
     Attributes:
-        shape: of a result, (S, S, 3), or (10, S, S, 3) where TEST.CROPS is 10.
+        shape: of a result, (S, S, 3), or (TEST.CROPS, S, S, 3) where there is more than one crop.
 
     Raises:
-        UserError: the crop is larger than the resized image, or TEST.CROPS is neither 1 nor 10.
+        UserError: the crop is larger than the resized image, or TEST.CROPS is none of ``TEST_CROPS``.
     """
 
     __test__ = False  # for pytest, which collects by name
@@ -123,21 +111,26 @@ class TestTransform:
         self.order = cfg.INPUT.FORMAT
         if 0 < self.resize < self.size:
             raise UserError(f"INPUT.TEST_SIZE {self.size} is larger than the image, INPUT.TEST_RESIZE {self.resize}")
-        if self.crops not in (1, 10):
-            raise UserError(f"TEST.CROPS must be 1 or 10; got {self.crops}")
+        if self.crops not in TEST_CROPS:
+            raise UserError(f"TEST.CROPS must be 1, 10 or 12; got {self.crops}")
         square = (self.size, self.size, 3)
-        self.shape = square if self.crops == 1 else (10, *square)
+        self.shape = square if self.crops == 1 else (self.crops, *square)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) RGB uint8 → ``shape`` uint8, in the order of INPUT.FORMAT.
 
         The ten crops are in the order of torchvision's TenCrop: top left, top right, bottom left, bottom right,
-        centre, and the same of the mirror image.
+        centre, and the same of the mirror image; of the twelve see ``twelve_crops``.
         """
-        image = self.resized(without_the_unseen(image))
         if self.crops == 1:
-            return _in_order(_center(image, self.size), self.order)
-        return np.stack([_in_order(crop, self.order) for crop in ten_crops(image, self.size)])
+            return self.centre(image)
+        image = self.resized(without_the_unseen(image))
+        crops = ten_crops if self.crops == 10 else twelve_crops
+        return np.stack([_in_order(crop, self.order) for crop in crops(image, self.size)])
+
+    def centre(self, image: np.ndarray) -> np.ndarray:
+        """The one crop that there is where TEST.CROPS is 1: (H, W, 3) RGB uint8 → (S, S, 3) uint8."""
+        return _in_order(_center(self.resized(without_the_unseen(image)), self.size), self.order)
 
     def resized(self, image: np.ndarray) -> np.ndarray:
         """What the crops are cut from: (H, W, 3) → (H', W', 3) with both sides at least INPUT.TEST_SIZE."""
@@ -161,43 +154,6 @@ def without_the_unseen(image: np.ndarray) -> np.ndarray:
     return np.concatenate([image[:, :end], image[:, start : start + middle], image[:, -end:]], axis=1)
 
 
-def random_box(
-    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
-) -> Box:
-    """The part of an image for a random resized crop, drawn as torchvision's ``RandomResizedCrop`` does.
-
-    Args:
-        height, width: of the image.
-        scale: least and greatest share of the image's area.
-        ratio: least and greatest width over height; it is drawn evenly on a logarithmic scale.
-
-    After ten draws that do not fit, the largest central part with an allowed ratio.
-    """
-    narrow, wide = math.log(ratio[0]), math.log(ratio[1])
-    for _ in range(MAX_ATTEMPTS):
-        area = height * width * (scale[0] + (scale[1] - scale[0]) * rng.random())
-        aspect = math.exp(narrow + (wide - narrow) * rng.random())
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            return Box(int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w)
-    h, w = height, width
-    if width / height < ratio[0]:
-        h = max(round(width / ratio[0]), 1)
-    elif width / height > ratio[1]:
-        w = max(round(height * ratio[1]), 1)
-    return Box((height - h) // 2, (width - w) // 2, h, w)
-
-
-def reduction_for(box: Box, size: int) -> int:
-    """By how much a box may be reduced before it is resized to (size, size): 1, 2, 4 or 8.
-
-    It keeps as many pixels as the result has, and on its shorter side, which a box that is no square has a little less
-    of than it needs, 85 percent.
-    """
-    shorter, area = min(box.height, box.width), box.height * box.width
-    return next((r for r in REDUCTIONS if area >= (r * size) ** 2 and shorter >= 0.85 * r * size), 1)
-
-
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """(H, W, 3) uint8 → (height, width, 3) uint8, bilinear, antialiased where it becomes smaller.
 
@@ -213,17 +169,30 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.ascontiguousarray(out.permute(0, 2, 3, 1)[0].numpy())
 
 
-def shorter_side_to(size: int, height: int, width: int) -> tuple[int, int]:
-    """The (height, width) of an image whose shorter side becomes ``size``; the other is rounded down, as torchvision
-    does."""
-    if height <= width:
-        return size, int(size * width / height)
-    return int(size * height / width), size
-
-
 def ten_crops(image: np.ndarray, size: int) -> list[np.ndarray]:
     """The corners, the centre, and the same of the mirror image: ten views, (size, size, 3), in TenCrop's order."""
     return [crop for view in (image, image[:, ::-1]) for crop in _five_crops(view, size)]
+
+
+def twelve_crops(image: np.ndarray, size: int) -> list[np.ndarray]:
+    """The image as a square of its shorter side: corners, centre and the whole at ``size``, and the same of the mirror
+    image: twelve views, (size, size, 3).
+
+    By these the release's networks were tested by others (github.com/soeaver/caffe-model, ``mirror_crop`` of
+    ``cls/evaluation_cls.py``; it resizes with OpenCV's bilinear filter, without antialiasing).
+    """
+    shorter = min(image.shape[:2])
+    square = resize(image, shorter, shorter)
+    return [crop for view in (square, square[:, ::-1]) for crop in (*_five_crops(view, size), resize(view, size, size))]
+
+
+def cut_out(image: np.ndarray, side: int, fill: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(H, W, 3) → the same with a square of ``side`` pixels around a random point set to ``fill``, (3,); what of it
+    lies outside of the image is cut off (Cutout; DeVries and Taylor, arXiv 1708.04552)."""
+    top, left = (int(rng.integers(length)) - side // 2 for length in image.shape[:2])
+    image = image.copy()
+    image[max(top, 0) : top + side, max(left, 0) : left + side] = fill
+    return image
 
 
 def color_jitter(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:

@@ -20,8 +20,6 @@ from engine.errors import UserError
 
 from detectron2.config import CfgNode
 
-CENTRE = 4  # of ten crops, the one that a single crop would be
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -71,7 +69,7 @@ class Predictor:
     """Names the classes of pictures of any size.
 
     A picture is prepared as in an evaluation with the same config: shorter side to INPUT.TEST_RESIZE, a crop of
-    INPUT.TEST_SIZE from the middle (or ten, with TEST.CROPS): a file gets the answer that it gets there. The class
+    INPUT.TEST_SIZE from the middle (or several, with TEST.CROPS): a file gets the answer that it gets there. The class
     activation map is of the crop in the middle; what lies outside of it has no part in the map.
 
     Attributes:
@@ -124,8 +122,9 @@ class Predictor:
             raise UserError("the network's answer is not finite: its weights or BatchNorm statistics have diverged")
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :GUESSES]
         maps = found.maps[:, 0]
-        if each > 1:  # the centre crop alone may have another first class than all ten together
-            centres = self.model.normalise(pixels.unflatten(0, (count, each))[:, CENTRE])
+        if each > 1:  # the centre crop alone may have another first class than all of them together
+            centres = torch.from_numpy(np.stack([self._transform.centre(image) for image in images]))
+            centres = self.model.normalise(centres.permute(0, 3, 1, 2))
             first = torch.from_numpy(np.ascontiguousarray(order[:, :1]))
             maps = class_activation_maps(self.model.network, centres, first).maps[:, 0]
         return [

@@ -34,6 +34,10 @@ WRONG = {
     "INPUT.TRAIN_SIZE_START": ("-1", "31", "256"),
     "INPUT.SCALE": ("[]", "[0.0, 1.0]", "[1.0, 0.5]", "[0.5, nan]"),
     "INPUT.RATIO": ("[1.0]", "[0.0, 1.0]", "[2.0, 1.0]", "[1.0, inf]"),
+    "INPUT.TRAIN_CROP": OPTIONS,
+    "INPUT.PAD": ("-1", "224"),
+    "INPUT.SHORTER_SIDE": ("[]", "[256]", "[480, 256]", "[0, 480]", "[223, 480]", "[256.5, 480]"),
+    "INPUT.CUTOUT": ("-1", "225"),
     "INPUT.FLIP": SHARES,
     "INPUT.COLOR_JITTER": NOT_NEGATIVE,
     "INPUT.RAND_AUGMENT.OPS": ("-1",),
@@ -71,11 +75,16 @@ WRONG = {
     "SOLVER.LABEL_SMOOTHING": ("-0.1", "1.0", "nan"),
     "TEST.EVAL_EPOCHS": NOT_NEGATIVE,
     "TEST.IMS_PER_BATCH": NUMBERS_ABOVE_0,
-    "TEST.CROPS": ("0", "5"),
+    "TEST.CROPS": ("0", "5", "11", "144"),
     "DATALOADER.NUM_WORKERS": ("-1", "1000000000"),
     "LOG_PERIOD": NUMBERS_ABOVE_0,
     "SEED": ("-1", str(2**64)),
     "OUTPUT_DIR": ("",),
+}
+WITH = {  # for keys that are of another key's one value
+    "SOLVER.STEP_EPOCHS": ("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR"),
+    "INPUT.PAD": ("INPUT.TRAIN_CROP", "pad"),
+    "INPUT.SHORTER_SIDE": ("INPUT.TRAIN_CROP", "shorter_side"),
 }
 ANY_VALUE = {  # of their type
     "MODEL.DEVICE": "engine.device",
@@ -95,8 +104,7 @@ def test_every_key_is_thought_of():
 
 @pytest.mark.parametrize("key", WRONG)
 def test_a_wrong_value_is_refused_by_its_key(key):
-    steps = ["SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR"] if key == "SOLVER.STEP_EPOCHS" else []
     for value in WRONG[key]:
         with pytest.raises(UserError) as raised:
-            load_config(None, [*steps, key, value])
+            load_config(None, [*WITH.get(key, ()), key, value])
         assert key in str(raised.value), value

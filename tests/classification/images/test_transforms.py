@@ -9,15 +9,13 @@ from torchvision.transforms import autoaugment
 from torchvision.transforms import functional as TF
 
 from classification.config import get_cfg, load_config
+from classification.images.crops import random_box, reduction_for, shorter_side_to
 from classification.images.rand_augment import OPERATIONS, RandAugment, apply_operation
 from classification.images.transforms import (
     TestTransform,
     TrainTransform,
     color_jitter,
-    random_box,
-    reduction_for,
     resize,
-    shorter_side_to,
     ten_crops,
     without_the_unseen,
 )
