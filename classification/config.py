@@ -91,6 +91,7 @@ def get_cfg() -> CfgNode:
     cfg.SOLVER.STEP_EPOCHS = []  # where WarmupMultiStepLR multiplies the learning rate by GAMMA
     cfg.SOLVER.WARMUP_EPOCHS = 0.0
     cfg.SOLVER.CHECKPOINT_EPOCHS = 1.0
+    cfg.SOLVER.FREEZE_NORM_EPOCHS = 0.0  # so many last epochs in which BatchNorm uses and keeps its statistics
     cfg.SOLVER.HEAD_LR_FACTOR = 1.0  # the classifier's learning rate over that of the rest
     cfg.SOLVER.LABEL_SMOOTHING = 0.0
     cfg.TEST = CfgNode({"EVAL_EPOCHS": 1.0, "IMS_PER_BATCH": 64, "CROPS": 1})  # 1, 10 or 12; epochs 0: at the end
@@ -133,6 +134,7 @@ def in_steps(cfg: CfgNode, images: int) -> CfgNode:
     solver.STEPS = tuple(step for step in map(steps, solver.STEP_EPOCHS) if step < solver.MAX_ITER)
     solver.WARMUP_ITERS = min(steps(solver.WARMUP_EPOCHS), solver.MAX_ITER)
     solver.CHECKPOINT_PERIOD = steps(solver.CHECKPOINT_EPOCHS)
+    solver.FREEZE_NORM_ITERS = min(steps(solver.FREEZE_NORM_EPOCHS), solver.MAX_ITER)
     cfg.TEST.EVAL_PERIOD = steps(cfg.TEST.EVAL_EPOCHS)
     cfg.freeze()
     return cfg
@@ -156,6 +158,7 @@ _RULES = {
     "SOLVER.STEP_EPOCHS": every(POSITIVE, ascending=True, what="epochs"),
     "SOLVER.WARMUP_EPOCHS": NOT_NEGATIVE,
     "SOLVER.CHECKPOINT_EPOCHS": NOT_NEGATIVE,
+    "SOLVER.FREEZE_NORM_EPOCHS": NOT_NEGATIVE,
     "TEST.EVAL_EPOCHS": NOT_NEGATIVE,
     "TEST.CROPS": one_of(TEST_CROPS),
 }
@@ -207,10 +210,41 @@ def _check(cfg: CfgNode) -> None:
             solver.STEP_EPOCHS != [] and solver.LR_SCHEDULER_NAME != "WarmupMultiStepLR",
             f"SOLVER.STEP_EPOCHS are for SOLVER.LR_SCHEDULER_NAME WarmupMultiStepLR, not {solver.LR_SCHEDULER_NAME}",
         ),
+        (
+            solver.FREEZE_NORM_EPOCHS > 0 and cfg.MODEL.BACKBONE.NORM in ("GN", "FrozenBN"),
+            f"SOLVER.FREEZE_NORM_EPOCHS keeps BatchNorm's statistics; MODEL.BACKBONE.NORM {cfg.MODEL.BACKBONE.NORM} "
+            "has none that change",
+        ),
     ]
     refuse(wrong)
     check_rules(cfg, {**_RULES, "MODEL.BACKBONE.FREEZE_AT": freeze_rule(cfg)})
     _check_crop(cfg.INPUT)
+    if cfg.SOLVER.LR_SCHEDULER_NAME == "Plateau":
+        _check_plateau(cfg)
+
+
+def _check_plateau(cfg: CfgNode) -> None:
+    """Refuses what a schedule that follows the evaluations, and ends by them, cannot have."""
+    name, solver = "SOLVER.LR_SCHEDULER_NAME Plateau", cfg.SOLVER
+    length = math.inf if solver.MAX_ITER else solver.EPOCHS  # of MAX_ITER it is known where the images are
+    refuse(
+        [
+            (not cfg.DATA.VAL, f"{name} follows the evaluations, and DATA.VAL is empty: name the split to evaluate on"),
+            (
+                not 0 < cfg.TEST.EVAL_EPOCHS < length,
+                f"{name} follows the evaluations: TEST.EVAL_EPOCHS must be above 0 and below SOLVER.EPOCHS; got "
+                f"{cfg.TEST.EVAL_EPOCHS}",
+            ),
+            (
+                solver.FREEZE_NORM_EPOCHS > 0,
+                f"{name} may end a run before SOLVER.EPOCHS, from which SOLVER.FREEZE_NORM_EPOCHS is counted back",
+            ),
+            (
+                cfg.INPUT.TRAIN_SIZE_START != 0,
+                f"{name} may end a run before SOLVER.EPOCHS, over which INPUT.TRAIN_SIZE_START grows to TRAIN_SIZE",
+            ),
+        ]
+    )
 
 
 _OF_A_CROP = {"SCALE": "area", "RATIO": "area", "PAD": "pad", "SHORTER_SIDE": "shorter_side"}

@@ -32,11 +32,11 @@ from engine.run.initial_weights import allowed, load_trained_weights
 from engine.run.resume import IMAGES, check_resume
 from engine.run.statements import check_classes, steps_of
 from engine.train.launch import once
+from engine.train.schedule import build_schedule
 from engine.train.trainer import Task, Trainer
 from engine.train.trial import check_test_shapes, check_training_shapes
 
 from detectron2.config import CfgNode
-from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def _train(task: ClassificationTask, options: Options, cfg: CfgNode, device: tor
     if cfg.COMPILE:
         network.compile()  # in place; a copy of it, for averaged weights, computes eagerly
     factors = {network.head_path: cfg.SOLVER.HEAD_LR_FACTOR}
-    schedule = partial(build_lr_scheduler, here)
+    schedule = partial(build_schedule, here)
     trainer = Trainer(network, here, schedule, run, start.checkpoint, factors)
     steps = _training_steps(trainer, task, train_index, val_index, here, run, about)
     figures = experiment.train(start, trainer, steps, task.info, cfg)
@@ -137,6 +137,7 @@ def _training_steps(
         evaluate=evaluate if val_index is not None else None,
         describe=description,
         losses=losses,
+        main_figure=task.info.main_figure,
     )
 
 

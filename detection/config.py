@@ -85,6 +85,11 @@ def _check(cfg: CfgNode) -> None:
     check_engine_settings(cfg)
     if cfg.SOLVER.MAX_ITER < 1:
         raise UserError(f"SOLVER.MAX_ITER must be at least 1 step; got {cfg.SOLVER.MAX_ITER}")
+    if cfg.SOLVER.LR_SCHEDULER_NAME == "Plateau" and not 0 < cfg.TEST.EVAL_PERIOD < cfg.SOLVER.MAX_ITER:
+        raise UserError(
+            "SOLVER.LR_SCHEDULER_NAME Plateau follows the evaluations: TEST.EVAL_PERIOD must be above 0 and below "
+            f"SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER}; got {cfg.TEST.EVAL_PERIOD}"
+        )
     check_rules(cfg, detection_rules(cfg))
 
 

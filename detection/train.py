@@ -29,11 +29,11 @@ from engine.run.resume import IMAGES, check_resume
 from engine.run.statements import check_classes, steps_of
 from engine.train.launch import once
 from engine.train.sampling import shard
+from engine.train.schedule import build_schedule
 from engine.train.trainer import Task, Trainer
 from engine.train.trial import check_training_shapes
 
 from detectron2.config import CfgNode
-from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
         load_initial_weights(model, cfg, start.staging, train_data.class_names)
     else:
         logger.info("no MODEL.WEIGHTS: training starts from random weights")
-    trainer = Trainer(model, cfg, lambda optimizer: build_lr_scheduler(cfg, optimizer), run, start.checkpoint)
+    trainer = Trainer(model, cfg, partial(build_schedule, cfg), run, start.checkpoint)
     task = Task(
         batches=training_batches(train_data, cfg, trainer.iteration, comm.get_rank(), comm.get_world_size()),
         name_images=lambda batch: ", ".join(f"{image['image_id']} ({image['file_name']})" for image in batch),
@@ -84,6 +84,7 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
         split=_split,
         evaluate=lambda network: evaluate_detector(network, val_data, cfg, run),
         describe=about,
+        main_figure=DETECTION.main_figure,
     )
     figures = experiment.train(start, trainer, task, DETECTION, cfg)
     with experiment.naming_the_weights(trainer, DETECTION):

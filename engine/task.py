@@ -62,6 +62,11 @@ class TaskInfo:
     unmarked: tuple[str, ...] = ()
     read_config: Callable[[dict, dict], ConfigFacts] = lambda config, result: ConfigFacts()
 
+    @property
+    def main_figure(self) -> str:
+        """The one figure that says how good a model is: "group/figure"."""
+        return f"{next(iter(self.figures))}/{self.main_figures[0]}"
+
     def label(self, figure: str) -> str:
         """What a figure is called."""
         return self.figure_labels.get(figure, figure)

@@ -9,6 +9,7 @@ from fvcore.common.config import CfgNode
 
 from engine.config.rules import (
     COUNT,
+    NATURAL,
     NOT_NEGATIVE,
     POSITIVE,
     SHARE,
@@ -26,7 +27,7 @@ from engine.images.by_pillow import MAX_PIXELS
 from se_backbones import find_spec, list_backbones
 from se_backbones.registry import skeleton
 
-_LR_SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR")  # what every release of Detectron2 has
+_LR_SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "Plateau")  # what every release of Detectron2 has; and ours
 
 # What the values of every task's keys must be, where no sentence of its own says it (see ``check_engine_settings``).
 _RULES = {
@@ -42,6 +43,9 @@ _RULES = {
     "SOLVER.PRECISION": one_of(PRECISIONS),
     "SOLVER.KEEP_CHECKPOINTS": COUNT,
     "SOLVER.GAMMA": POSITIVE,
+    "SOLVER.PLATEAU.THRESHOLD": NOT_NEGATIVE,
+    "SOLVER.PLATEAU.PATIENCE": COUNT,
+    "SOLVER.PLATEAU.DROPS": NATURAL,
     "SOLVER.WARMUP_FACTOR": SHARE,
     "SOLVER.WARMUP_METHOD": one_of(("linear", "constant")),
     "SOLVER.BIAS_LR_FACTOR": NOT_NEGATIVE,
@@ -61,6 +65,9 @@ def add_engine_defaults(cfg: CfgNode) -> CfgNode:
     solver.PRECISION = "auto"  # auto, fp32, bf16 or fp16; see engine.device.choose_precision
     solver.ACCUMULATE = 1  # a step's batch is computed in this many parts
     solver.EMA = CfgNode({"ENABLED": False, "DECAY": 0.9998})
+    # LR_SCHEDULER_NAME Plateau: GAMMA is applied where the main figure has not risen by more than THRESHOLD, in its own
+    # units, above the best before for PATIENCE evaluations; after DROPS times the next plateau ends the training.
+    solver.PLATEAU = CfgNode({"THRESHOLD": 0.0, "PATIENCE": 10, "DROPS": 3})
     solver.KEEP_CHECKPOINTS = 2  # the newest periodic ones; the final one is kept besides
     cfg.INPUT.MAX_PIXELS = MAX_PIXELS  # width times height of an image; a larger one may be a trap for memory. 0: any
     cfg.LOG_PERIOD = 20  # steps between two lines on the console and in metrics.jsonl
@@ -89,7 +96,8 @@ def check_engine_settings(cfg: CfgNode) -> None:
         (cfg.TEST.IMS_PER_BATCH < 1, f"TEST.IMS_PER_BATCH must be at least 1 image; got {cfg.TEST.IMS_PER_BATCH}"),
         (
             solver.LR_SCHEDULER_NAME not in _LR_SCHEDULERS,
-            f"SOLVER.LR_SCHEDULER_NAME must be {' or '.join(_LR_SCHEDULERS)}; got {solver.LR_SCHEDULER_NAME!r}",
+            f"SOLVER.LR_SCHEDULER_NAME must be {', '.join(_LR_SCHEDULERS[:-1])} or {_LR_SCHEDULERS[-1]}; got "
+            f"{solver.LR_SCHEDULER_NAME!r}",
         ),
         (not 0 <= solver.BASE_LR < math.inf, f"SOLVER.BASE_LR must be 0 or more, and finite; got {solver.BASE_LR}"),
         (

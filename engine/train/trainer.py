@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,39 +23,21 @@ from engine.device import autocast, choose_precision
 from engine.errors import UserError
 from engine.train.checkpoint import checkpoint_path, remove_old_checkpoints, save_checkpoint
 from engine.train.launch import any_process, of_any_process, raise_everywhere
+from engine.train.loop_task import Task
+from engine.train.norms import KeptStatistics, share_buffers
 from engine.train.optim import build_ema, build_optimizer, clip_gradients
 from engine.train.sampling import derive_seed
+from engine.train.schedule import Plateau
 from engine.train.stopping import Stopped, StopRequest
 
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter
 
+logger = logging.getLogger(__name__)
+
 
 class NonFiniteLoss(UserError):
     """A loss became infinite or not a number."""
-
-
-@dataclass
-class Task:
-    """What the loop needs to know of a task.
-
-    Attributes:
-        batches: yields this process's share of each step's batch, from the first step to make on.
-        name_images: batch → the images in it, for error messages.
-        advice: what besides the engine's own settings may help where a loss is not finite, for that error message.
-        split: (batch, n) → n parts of about equal size, for accumulation.
-        evaluate: model in eval mode → figures as ``{group: {figure: value}}`` (empty in all processes but the first).
-        describe: what else a checkpoint holds: task, classes, preprocessing, config, versions.
-        losses: (model, batch) → ``{loss name: scalar}``; the model is the one to call, wrapped for several processes.
-    """
-
-    batches: Iterator[Any]
-    name_images: Callable[[Any], str]
-    advice: str
-    split: Callable[[Any, int], list]
-    evaluate: Callable[[nn.Module], dict] | None
-    describe: dict
-    losses: Callable[[nn.Module, Any], dict[str, Tensor]] = lambda model, batch: model(batch)
 
 
 class Trainer:
@@ -93,6 +75,8 @@ class Trainer:
         self.iteration = 0
         self.seconds = 0.0  # of training and evaluating, over all of the run's starts
         self.max_iterations = cfg.SOLVER.MAX_ITER
+        kept_for = cfg.SOLVER.get("FREEZE_NORM_ITERS", 0)  # a key of tasks that want it
+        self.kept_statistics = KeptStatistics(model, self.max_iterations - kept_for)
         self.final: Path | None = None  # the final weights, once they are written
         if resume_from is not None:
             self._restore(resume_from)
@@ -109,8 +93,12 @@ class Trainer:
         return self.ema.module if self.ema is not None else self.model
 
     def train(self, task: Task, writers: list[EventWriter]) -> dict | None:
-        """Runs to SOLVER.MAX_ITER, writes the final weights, evaluates them, and returns the figures; None where the
-        task has no evaluation.
+        """Runs to SOLVER.MAX_ITER, or until the schedule ends it, writes the final weights, evaluates them, and returns
+        the figures; None where the task has no evaluation.
+
+        A checkpoint is written before the evaluation at its step and not behind it, and a run that goes on from it
+        begins with that evaluation. So a ``Plateau`` in a checkpoint has never seen the figure of that step, wherever a
+        kill came, and is told it once.
 
         Raises:
             Stopped: by SIGTERM or Ctrl-C; a checkpoint has been written.
@@ -154,10 +142,7 @@ class Trainer:
     def evaluate(self, task: Task) -> dict:
         """The task's figures for ``evaluated_model``."""
         model = self.evaluated_model
-        if comm.get_world_size() > 1:
-            # Each process has BatchNorm statistics of its own; the first one's are those that are saved.
-            for buffer in model.buffers():
-                torch.distributed.broadcast(buffer, 0)
+        share_buffers(model)
         was_training = model.training
         model.eval()
         try:
@@ -173,7 +158,21 @@ class Trainer:
         with stop.interrupting(lambda name: Stopped(name, self.iteration, self.run)):
             figures = self.evaluate(task)
         storage.put_scalars(**flatten(figures), smoothing_hint=False)
+        if isinstance(self.scheduler, Plateau):
+            self._report(figures, task)
         return figures
+
+    def _report(self, figures: dict, task: Task) -> None:
+        """Tells the schedule the figure, which the first process alone has; all take the same decision."""
+        drops = self.scheduler.drops
+        self.scheduler.report(of_any_process(flatten(figures).get(task.main_figure)))
+        if self.scheduler.ended and self.iteration < self.max_iterations:
+            logger.info("step %d: %s gets no better; the training ends here", self.iteration, task.main_figure)
+            self.max_iterations = self.iteration
+            self.save_final(task)
+        elif self.scheduler.drops > drops:
+            lr = self.optimizer.param_groups[0]["lr"]
+            logger.info("step %d: %s gets no better; lr %.4g from here", self.iteration, task.main_figure, lr)
 
     def save_final(self, task: Task) -> Path:
         """Writes ``model_final.pth``: the weights that are evaluated, without what only training needs."""
@@ -196,6 +195,7 @@ class Trainer:
         data_seconds = time.perf_counter() - begin
         self._seed()
         self.parallel.train()
+        self.kept_statistics.begin(self.iteration)
         parts = task.split(batch, cfg.SOLVER.ACCUMULATE) if cfg.SOLVER.ACCUMULATE > 1 else [batch]
         self.optimizer.zero_grad(set_to_none=True)
         total: dict[str, float] = {}

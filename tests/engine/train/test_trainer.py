@@ -18,11 +18,11 @@ from engine.train import stopping
 from engine.train.checkpoint import load_checkpoint, newest_checkpoint
 from engine.train.logs import make_writers
 from engine.train.sampling import TrainingBatches
+from engine.train.schedule import build_schedule
 from engine.train.stopping import Stopped
 from engine.train.trainer import NonFiniteLoss, Task, Trainer
 
 from detectron2.config import get_cfg
-from detectron2.solver import build_lr_scheduler
 
 TOYS = TaskInfo("toy", "Toys", (), {"toy": "Toys"}, ("sum",), "found.json", "train.py", "predict.py")
 DATA = torch.randn(20, 6, generator=torch.Generator().manual_seed(3))
@@ -70,7 +70,7 @@ def make(tmp_path, cfg, resume=False, norm=True, data=DATA, on_batch=None):
     trainer = Trainer(
         Network(norm),
         cfg,
-        lambda o: build_lr_scheduler(cfg, o),
+        lambda o: build_schedule(cfg, o),
         tmp_path,
         load_checkpoint(newest_checkpoint(tmp_path)) if resume else None,
     )
@@ -91,6 +91,7 @@ def make(tmp_path, cfg, resume=False, norm=True, data=DATA, on_batch=None):
         split=lambda batch, parts: list(batch.chunk(parts)),
         evaluate=lambda model: {"toy": {"sum": float(sum(p.sum() for p in model.parameters()))}},
         describe={"task": "toy"},
+        main_figure="toy/sum",
     )
     return trainer, task
 
