@@ -11,6 +11,9 @@ FOLDER = Path(__file__).resolve().parents[2] / "configs"
 CONFIGS = sorted([*FOLDER.glob("*places*.yaml"), *FOLDER.glob("class_folders_*.yaml")])
 
 
+PLATEAU = ("SOLVER.LR_SCHEDULER_NAME", "Plateau")
+
+
 def test_the_papers_recipe_in_steps():
     cfg = in_steps(load_config(FOLDER / "places365_se_resnet50.yaml"), images=10_240)
     assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (1000, (300, 600, 900))
@@ -18,6 +21,9 @@ def test_the_papers_recipe_in_steps():
     assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MOMENTUM, cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.GAMMA) == (0.6, 0.9, 1e-4, 0.1)
     assert in_steps(cfg_with("SOLVER.EPOCHS", "2", "SOLVER.IMS_PER_BATCH", "4"), images=9).SOLVER.MAX_ITER == 6
     assert in_steps(cfg_with("SOLVER.MAX_ITER", "7"), images=9).SOLVER.MAX_ITER == 7
+    kept = cfg_with("SOLVER.FREEZE_NORM_EPOCHS", "1.5", "SOLVER.IMS_PER_BATCH", "5")
+    assert in_steps(kept, images=20).SOLVER.FREEZE_NORM_ITERS == 6
+    assert in_steps(cfg_with("SOLVER.FREEZE_NORM_EPOCHS", "50"), images=256).SOLVER.FREEZE_NORM_ITERS == 30
 
 
 def cfg_with(*overrides):
@@ -64,6 +70,12 @@ def test_twins_differ_in_the_architecture_alone():
         (["MODEL.HEAD", "old"], ["MODEL.HEAD"]),
         (["MODEL.BACKBONE.ARCHITECTURE", "resnet50", "MODEL.SE.GATE", "tanh"], ["MODEL.SE", "plain"]),
         (["SOLVER.STEPS", "(1,)"], ["SOLVER.STEPS", "SOLVER.STEP_EPOCHS"]),
+        ([*PLATEAU, "DATA.VAL", ""], ["Plateau", "DATA.VAL is empty"]),
+        ([*PLATEAU, "TEST.EVAL_EPOCHS", "0"], ["Plateau", "TEST.EVAL_EPOCHS", "0.0"]),
+        ([*PLATEAU, "TEST.EVAL_EPOCHS", "30"], ["Plateau", "TEST.EVAL_EPOCHS", "below SOLVER.EPOCHS"]),
+        ([*PLATEAU, "INPUT.TRAIN_SIZE_START", "96"], ["Plateau", "INPUT.TRAIN_SIZE_START"]),
+        ([*PLATEAU, "SOLVER.FREEZE_NORM_EPOCHS", "1"], ["Plateau", "SOLVER.FREEZE_NORM_EPOCHS"]),
+        (["SOLVER.FREEZE_NORM_EPOCHS", "1", "MODEL.BACKBONE.NORM", "GN"], ["SOLVER.FREEZE_NORM_EPOCHS", "GN"]),
     ],
 )
 def test_what_cannot_be_meant_is_an_error(overrides, words):

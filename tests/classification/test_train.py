@@ -67,6 +67,45 @@ def test_a_resumed_run_comes_out_as_the_whole_one(whole, words, tmp_path):
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
 
 
+RECIPE = [
+    "INPUT.TRAIN_CROP", "pad", "INPUT.CUTOUT", "8", "SOLVER.LR_SCHEDULER_NAME", "Plateau", "SOLVER.MAX_ITER", "12",
+    "SOLVER.PLATEAU.PATIENCE", "1", "SOLVER.PLATEAU.DROPS", "1", "SOLVER.PLATEAU.THRESHOLD", "1000",
+    "TEST.EVAL_EPOCHS", "0.25", "SOLVER.CHECKPOINT_EPOCHS", "0.25", "SOLVER.KEEP_CHECKPOINTS", "9",
+]  # fmt: skip
+
+
+def test_a_run_that_gets_no_better_ends_early_and_is_whole(words, tmp_path):
+    """The first evaluation is the best there is, at the second the rate drops, and the third is the end."""
+    folder = tmp_path / "run"
+    result = run_classification(Options(overrides=[*words, *RECIPE, "OUTPUT_DIR", str(folder)]))
+    assert result["iteration"] == 3 and result == json.loads((folder / "result.json").read_text())
+    log = (folder / "log.txt").read_text()
+    assert "step 2: classification/top1 gets no better; lr 0.001 from here" in log
+    assert "step 3: classification/top1 gets no better; the training ends here" in log
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [round(row["lr"], 6) for row in rows] == [0.01, 0.01, 0.001]
+    assert [row["classification/top1"] for row in rows][-1] == result["classification"]["top1"]
+    final = load_checkpoint(folder / "model_final.pth")
+    assert final["iteration"] == 3 and (folder / "summary.html").is_file()
+    for step in (1, 2, 3):
+        cut = tmp_path / str(step)
+        cut.mkdir()
+        for name in ("config.yaml", f"checkpoint_{step:07d}.pth"):
+            (cut / name).write_bytes((folder / name).read_bytes())
+        again = run_classification(Options(overrides=[*words, *RECIPE, "OUTPUT_DIR", str(cut)], resume=True))
+        assert (again["iteration"], again["classification"]) == (3, result["classification"])
+        ours = load_checkpoint(cut / "model_final.pth")["model"]
+        assert [name for name in ours if not torch.equal(ours[name], final["model"][name])] == []
+
+
+def test_statistics_are_kept_in_the_last_epochs(words, tmp_path):
+    given = [*words, "SOLVER.FREEZE_NORM_EPOCHS", "0.5", "OUTPUT_DIR", str(tmp_path)]
+    run_classification(Options(overrides=given))
+    half, final = (load_checkpoint(tmp_path / f"{name}.pth")["model"] for name in ("checkpoint_0000002", "model_final"))
+    kept = [name for name in half if torch.equal(half[name], final[name])]
+    assert sorted(kept) == sorted(name for name in half if "running_" in name or "num_batches" in name)
+
+
 def test_a_runs_own_config_evaluates_it(whole):
     result = run_classification(Options(config=str(whole[0] / "config.yaml"), eval_only=True))
     assert result["classification"] == whole[1]["classification"]

@@ -1,5 +1,6 @@
 """Detection configs: values out of their range are errors, and a run's advice names this room's keys."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +10,7 @@ from torch import nn
 from detection import train
 from detection.config import load_config
 from engine.errors import UserError
-
-from detectron2.solver import build_lr_scheduler
+from engine.train.schedule import build_schedule
 
 
 @pytest.mark.parametrize(
@@ -27,11 +27,32 @@ def test_a_value_out_of_range_is_refused_by_its_key(key, value):
         load_config(None, [key, value])
 
 
-@pytest.mark.parametrize("name", ["WarmupMultiStepLR", "WarmupCosineLR"])
+@pytest.mark.parametrize("name", ["WarmupMultiStepLR", "WarmupCosineLR", "Plateau"])
 def test_every_schedule_that_is_let_pass_can_be_built(name):
-    cfg = load_config(None, ["SOLVER.LR_SCHEDULER_NAME", name])
+    cfg = load_config(None, ["SOLVER.LR_SCHEDULER_NAME", name, "TEST.EVAL_PERIOD", "100"])
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=cfg.SOLVER.BASE_LR)
-    build_lr_scheduler(cfg, optimizer)
+    build_schedule(cfg, optimizer)
+
+
+@pytest.mark.parametrize("period", ["0", "40000", "50000"])
+def test_a_schedule_that_follows_the_evaluations_wants_some_before_the_end(period):
+    with pytest.raises(UserError, match=r"Plateau .*TEST\.EVAL_PERIOD .*below SOLVER\.MAX_ITER 40000"):
+        load_config(None, ["SOLVER.LR_SCHEDULER_NAME", "Plateau", "TEST.EVAL_PERIOD", period])
+
+
+@pytest.mark.usefixtures("runs_in_this_process")
+def test_a_detector_that_gets_no_better_ends_early_and_is_whole(tiny, tmp_path):
+    """By AP: the first evaluation is the best, at the second the rate drops, and the third is the end."""
+    words = [
+        "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path / "run"), "SOLVER.LR_SCHEDULER_NAME", "Plateau",
+        "SOLVER.PLATEAU.PATIENCE", "1", "SOLVER.PLATEAU.DROPS", "1", "SOLVER.PLATEAU.THRESHOLD", "1000.0",
+        "TEST.EVAL_PERIOD", "1", "SOLVER.MAX_ITER", "9", "LOG_PERIOD", "1", "SOLVER.WARMUP_ITERS", "0",
+    ]  # fmt: skip
+    (tmp_path / "config.yaml").write_text(tiny(*words).dump())
+    result = train.run_detection(train.Options(config=str(tmp_path / "config.yaml")))
+    assert result["iteration"] == 3 and "AP" in result["bbox"]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [round(row["lr"], 6) for row in rows] == [0.01, 0.01, 0.001]
 
 
 def test_the_advice_for_a_loss_that_is_not_finite_names_detections_keys(tiny, tmp_path, monkeypatch):

@@ -46,6 +46,10 @@ def test_a_task_is_frozen_and_a_figure_without_a_label_has_its_name():
     assert (DETECTION.label("AP50"), PLACES365_TASK.info.label("top1")) == ("AP50", "top-1 accuracy")
 
 
+def test_a_tasks_main_figure_is_the_first_of_its_first_group():
+    assert [task.main_figure for task in TASKS] == ["bbox/AP", "classification/top1", "places365/top1"]
+
+
 def test_a_task_need_not_read_its_config():
     bare = TaskInfo("toy", "Toys", (), {"toys": "Toys"}, ("found",), "found.json", "train.py", "predict.py")
     assert bare.read_config({}, {}) == ConfigFacts("", "", "", "")
