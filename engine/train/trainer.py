@@ -24,8 +24,7 @@ from engine.errors import UserError
 from engine.train.checkpoint import checkpoint_path, remove_old_checkpoints, save_checkpoint
 from engine.train.launch import any_process, of_any_process, raise_everywhere
 from engine.train.loop_task import Task
-from engine.train.norms import KeptStatistics, share_buffers
-from engine.train.optim import build_ema, build_optimizer, clip_gradients
+from engine.train.optim import KeptStatistics, build_ema, build_optimizer, clip_gradients, share_buffers
 from engine.train.sampling import derive_seed
 from engine.train.schedule import Plateau
 from engine.train.stopping import Stopped, StopRequest
