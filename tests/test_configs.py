@@ -66,6 +66,8 @@ def test_a_config_describes_a_network_that_can_be_built(name, monkeypatch):
         )  # fmt: skip
     gates = [site.gate for site in network.se_sites() if site.gate is not None]
     assert bool(gates) == (se_config(cfg) is not None)
+    if backbone.DROPOUT:
+        assert [layer.p for layer in network.modules() if isinstance(layer, torch.nn.Dropout)] == [backbone.DROPOUT]
     named = {parameter for gate in gates for parameter, _ in gate.named_parameters()}
     assert {parameter.endswith("bias") for parameter in named} <= {False, cfg.MODEL.SE.BIAS}
 

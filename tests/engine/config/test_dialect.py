@@ -140,7 +140,7 @@ def checked():
         ("SOLVER.ACCUMULATE", "-1", "must be 1, .* or more"),
         ("TEST.IMS_PER_BATCH", "0", "at least 1"),
         ("TEST.IMS_PER_BATCH", "-3", "at least 1"),
-        ("SOLVER.LR_SCHEDULER_NAME", "foo", "WarmupMultiStepLR or WarmupCosineLR; got 'foo'"),
+        ("SOLVER.LR_SCHEDULER_NAME", "foo", "WarmupCosineLR or Plateau; got 'foo'"),
         ("SOLVER.BASE_LR", "-1", "0 or more"),
         ("SOLVER.BASE_LR", "nan", "0 or more"),
         ("SOLVER.BASE_LR", "inf", "finite"),
