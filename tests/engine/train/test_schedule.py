@@ -231,6 +231,7 @@ def _process(rank, folder):
     lr = trainer.optimizer.param_groups[0]["lr"]
 
     kept, task = make(folder / f"{rank}_kept", keeping(3, "SOLVER.MAX_ITER", "8"), data=DATA * (rank + 1))
+    task.evaluate = None  # before which all get the first one's statistics, whether or not these were kept
     kept.train(task, [])
     content = {"steps": trainer.iteration, "lr": lr, "plateau": weights(trainer), "kept": weights(kept)}
     torch.save(content, folder / f"{rank}.pth")
