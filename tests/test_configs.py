@@ -82,7 +82,8 @@ def test_a_config_is_read_and_says_what_it_is(name):
 def test_a_config_says_what_to_expect_and_how_to_run_it(name):
     said = header(name)
     assert "Expect" in said and ("ardware" in said or "make demo" in said)
-    command = re.search(r"Command: (?:\w+=\S+ )?(python (tools/train_\w+\.py) --config (\S+)|make demo)", said)
+    by_others = r"make demo|python tools/study\.py \w+"  # which name the config themselves
+    command = re.search(rf"Command: (?:\w+=\S+ )?(python (tools/train_\w+\.py) --config (\S+)|{by_others})", said)
     assert command, said
     if command[2]:
         assert command[3] == f"configs/{name}" and (FOLDER.parent / command[2]).is_file()
