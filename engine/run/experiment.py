@@ -27,7 +27,7 @@ from engine.run.start import Start
 from engine.run.statements import preprocessing, unmarked_settings
 from engine.task import TaskInfo
 from engine.train.checkpoint import load_checkpoint
-from engine.train.launch import join_processes, leave_processes, once
+from engine.train.launch import joined_processes, once
 from engine.train.logs import make_writers, setup_logging
 from engine.train.memory import keep_freed_memory
 from engine.train.stopping import Stopped
@@ -63,13 +63,10 @@ def run_experiment(
         what ``train`` or ``evaluate`` does.
     """
     cfg = load_task_config(options.config, options.overrides)
-    device = join_processes(choose_device(cfg.MODEL.DEVICE))
-    if device.type == "cpu":
-        keep_freed_memory()
-    try:
+    with joined_processes(choose_device(cfg.MODEL.DEVICE)) as device:
+        if device.type == "cpu":
+            keep_freed_memory()
         return evaluate(options, cfg, device) if options.eval_only else train(options, cfg, device)
-    finally:
-        leave_processes()
 
 
 def on_device(cfg: CfgNode, device: torch.device) -> CfgNode:

@@ -95,6 +95,18 @@ def leave_processes() -> None:
         dist.destroy_process_group()
 
 
+@contextmanager
+def joined_processes(device: torch.device) -> Iterator[torch.device]:
+    """A block with torchrun's processes joined, and this process's own device. Within another such block, several runs
+    one after the other say, they stay joined for that one."""
+    outermost = not dist.is_initialized()
+    try:
+        yield join_processes(device)
+    finally:
+        if outermost:
+            leave_processes()
+
+
 def once(function: Callable[[], T]) -> T:
     """Calls a function in the first process and gives its result to all; a UserError there is raised in all.
     All must call it."""

@@ -9,8 +9,8 @@ import logging
 import resource
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -186,6 +186,20 @@ def _ignore_errors_handed_on(args: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(args)
 
 
+_beside: list[Callable[[float], str]] = []  # what is said at the end of a console's line
+
+
+@contextmanager
+def saying_beside(note: Callable[[float], str]) -> Iterator[None]:
+    """A block whose runs end each line on the console with what ``note(seconds that are left of the run)`` gives: how
+    far a set of runs has come, say."""
+    _beside.append(note)
+    try:
+        yield
+    finally:
+        _beside.remove(note)
+
+
 class _Console(EventWriter):
     """One line: step, losses, learning rate, images/s, the share of time spent waiting for data, memory, time left."""
 
@@ -210,7 +224,7 @@ class _Console(EventWriter):
             f"step {storage.iter}/{self.max_iterations}  loss {histories['total_loss'].median(20):.3f}"
             f"{f' ({parts})' if parts else ''}  lr {histories['lr'].latest():.4g}  "
             f"{histories['images_per_second'].median(50):.1f} img/s (data {waiting:.0%})  {_memory()}  "
-            f"eta {datetime.timedelta(seconds=int(eta))}"
+            f"eta {datetime.timedelta(seconds=int(eta))}" + "".join(f"  {note(eta)}" for note in _beside)
         )
 
 

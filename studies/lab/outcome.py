@@ -1,0 +1,220 @@
+"""A study's result: from the files of its runs to one JSON, from which all that is shown is made."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+from classification.model import build_network
+from engine import compat  # noqa: F401  (before detectron2)
+from engine.config.shipped import find_config
+from engine.errors import UserError
+from engine.json_files import read_json
+from engine.report.cost import count_multiply_adds
+from engine.run.experiment import on_device
+from engine.run.folder import command, versions
+from studies.lab.cells import Cell, Plan
+from studies.lab.statistics import (
+    binomial_error,
+    deviation,
+    holm,
+    image_votes,
+    mcnemar,
+    mean,
+    pooled_deviation,
+    seed_test,
+)
+from studies.lab.study import Row
+
+LEVEL = 0.05  # below it a difference is called one
+
+
+def outcome(plan: Plan) -> dict:
+    """What came of a study, of the cells that are there.
+
+    Returns:
+        plain values: what was run and how, ``rows`` with each run's figures, ``comparisons`` of the pairs of rows, and
+        ``missing``, the cells that are not there.
+
+    Raises:
+        UserError: no cell is there, or a run's files cannot be read.
+    """
+    whole = {cell.number: read_json(cell.result, "a run's result") for cell in plan.cells if cell.done}
+    if not whole:
+        raise UserError(f"{plan.study.name}: none of its {len(plan.cells)} cells is there yet")
+    rows = list(dict.fromkeys(cell.row for cell in plan.cells))
+    by_row = {row: [cell for cell in plan.cells if cell.row == row and cell.number in whole] for row in rows}
+    first = next(iter(whole.values()))
+    return {
+        "study": plan.study.name,
+        "title": plan.study.title,
+        "compares": plan.study.compares,
+        "tables": list(plan.study.tables),
+        "scale": plan.scale,
+        "task": plan.kind.info.name,
+        "config": plan.config,
+        "words": _words_to_show(plan),
+        "note": config_note(plan.config),
+        "base": plan.cells[0].cfg.MODEL.BACKBONE.ARCHITECTURE,
+        "reference": plan.study.reference,
+        "recipe": recipe(plan.cells[0]),
+        "dataset": _dataset(first, plan),
+        "images": first["images"],
+        "figures": list(plan.kind.figures),
+        "errors": plan.kind.errors,
+        "rows": [_row(row, cells, whole) for row, cells in by_row.items()],
+        "comparisons": _comparisons(plan, by_row, whole),
+        "level": LEVEL,
+        "missing": [[cell.number, cell.row.name, cell.seed] for cell in plan.cells if cell.number not in whole],
+        "command": command(),
+        "versions": versions(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def config_note(config: str) -> str:
+    """What a config's header says under "Note:", the line and those indented below it; empty where it says nothing."""
+    lines = find_config(config).read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("# Note:"):
+            more = []
+            for below in lines[number + 1 :]:
+                if not below.startswith("#   "):
+                    break
+                more.append(below[1:].strip())
+            return " ".join([line.removeprefix("# Note:").strip(), *more])
+    return ""
+
+
+def recipe(cell: Cell) -> dict:
+    """The settings of a training that a reader asks for first."""
+    solver = cell.cfg.SOLVER
+    wanted = (
+        "EPOCHS", "MAX_ITER", "IMS_PER_BATCH", "BASE_LR", "LR_SCHEDULER_NAME", "STEP_EPOCHS", "STEPS", "OPTIMIZER",
+        "MOMENTUM", "NESTEROV", "WEIGHT_DECAY", "LABEL_SMOOTHING", "PRECISION",
+    )  # fmt: skip
+    settings = {f"SOLVER.{key}": _plain(solver[key]) for key in wanted if key in solver}
+    given = {f"INPUT.{key}": _plain(value) for key, value in cell.cfg.INPUT.items() if not hasattr(value, "items")}
+    return settings | given
+
+
+def _plain(value):
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _words_to_show(plan: Plan) -> list[str]:
+    """Without the places of files, which say nothing to anybody elsewhere."""
+    pairs = zip(plan.words[::2], plan.words[1::2], strict=True)
+    skipped = ("MODEL.DEVICE", "DATA.ROOT", "DATA.CACHE")
+    return [word for key, value in pairs if key not in skipped for word in (key, value)]
+
+
+def _dataset(result: Mapping, plan: Plan) -> str:
+    """The set's name and split; of a path the last part."""
+    place, _, split = str(result["dataset"]).rpartition(" ")
+    return " ".join(filter(None, (Path(place).name, split)))
+
+
+def _row(row: Row, cells: Sequence[Cell], whole: Mapping[int, dict]) -> dict:
+    runs = [_run(cell, whole[cell.number]) for cell in cells]
+    entry = {
+        "name": row.name,
+        "changes": list(row.changes),
+        "paper": [{"table": p.table, "model": p.model, "figures": dict(p.figures)} for p in row.paper],
+        "runs": runs,
+    }
+    if runs:
+        kind, images = cells[0].kind, whole[cells[0].number]["images"]
+        columns = {name: [run["figures"][name] for run in runs] for name in kind.figures}
+        entry |= {
+            "parameters": whole[cells[0].number]["parameters"],
+            "multiply_adds": multiply_adds(cells[0], whole[cells[0].number]),
+            "mean": {name: mean(values) for name, values in columns.items()},
+            "deviation": {name: deviation(values) for name, values in columns.items()},
+            "binomial_error": {
+                name: binomial_error(mean(values), images) if kind.errors else None for name, values in columns.items()
+            },
+        }
+    return entry
+
+
+def _run(cell: Cell, result: Mapping) -> dict:
+    figures = result[cell.kind.group]
+    return {
+        "cell": cell.number,
+        "seed": cell.seed,
+        "folder": cell.folder.name,
+        "figures": {name: figures[name] for name in cell.kind.figures},
+        "steps": result.get("iteration"),
+        "seconds": result.get("training_seconds"),
+        "hardware": result.get("hardware"),
+        "versions": result.get("versions"),
+        "command": result.get("command"),
+    }
+
+
+def multiply_adds(cell: Cell, result: Mapping) -> int | None:
+    """Of one image of the evaluation's size, as ``engine.report.cost`` counts them; None for detectors."""
+    if not cell.kind.test_size:
+        return None
+    classes = len(result["per_category"][cell.kind.group])
+    cfg = on_device(cell.cfg, "cpu")
+    return count_multiply_adds(build_network(cfg, classes), cfg.INPUT.TEST_SIZE)
+
+
+def right_images(cell: Cell) -> dict[str, bool]:
+    """File → whether the first guess was its class, of a run's evaluation. An image that could not be read is wrong."""
+    records = read_json(cell.results / cell.kind.info.predictions_file, "a run's predictions")
+    return {record["file"]: bool(record["top"]) and record["top"][0][0] == record["label"] for record in records}
+
+
+def _comparisons(plan: Plan, by_row: Mapping[Row, Sequence[Cell]], whole: Mapping[int, dict]) -> list[dict]:
+    """Each pair of rows that have runs. Detectors are not tested: AP is no count of images."""
+    kind, main = plan.kind, plan.kind.figures[0]
+    values = {row: [whole[cell.number][kind.group][main] for cell in cells] for row, cells in by_row.items() if cells}
+    pooled = pooled_deviation(list(values.values()))
+    right = {cell: right_images(cell) for cells in by_row.values() for cell in cells} if kind.errors else {}
+    pairs = []
+    for first, second in combinations(values, 2):
+        entry = {
+            "first": first.name,
+            "second": second.name,
+            "difference": mean(values[second]) - mean(values[first]),
+            "seed_p": seed_test(values[first], values[second], pooled),
+        }
+        pairs.append(entry | (_image_test(by_row[first], by_row[second], right) if kind.errors else {}))
+    tested = [pair for pair in pairs if "p" in pair]
+    for pair, corrected in zip(tested, holm([pair["p"] for pair in tested]), strict=True):
+        pair["p_holm"] = corrected
+    for pair in pairs:
+        pair["verdict"] = verdict(pair)
+    return pairs
+
+
+def _image_test(first: Sequence[Cell], second: Sequence[Cell], right: Mapping[Cell, Mapping[str, bool]]) -> dict:
+    """Of the seeds that both rows have, on the images that both were evaluated on: all, or there is no test."""
+    common = sorted({cell.seed for cell in first} & {cell.seed for cell in second})
+    ours, theirs = ([right[cell] for seed in common for cell in row if cell.seed == seed] for row in (first, second))
+    if not common or any(seen.keys() != ours[0].keys() for seen in (*ours, *theirs)):
+        return {}
+    files = list(ours[0])
+    votes = image_votes(*([[seen[file] for file in files] for seen in row] for row in (ours, theirs)))
+    return {"seeds": common, "votes": list(votes), "p": mcnemar(*votes)}
+
+
+def verdict(pair: Mapping) -> str:
+    """What may be said of a difference: ``noise of images``, ``noise of seeds``, ``difference``, or with runs of one
+    seed alone ``difference on one seed``; ``untested`` where nothing could be tested.
+
+    The seeds' test is not corrected for the number of pairs: it only ever takes a claim back.
+    """
+    by_images, by_seeds = pair.get("p_holm"), pair["seed_p"]
+    if by_images is not None and by_images >= LEVEL:
+        return "noise of images"
+    if by_seeds is not None and by_seeds >= LEVEL:
+        return "noise of seeds"
+    if by_images is None:
+        return "untested"
+    return "difference" if by_seeds is not None else "difference on one seed"

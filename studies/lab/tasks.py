@@ -1,0 +1,71 @@
+"""The three kinds of runs that a study may consist of, as one value each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from classification.config import load_config as load_classification_config
+from classification.task import CLASS_FOLDERS
+from classification.train import run_classification
+from detection.config import load_config as load_detection_config
+from detection.task_info import DETECTION
+from detection.train import Options as DetectionOptions
+from detection.train import run_detection
+from engine import compat  # noqa: F401  (before detectron2)
+from engine.run.experiment import Options
+from engine.task import TaskInfo
+from places365.task import PLACES365_TASK
+from places365.train import run_places365
+
+from detectron2.config import CfgNode
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of runs.
+
+    Attributes:
+        info: what the engine is told of the task.
+        load_config: (file, KEY VALUE words) → the config.
+        run: options → the figures.
+        options: what ``run`` takes.
+        group: of the figures in result.json, and ``figures``: those that a study compares, the main one first.
+        errors: whether the figures are errors, of which the lower is the better.
+        data: the key of the data set's place, "" where there is no one key.
+        test_size: the key of the side of the images that multiply-adds are counted at, "" where they are not.
+    """
+
+    info: TaskInfo
+    load_config: Callable[..., CfgNode]
+    run: Callable[..., dict]
+    options: Callable[..., Options]
+    group: str
+    figures: tuple[str, ...]
+    errors: bool
+    data: str = "DATA.ROOT"
+    test_size: str = "INPUT.TEST_SIZE"
+
+
+def _classification(info: TaskInfo, run: Callable[..., dict]) -> Kind:
+    return Kind(info, load_classification_config, run, Options, info.name, ("top1_error", "top5_error"), errors=True)
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "classification": _classification(CLASS_FOLDERS.info, run_classification),
+        "places365": _classification(PLACES365_TASK.info, run_places365),
+        "detection": Kind(
+            DETECTION,
+            load_detection_config,
+            run_detection,
+            DetectionOptions,
+            "bbox",
+            ("AP", "AP50"),
+            errors=False,
+            data="",
+            test_size="",
+        ),
+    }
+)
