@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from engine.errors import UserError
-from studies import reduction
+from studies import bias, excitation, nosqueeze, placement, reduction, squeeze, stages
 from studies.lab.study import Study
 
-STUDIES: Mapping[str, Study] = MappingProxyType({module.STUDY.name: module.STUDY for module in (reduction,)})
+STUDIES: Mapping[str, Study] = MappingProxyType(
+    {
+        module.STUDY.name: module.STUDY
+        for module in (reduction, squeeze, excitation, stages, placement, nosqueeze, bias)
+    }
+)
 
 
 def find_study(name: str) -> Study:

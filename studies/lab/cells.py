@@ -169,13 +169,18 @@ def folder_name(kind: Kind, cfg: CfgNode, evaluates: bool = False, source: str |
     Args:
         source: the folder of the run whose weights it evaluates, in place of MODEL.WEIGHTS.
     """
-    settings = dict(_differing(cfg, kind.load_config(None)))
+    settings = own_settings(kind, cfg)
     if source is not None:
         settings["MODEL.WEIGHTS"] = source
     network = cfg.MODEL.BACKBONE.ARCHITECTURE
     content = json.dumps([kind.info.name, network, evaluates, settings], sort_keys=True, default=str)
     digest = hashlib.sha256(content.encode()).hexdigest()[:10]
     return f"{network}{'_evaluated' if evaluates else ''}_seed{cfg.SEED}_{digest}"
+
+
+def own_settings(kind: Kind, cfg: CfgNode) -> dict[str, object]:
+    """Key → value of everything that decides what comes of a run and is not as by default."""
+    return dict(_differing(cfg, kind.load_config(None)))
 
 
 def _differing(cfg: CfgNode, defaults: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -52,6 +52,8 @@ def words(study: Study, args: Namespace) -> list[str]:
 def report(made: Plan, path: Path, docs: Path) -> None:
     """Writes the result as JSON, and of it the study's page and the list of all."""
     content = outcome(made)
+    if content["missing"]:
+        print(f"{len(content['missing'])} of {len(made.cells)} cells are not there yet: the result is of the others")
     print(f"result: {write_json(path, content)}")
 
 

@@ -15,7 +15,7 @@ from engine.json_files import read_json
 from engine.report.cost import count_multiply_adds
 from engine.run.experiment import on_device
 from engine.run.folder import command, versions
-from studies.lab.cells import Cell, Plan
+from studies.lab.cells import Cell, Plan, own_settings
 from studies.lab.statistics import (
     binomial_error,
     deviation,
@@ -59,7 +59,7 @@ def outcome(plan: Plan) -> dict:
         "note": config_note(plan.config),
         "base": plan.cells[0].cfg.MODEL.BACKBONE.ARCHITECTURE,
         "reference": plan.study.reference,
-        "recipe": recipe(plan.cells[0]),
+        "recipe": recipe(plan),
         "dataset": _dataset(first, plan),
         "images": first["images"],
         "figures": list(plan.kind.figures),
@@ -88,20 +88,14 @@ def config_note(config: str) -> str:
     return ""
 
 
-def recipe(cell: Cell) -> dict:
-    """The settings of a training that a reader asks for first."""
-    solver = cell.cfg.SOLVER
-    wanted = (
-        "EPOCHS", "MAX_ITER", "IMS_PER_BATCH", "BASE_LR", "LR_SCHEDULER_NAME", "STEP_EPOCHS", "STEPS", "OPTIMIZER",
-        "MOMENTUM", "NESTEROV", "WEIGHT_DECAY", "LABEL_SMOOTHING", "PRECISION",
-    )  # fmt: skip
-    settings = {f"SOLVER.{key}": _plain(solver[key]) for key in wanted if key in solver}
-    given = {f"INPUT.{key}": _plain(value) for key, value in cell.cfg.INPUT.items() if not hasattr(value, "items")}
-    return settings | given
-
-
-def _plain(value):
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+def recipe(plan: Plan) -> dict:
+    """Every setting of the base that is not as by default, and those that a reader asks for first."""
+    base = plan.kind.load_config(plan.config, list(plan.words))
+    asked = ("EPOCHS", "MAX_ITER", "IMS_PER_BATCH", "BASE_LR", "LR_SCHEDULER_NAME", "OPTIMIZER", "PRECISION")
+    first = {f"SOLVER.{key}": base.SOLVER[key] for key in asked if key in base.SOLVER}
+    places = ("DATA.", "SEED", "MODEL.WEIGHTS")
+    rest = {key: value for key, value in own_settings(plan.kind, base).items() if not key.startswith(places)}
+    return first | rest
 
 
 def _words_to_show(plan: Plan) -> list[str]:

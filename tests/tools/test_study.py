@@ -1,0 +1,94 @@
+"""A study through the real command line: killed and gone on with, single cells, runs that two studies share."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from engine.train.checkpoint import load_checkpoint
+
+STEPS = 6
+TINY = [
+    "SOLVER.MAX_ITER", STEPS, "SOLVER.IMS_PER_BATCH", 8, "SOLVER.CHECKPOINT_EPOCHS", "0.7", "LOG_PERIOD", 1, "--device",
+    "cpu", "SOLVER.KEEP_CHECKPOINTS", 9,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, write_scenes):
+    return write_scenes(tmp_path_factory.mktemp("data") / "images", {"train": 8, "val": 6}, ("bird", "cat", "ship"))
+
+
+def study(name, data, folder, *words):
+    return [
+        "tools/study.py", name, "--data", data, "--output", folder / "runs", "--json", folder / f"{name}.json",
+        "--docs", folder / "docs", "DATA.CACHE", folder / "cache", *TINY, *words,
+    ]  # fmt: skip
+
+
+def weights(folder):
+    return {path.parent.name: load_checkpoint(path)["model"] for path in (folder / "runs").glob("*/model_final.pth")}
+
+
+@pytest.fixture(scope="module")
+def whole(run, data, tmp_path_factory):
+    """A study of two rows that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("studies")
+    return folder, run(*study("squeeze", data, folder))
+
+
+def test_a_killed_study_goes_on_as_if_nothing_had_happened(start, run, whole, data, tmp_path):
+    words = study("squeeze", data, tmp_path)
+    process = start(*words, start_new_session=True)
+    deadline = time.time() + 200
+    second = None  # the run that is under way while one is whole
+    while second is None:
+        assert process.poll() is None and time.time() < deadline, "no second run was begun"
+        time.sleep(0.01)
+        done = {path.parent for path in (tmp_path / "runs").glob("*/result.json")}
+        second = next((p for p in (tmp_path / "runs").glob("*/checkpoint_*2.pth") if done and p.parent not in done), None)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (second.parent / "model_final.pth").exists(), "the run was over before it was killed"
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/result.json")}
+    assert "go on from it with --resume" in run(*words, code=2).lower()
+    output = run(*words, "--resume")
+    assert "going on after step" in output and "cell 1 of 4" in output
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    ours, theirs = weights(tmp_path), weights(whole[0])
+    assert ours.keys() == theirs.keys() and len(ours) == 4
+    for name in ours:
+        assert all(torch.equal(ours[name][key], theirs[name][key]) for key in theirs[name]), name
+    results = [json.loads((folder / "squeeze.json").read_text()) for folder in (tmp_path, whole[0])]
+    assert results[0]["comparisons"] == results[1]["comparisons"]
+
+
+def test_another_study_takes_the_run_that_is_there(run, whole, data):
+    listed = run(*study("excitation", data, whole[0], "--list"))
+    shared = [line.split()[-1] for line in listed.splitlines() if " whole " in line]
+    assert len(shared) == 3, listed  # the reference row of both, with its three seeds
+    before = {folder: (os.stat(f"{folder}/model_final.pth").st_mtime_ns) for folder in shared}
+    output = run(*study("excitation", data, whole[0], "--cell", 3))
+    assert "whole already" in output and "step" not in output
+    assert {folder: (os.stat(f"{folder}/model_final.pth").st_mtime_ns) for folder in shared} == before
+    assert not (whole[0] / "excitation.json").exists()
+
+
+def test_single_cells_come_together_in_a_report(run, whole, data, tmp_path):
+    for number in (1, 2):
+        run(*study("squeeze", data, tmp_path, "--cell", number))
+    assert not (tmp_path / "squeeze.json").exists()
+    output = run(*study("squeeze", data, tmp_path, "--report"))
+    result = json.loads((tmp_path / "squeeze.json").read_text())
+    assert [len(row["runs"]) for row in result["rows"]] == [1, 1] and [cell for cell, *_ in result["missing"]] == [3, 4]
+    assert "2 of 4 cells are not there" in output
+    assert "cells 1 to 4" in run(*study("squeeze", data, tmp_path, "--cell", 5), code=2)
+
+
+def test_two_processes_make_a_study(run, data, tmp_path):
+    output = run(*study("squeeze", data, tmp_path, "--num-gpus", 2))
+    assert "2 processes" in output and len(weights(tmp_path)) == 4
+    assert output.count("cell 1 of 4 (max pooling, seed 1): in ") == 1 and output.count("result: ") == 1
