@@ -13,10 +13,14 @@ def _rows(base, scale):
     published = iter([(paper_row(TABLE, f"SE Stage {number}"),) for number in (2, 3, 4)])
     return (
         Row("no SE", plain(base), (paper_row(TABLE, "ResNet-50"),)),
-        *(Row(f"{stage} alone", ("MODEL.SE.STAGES", f"[{stage}]"), next(published, ())) for stage in before),
+        *(Row(f"{stage} alone", _at(stage), next(published, ())) for stage in before),
         Row("all stages", (), (paper_row(TABLE, "SE All"),)),
-        Row(f"without {last}", ("MODEL.SE.STAGES", f"[{', '.join(before)}]")),
+        Row(f"without {last}", _at(*before)),
     )
+
+
+def _at(*stages):
+    return ("MODEL.SE.STAGES", str(list(stages)))
 
 
 STUDY = Study(

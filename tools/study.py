@@ -18,7 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", metavar="NAME", help="of the study, or 'all' with --list: what there is")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="of the study; none: which there are")
     parser.add_argument("--scale", default="cpu", choices=("cpu", "paper"), help="whose set-up: small, or the paper's")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="of each row (1)")
     parser.add_argument("--config", metavar="FILE", help="in place of the scale's own")
@@ -34,6 +34,11 @@ def main() -> int:
     parser.add_argument("--device", metavar="D", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config keys to change in every cell")
     args = parser.parse_intermixed_args()  # flags may stand behind KEY VALUE too
+    if args.name is None:
+        from studies.index import format_studies
+
+        print(format_studies())
+        return 0
 
     from engine.run.command_line import run_training
 

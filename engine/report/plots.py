@@ -174,7 +174,7 @@ def plot_excitations(gates, path, labels=None):
     margin = 0.04 * (finite.max() - finite.min())
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for panel, title, curves in zip(panels, titles, arrays.values(), strict=False):
-        _style(panel)
+        style_axes(panel)
         for index, curve in enumerate(curves):
             # Dots: neighbouring channels are unrelated, and lines between a thousand of them are one solid
             # block.
@@ -236,7 +236,7 @@ def _curve(axes, x, y, colour, label, width):
 def _axes(title, ylabel):
     figure = Figure(figsize=(6.4, 3.5), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
-    _style(axes)
+    style_axes(axes)
     axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold", pad=10)
     axes.set_xlabel("iteration", color=MUTED, fontsize=9)
     axes.set_ylabel(ylabel, color=MUTED, fontsize=9)
@@ -244,7 +244,8 @@ def _axes(title, ylabel):
     return figure, axes
 
 
-def _style(axes):
+def style_axes(axes):
+    """Bare axes with a faint grid, as all pictures here have them."""
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(GRID)
     axes.grid(axis="y", color=GRID, linewidth=0.8)

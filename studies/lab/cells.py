@@ -108,7 +108,7 @@ def plan(
     Args:
         output: the folder of all runs, whichever study they are of.
         seeds: of each row, from SEED of the config upwards.
-        config: in place of the base's.
+        config: in place of the base's and the rows' own.
         words: ``KEY VALUE`` words on top, for every cell.
 
     Raises:
@@ -117,29 +117,31 @@ def plan(
     if seeds < 1:
         raise UserError(f"--seeds must be at least 1; got {seeds}")
     base = study.base(scale)
-    kind, config = KINDS[base.task], config or base.config
+    kind, shared = KINDS[base.task], config or base.config
     words = (*base.words, *words)
-    first = kind.load_config(config, list(words))
-    rows = study.rows(spec_of(first.MODEL.BACKBONE.ARCHITECTURE), scale)
+    first = kind.load_config(shared, list(words))
+    rows = tuple(study.rows(spec_of(first.MODEL.BACKBONE.ARCHITECTURE), scale))
     given = bool(first.MODEL.WEIGHTS)
     pairs = []
     for row in rows:
-        count = max(seeds, base.yardstick) if row.name == study.reference else seeds
+        yardstick = not row.pair and study.reference_of(row, rows, scale) is row
+        count = max(seeds, base.yardstick) if yardstick else seeds
         count = 1 if row.evaluates and given else count  # nothing is drawn at random there
         pairs += [(row, seed) for seed in range(first.SEED, first.SEED + count)]
-    make = partial(_cell, kind, config, words, output)
+    make = partial(_cell, kind, config, shared, words, output)
     trained = dict.fromkeys(seed for row, seed in pairs if row.evaluates and not given)
     sources = {seed: make(number, Row("training"), seed) for number, seed in enumerate(trained, 1)}
     cells = [
         make(number, row, seed, sources.get(seed) if row.evaluates else None)
         for number, (row, seed) in enumerate(pairs, 1 + len(sources))
     ]
-    return Plan(study, scale, base, config, kind, words, tuple(cells), tuple(sources.values()))
+    return Plan(study, scale, base, shared, kind, words, tuple(cells), tuple(sources.values()))
 
 
 def _cell(
     kind: Kind,
-    config: str,
+    given: str | None,
+    shared: str,
     words: Sequence[str],
     output: Path,
     number: int,
@@ -147,6 +149,7 @@ def _cell(
     seed: int,
     source: Cell | None = None,
 ) -> Cell:
+    config = given or row.config or shared
     words = [*words, *row.changes, "SEED", str(seed)]
     if source is not None:
         words += ["MODEL.WEIGHTS", str(source.folder / "model_final.pth")]

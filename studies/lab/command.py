@@ -11,6 +11,7 @@ from engine.json_files import write_json
 from engine.train.launch import under_torchrun
 from studies.lab.cells import Plan, format_cells, plan
 from studies.lab.outcome import outcome
+from studies.lab.report import write_pages
 from studies.lab.run import run_cells
 from studies.lab.study import Study
 
@@ -55,6 +56,7 @@ def report(made: Plan, path: Path, docs: Path) -> None:
     if content["missing"]:
         print(f"{len(content['missing'])} of {len(made.cells)} cells are not there yet: the result is of the others")
     print(f"result: {write_json(path, content)}")
+    print(f"page: {write_pages(path.parent, docs, [content['study']])[0]}")
 
 
 def _first_process() -> bool:

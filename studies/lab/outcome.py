@@ -16,6 +16,7 @@ from engine.report.cost import count_multiply_adds
 from engine.run.experiment import on_device
 from engine.run.folder import command, versions
 from studies.lab.cells import Cell, Plan, own_settings
+from studies.lab.gates import gates_of
 from studies.lab.statistics import (
     binomial_error,
     deviation,
@@ -47,6 +48,7 @@ def outcome(plan: Plan) -> dict:
     rows = list(dict.fromkeys(cell.row for cell in plan.cells))
     by_row = {row: [cell for cell in plan.cells if cell.row == row and cell.number in whole] for row in rows}
     first = next(iter(whole.values()))
+    gates = {"gates": gates_of(next(cell for cell in plan.cells if cell.done))} if plan.study.gates else {}
     return {
         "study": plan.study.name,
         "title": plan.study.title,
@@ -58,19 +60,23 @@ def outcome(plan: Plan) -> dict:
         "words": _words_to_show(plan),
         "note": config_note(plan.config),
         "base": plan.cells[0].cfg.MODEL.BACKBONE.ARCHITECTURE,
-        "reference": plan.study.reference,
+        "beside": list(plan.study.beside),
         "recipe": recipe(plan),
         "dataset": _dataset(first, plan),
         "images": first["images"],
         "figures": list(plan.kind.figures),
         "errors": plan.kind.errors,
-        "rows": [_row(row, cells, whole) for row, cells in by_row.items()],
+        "rows": [
+            _row(row, cells, whole) | {"reference": plan.study.reference_of(row, rows, plan.scale).name}
+            for row, cells in by_row.items()
+        ],
         "comparisons": _comparisons(plan, by_row, whole),
         "level": LEVEL,
         "missing": [[cell.number, cell.row.name, cell.seed] for cell in plan.cells if cell.number not in whole],
         "command": command(),
         "versions": versions(),
         "date": datetime.date.today().isoformat(),
+        **gates,
     }
 
 
@@ -115,7 +121,7 @@ def _row(row: Row, cells: Sequence[Cell], whole: Mapping[int, dict]) -> dict:
     runs = [_run(cell, whole[cell.number]) for cell in cells]
     entry = {
         "name": row.name,
-        "changes": list(row.changes),
+        "changes": [*(["--config", row.config] if row.config else []), *row.changes],
         "paper": [{"table": p.table, "model": p.model, "figures": dict(p.figures)} for p in row.paper],
         "runs": runs,
     }
@@ -165,19 +171,20 @@ def right_images(cell: Cell) -> dict[str, bool]:
 
 
 def _comparisons(plan: Plan, by_row: Mapping[Row, Sequence[Cell]], whole: Mapping[int, dict]) -> list[dict]:
-    """Each pair of rows that have runs. Detectors are not tested: AP is no count of images."""
+    """Each two rows that have runs and are held against each other. Detectors are not tested: AP is no count of images."""
     kind, main = plan.kind, plan.kind.figures[0]
     values = {row: [whole[cell.number][kind.group][main] for cell in cells] for row, cells in by_row.items() if cells}
     pooled = pooled_deviation(list(values.values()))
     right = {cell: right_images(cell) for cells in by_row.values() for cell in cells} if kind.errors else {}
     pairs = []
-    for first, second in combinations(values, 2):
+    for first, second in ((a, b) for a, b in combinations(values, 2) if a.pair == b.pair):
         entry = {
             "first": first.name,
             "second": second.name,
             "difference": mean(values[second]) - mean(values[first]),
             "seed_p": seed_test(values[first], values[second], pooled),
         }
+        entry["better"] = (entry["difference"] < 0) == kind.errors and entry["difference"] != 0
         pairs.append(entry | (_image_test(by_row[first], by_row[second], right) if kind.errors else {}))
     tested = [pair for pair in pairs if "p" in pair]
     for pair, corrected in zip(tested, holm([pair["p"] for pair in tested]), strict=True):
@@ -207,8 +214,10 @@ def verdict(pair: Mapping) -> str:
     by_images, by_seeds = pair.get("p_holm"), pair["seed_p"]
     if by_images is not None and by_images >= LEVEL:
         return "noise of images"
-    if by_seeds is not None and by_seeds >= LEVEL:
-        return "noise of seeds"
+    for_second = pair.get("votes", [0, 0])[1] > pair.get("votes", [0, 0])[0]
+    one_way = by_images is None or for_second == pair["better"]
+    if by_seeds is not None and by_seeds >= LEVEL or not one_way:
+        return "noise of seeds"  # or the common seeds say one thing, and all of them another
     if by_images is None:
         return "untested"
     return "difference" if by_seeds is not None else "difference on one seed"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from engine.errors import UserError
 from se_backbones.registry import Spec, find_spec, twin_name
@@ -39,6 +38,9 @@ class Row:
         name: for people.
         changes: ``KEY VALUE`` words on top of the base's.
         paper: what is published of it.
+        pair: rows of one pair are held against each other alone, the first of them being the reference; "": against
+            all rows that have none.
+        config: another config in place of the base's, with another recipe.
         evaluates: nothing is trained with these changes: they say how weights are evaluated, those that are given as
             MODEL.WEIGHTS, or else those of the base config's own training.
     """
@@ -46,20 +48,9 @@ class Row:
     name: str
     changes: tuple[str, ...] = ()
     paper: tuple[PaperRow, ...] = ()
+    pair: str = ""
+    config: str = ""
     evaluates: bool = False
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a measure found in a run.
-
-    Attributes:
-        numbers: for the study's JSON: {"columns": […], "rows": [[…], …], "text": […]}, a table and sentences.
-        pictures: file name → PNG.
-    """
-
-    numbers: Mapping
-    pictures: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,8 +62,9 @@ class Study:
         tables: names of the paper's tables that it attempts.
         bases: scale → its base.
         rows: (the base network's row of the registry, scale) → the rows.
-        reference: the row that the others are held against, by name.
-        measure: (run folder, overrides of where the data are) → what else is to be said of each run; None for nothing.
+        reference: the row that the others are held against, by name; one for all scales, or scale → one; "": the first.
+        beside: tables of the paper that are shown as they are.
+        gates: what the gates of the first run do is recorded too; see ``studies.lab.gates``.
     """
 
     name: str
@@ -80,14 +72,21 @@ class Study:
     compares: str
     tables: tuple[str, ...]
     bases: Mapping[str, Base]
-    rows: Callable[[Spec, str], tuple[Row, ...]]
-    reference: str
-    measure: Callable[[Path, Mapping[str, str]], Measured] | None = None
+    rows: Callable[[Spec, str], Iterable[Row]]
+    reference: str | Mapping[str, str] = ""
+    beside: tuple[str, ...] = ()
+    gates: bool = False
 
     @property
     def published(self) -> tuple[Table, ...]:
         """The tables, with their titles and sources."""
         return tuple(map(paper_table, self.tables))
+
+    def reference_of(self, row: Row, rows: Sequence[Row], scale: str) -> Row:
+        """The row that a row's differences are to."""
+        own = [other for other in rows if other.pair == row.pair]
+        name = self.reference if isinstance(self.reference, str) else self.reference[scale]
+        return next((other for other in own if other.name == name and not row.pair), own[0])
 
     def base(self, scale: str) -> Base:
         """The base at a scale. Raises UserError where the study has none."""
@@ -106,9 +105,20 @@ def plain(base: Spec) -> tuple[str, str]:
     return network(_twin(base, se=False))
 
 
-def with_se(base: Spec) -> tuple[str, str]:
-    """The words that choose a network's twin with SE. Raises UserError where it has none."""
-    return network(_twin(base, se=True))
+def pair_of(base: Spec, paper: tuple[tuple[PaperRow, ...], tuple[PaperRow, ...]]) -> tuple[Row, Row]:
+    """A network and its twin as rows, the plain one first.
+
+    Args:
+        paper: what is published beside the one and the other.
+
+    Raises:
+        UserError: it has no twin.
+    """
+    names = (_twin(base, se=False), _twin(base, se=True))
+    first, second = (
+        Row(name, network(name), published, pair=names[0]) for name, published in zip(names, paper, strict=True)
+    )
+    return first, second
 
 
 def _twin(base: Spec, se: bool) -> str:

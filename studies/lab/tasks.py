@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from classification.config import load_config as load_classification_config
-from classification.task import CLASS_FOLDERS
+from classification.task import CLASS_FOLDERS, ClassificationTask
 from classification.train import run_classification
 from detection.config import load_config as load_detection_config
 from detection.task_info import DETECTION
@@ -34,6 +34,7 @@ class Kind:
         group: of the figures in result.json, and ``figures``: those that a study compares, the main one first.
         errors: whether the figures are errors, of which the lower is the better.
         data: the key of the data set's place, "" where there is no one key.
+        task: what classification is told of the data; None for detection.
         test_size: the key of the side of the images that multiply-adds are counted at, "" where they are not.
     """
 
@@ -45,17 +46,19 @@ class Kind:
     figures: tuple[str, ...]
     errors: bool
     data: str = "DATA.ROOT"
+    task: ClassificationTask | None = None
     test_size: str = "INPUT.TEST_SIZE"
 
 
-def _classification(info: TaskInfo, run: Callable[..., dict]) -> Kind:
-    return Kind(info, load_classification_config, run, Options, info.name, ("top1_error", "top5_error"), errors=True)
+def _classification(task: ClassificationTask, run: Callable[..., dict]) -> Kind:
+    figures = ("top1_error", "top5_error")
+    return Kind(task.info, load_classification_config, run, Options, task.info.name, figures, errors=True, task=task)
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "classification": _classification(CLASS_FOLDERS.info, run_classification),
-        "places365": _classification(PLACES365_TASK.info, run_places365),
+        "classification": _classification(CLASS_FOLDERS, run_classification),
+        "places365": _classification(PLACES365_TASK, run_places365),
         "detection": Kind(
             DETECTION,
             load_detection_config,
