@@ -5,7 +5,7 @@ Installed, ``tools`` and ``configs`` would be names that anybody may use: they b
 
 from setuptools import find_packages, setup
 
-ROOMS = ("se_backbones", "engine", "synthetic", "classification", "places365", "detection")
+ROOMS = ("se_backbones", "engine", "synthetic", "classification", "places365", "detection", "studies")
 
 setup(
     packages=[*find_packages(include=[*ROOMS, *(f"{room}.*" for room in ROOMS)]), "se_tools", "se_configs"],

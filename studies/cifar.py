@@ -2,7 +2,7 @@
 
 from studies.bases import CIFAR10, CIFAR_CONFIGS
 from studies.lab.paper import paper_row
-from studies.lab.study import Base, Row, Study, pair_of, network
+from studies.lab.study import Base, Row, Study, network, pair_of
 
 TEN, HUNDRED = "table4_cifar10", "table5_cifar100"
 RESNET_110 = "ResNet-110 (pre-activation, [14])"

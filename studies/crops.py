@@ -2,7 +2,7 @@
 
 from studies.bases import SENET154, TINY_IMAGENET
 from studies.lab.paper import paper_row
-from studies.lab.study import Row, Study, network
+from studies.lab.study import Row, Study
 
 TABLE = "table8_sota"
 # scale → (name, INPUT.TEST_RESIZE, INPUT.TEST_SIZE, the table's columns)

@@ -15,7 +15,7 @@ from se_backbones.weights import convert_file, load_weights, read_state_dict
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-ROOMS = ("se_backbones", "engine", "synthetic", "classification", "places365", "detection", "tools", "tests")
+ROOMS = ("se_backbones", "engine", "synthetic", "classification", "places365", "detection", "studies", "tools", "tests")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(r"[\w.-]+/[\w./-]*|setup\.py|\w+\.toml")  # below the root

@@ -1,4 +1,4 @@
-"""Imports go one way: tools -> detection | places365 -> classification -> engine -> se_backbones.
+"""Imports go one way: tools -> studies -> detection | places365 -> classification -> engine -> se_backbones.
 
 Read from the source.
 """
@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("se_backbones", "engine", "synthetic", "classification", "places365", "detection", "soak", "tools", "tests")
+ROOMS = (
+    "se_backbones", "engine", "synthetic", "classification", "places365", "detection", "studies", "soak", "tools",
+    "tests",
+)  # fmt: skip
 
 # What each room may import of ours, besides itself.
 MAY_IMPORT = {
@@ -24,8 +27,9 @@ MAY_IMPORT = {
     "classification": {"se_backbones", "engine", "synthetic"},
     "places365": {"se_backbones", "engine", "classification", "synthetic"},
     "detection": {"se_backbones", "engine", "synthetic"},
+    "studies": {"se_backbones", "engine", "synthetic", "classification", "places365", "detection"},
     "soak": {"se_backbones", "engine", "synthetic", "classification", "places365", "detection"},
-    "tools": {"se_backbones", "engine", "synthetic", "classification", "places365", "detection", "soak"},
+    "tools": {"se_backbones", "engine", "synthetic", "classification", "places365", "detection", "studies", "soak"},
 }
 
 # The networks need torch alone. Finding and reading published weights may need these, inside functions.

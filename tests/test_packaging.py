@@ -62,7 +62,7 @@ def test_every_module_and_every_file_beside_them_is_installed(build):
     there = set().union(*map(files, folders()))
     assert {path for path in there if path.endswith(".py")} == modules
     assert {path for path in there if not path.endswith(".py")} | files("configs") == data
-    assert "places365/categories365.txt" in data and "configs/demo.yaml" in data
+    assert {"places365/categories365.txt", "studies/paper_tables.json", "configs/demo.yaml"} <= data
 
 
 def test_nothing_is_installed_under_a_name_that_anybody_may_use(build):

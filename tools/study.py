@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true", help="go on with what was cut off")
     parser.add_argument("--report", action="store_true", help="run nothing, and report on what is there")
     parser.add_argument("--output", default="output/studies/runs", metavar="FOLDER", help="of the runs of all studies")
+    parser.add_argument("--note", metavar="TEXT", help="a caveat of the data, beside every figure (the config's own)")
     parser.add_argument("--json", metavar="FILE", help="the result (results/studies/NAME.json)")
     parser.add_argument("--docs", default="docs/studies", metavar="FOLDER", help="of the pages made of the results")
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes on this machine (torchrun)")

@@ -8,6 +8,7 @@ from fvcore.common.config import CfgNode
 
 from engine.errors import UserError
 from se_backbones import SEConfig, find_spec, twin_name
+from se_backbones.registry import skeleton
 from se_backbones.surgery.insert import neutral_config
 
 
@@ -68,13 +69,24 @@ def se_config(cfg: CfgNode) -> SEConfig | None:
     return None
 
 
+def _check_placement(name: str, se: SEConfig) -> None:
+    for site in skeleton(find_spec(name)).se_sites():
+        if se.at(site.path, site.stage) and se.placement not in site.owner.placements:
+            raise UserError(
+                f"MODEL.SE.PLACEMENT {se.placement}: {name} knows {', '.join(site.owner.placements)} (at {site.path})"
+            )
+
+
 def _as_key(field: re.Match) -> str:
     return f"MODEL.SE.{field[1].upper()}"
 
 
 def check_se(cfg: CfgNode) -> None:
-    """Raises UserError where ``se_config`` would, and where weight decay would undo an insertion."""
+    """Raises UserError where ``se_config`` would, where the architecture does not know the placement, and where weight
+    decay would undo an insertion."""
     se = se_config(cfg)
+    if se is not None:
+        _check_placement(cfg.MODEL.BACKBONE.ARCHITECTURE, se)
     if not cfg.MODEL.SE.INSERT or se is None or se.gate != "relu":
         return
     decay = cfg.SOLVER.WEIGHT_DECAY if cfg.SOLVER.WEIGHT_DECAY_BIAS is None else cfg.SOLVER.WEIGHT_DECAY_BIAS

@@ -150,7 +150,7 @@ def _cell(
     source: Cell | None = None,
 ) -> Cell:
     config = given or row.config or shared
-    words = [*words, *row.changes, "SEED", str(seed)]
+    words = [*words, *_without_se(kind, config, words, row), *row.changes, "SEED", str(seed)]
     if source is not None:
         words += ["MODEL.WEIGHTS", str(source.folder / "model_final.pth")]
     try:
@@ -162,9 +162,18 @@ def _cell(
     return Cell(number, row, seed, kind, config, tuple(words), cfg, folder, row.evaluates, source)
 
 
+def _without_se(kind: Kind, config: str, words: Sequence[str], row: Row) -> list[str]:
+    """The words that take back a base's settings of SE, for a row whose network has none."""
+    chosen = dict(zip(row.changes[::2], row.changes[1::2], strict=True)).get("MODEL.BACKBONE.ARCHITECTURE")
+    if chosen is None or spec_of(chosen).se is not None:
+        return []
+    defaults, own = kind.load_config(None).MODEL.SE, kind.load_config(config, list(words)).MODEL.SE
+    return [word for key in own if own[key] != defaults[key] for word in (f"MODEL.SE.{key}", str(defaults[key]))]
+
+
 def folder_name(kind: Kind, cfg: CfgNode, evaluates: bool = False, source: str | None = None) -> str:
-    """The name of a run's folder: its network, its seed, and a hash of everything that decides what comes of it, so that
-    equal runs have one folder.
+    """The name of a run's folder: its network, its seed, and a hash of everything that decides what comes of it, so
+    that equal runs have one folder.
 
     Only keys that differ from their defaults count: a key that another version of this package adds leaves a folder's
     name as it is.

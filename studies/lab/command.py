@@ -30,7 +30,7 @@ def run_study(study: Study, args: Namespace) -> None:
         run_cells(made, args.cell, args.resume)
     if args.cell or not _first_process():
         return
-    report(made, Path(args.json or Path("results", "studies", f"{study.name}.json")), Path(args.docs))
+    report(made, Path(args.json or Path("results", "studies", f"{study.name}.json")), Path(args.docs), args.note)
 
 
 def words(study: Study, args: Namespace) -> list[str]:
@@ -50,9 +50,9 @@ def words(study: Study, args: Namespace) -> list[str]:
     return found + (["MODEL.DEVICE", args.device] if args.device else [])
 
 
-def report(made: Plan, path: Path, docs: Path) -> None:
+def report(made: Plan, path: Path, docs: Path, note: str | None = None) -> None:
     """Writes the result as JSON, and of it the study's page and the list of all."""
-    content = outcome(made)
+    content = outcome(made, note)
     if content["missing"]:
         print(f"{len(content['missing'])} of {len(made.cells)} cells are not there yet: the result is of the others")
     print(f"result: {write_json(path, content)}")

@@ -80,9 +80,9 @@ class GateMoments:
         return np.maximum(self.squares - count * self.mean**2, 0) / (count - 1)
 
     def separation(self) -> float | None:
-        """The variance between classes over the variance within, each summed over the channels: of the classes' means,
-        over classes - 1, and the mean of the classes' own. Where classes do not differ it is near 1 / images of a class.
-        None where nothing varies within."""
+        """The variance between classes over the variance within, each summed over the channels: that of the classes'
+        means, over classes - 1, and the mean of the classes' own. Where classes do not differ it is near 1 / images of
+        a class. None where nothing varies within."""
         within = self.variance.mean(axis=0).sum()
         return float(self.mean.var(axis=0, ddof=1).sum() / within) if within > 0 else None
 

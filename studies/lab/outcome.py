@@ -32,8 +32,11 @@ from studies.lab.study import Row
 LEVEL = 0.05  # below it a difference is called one
 
 
-def outcome(plan: Plan) -> dict:
+def outcome(plan: Plan, note: str | None = None) -> dict:
     """What came of a study, of the cells that are there.
+
+    Args:
+        note: a caveat of the data, in place of the one in the config's header.
 
     Returns:
         plain values: what was run and how, ``rows`` with each run's figures, ``comparisons`` of the pairs of rows, and
@@ -58,7 +61,7 @@ def outcome(plan: Plan) -> dict:
         "task": plan.kind.info.name,
         "config": plan.config,
         "words": _words_to_show(plan),
-        "note": config_note(plan.config),
+        "note": config_note(plan.config) if note is None else note,
         "base": plan.cells[0].cfg.MODEL.BACKBONE.ARCHITECTURE,
         "beside": list(plan.study.beside),
         "recipe": recipe(plan),
@@ -171,7 +174,8 @@ def right_images(cell: Cell) -> dict[str, bool]:
 
 
 def _comparisons(plan: Plan, by_row: Mapping[Row, Sequence[Cell]], whole: Mapping[int, dict]) -> list[dict]:
-    """Each two rows that have runs and are held against each other. Detectors are not tested: AP is no count of images."""
+    """Each two rows that have runs and are held against each other. Detectors are not tested over images: AP is no
+    count of them."""
     kind, main = plan.kind, plan.kind.figures[0]
     values = {row: [whole[cell.number][kind.group][main] for cell in cells] for row, cells in by_row.items() if cells}
     pooled = pooled_deviation(list(values.values()))

@@ -42,7 +42,9 @@ def draw_rows(content: Mapping, path: Path) -> Path:
         left.plot(seeds, [place] * len(seeds), "|", color=INK, markersize=9, label="seeds")
         reference = by_name[row["reference"]]
         if reference["runs"]:
-            right.plot(centre - reference["mean"][figure_name], place, "o", color=COLOURS[0], markersize=6, label="ours")
+            right.plot(
+                centre - reference["mean"][figure_name], place, "o", color=COLOURS[0], markersize=6, label="ours"
+            )
         own, origin = _published(row, figure_name), _published(reference, figure_name)
         if own is not None and origin is not None:
             right.plot(own - origin, place, "D", mfc="none", color=COLOURS[3], markersize=7, label="the paper's")
@@ -56,7 +58,16 @@ def draw_rows(content: Mapping, path: Path) -> Path:
     right.set_xlabel(texts[0], color=MUTED, fontsize=9, **label_font)
     for panel in (left, right):
         once = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
-        panel.legend(once.values(), once.keys(), loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, fontsize=8, labelcolor=INK)
+        panel.legend(
+            once.values(),
+            once.keys(),
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=4,
+            frameon=False,
+            fontsize=8,
+            labelcolor=INK,
+        )
     caption = [f"{content['dataset']}, {content['base']}", *textwrap.wrap(content["note"], 150)]
     (lines, font) = plot_texts(caption)
     figure.supxlabel("\n".join(lines), fontsize=7, color=MUTED, **font)

@@ -33,7 +33,7 @@ def write_pages(results: Path, docs: Path, names: Iterable[str] | None = None) -
         if names is not None and content["study"] not in names:
             continue
         name = content["study"]
-        if any(row["runs"] for row in content["rows"]):
+        if len(content["rows"]) > 1:
             draw_rows(content, docs / f"{name}.png")
         if "gates" in content:
             draw_gates(content["gates"], docs / f"{name}_gates.png")
@@ -59,7 +59,9 @@ def page(content: Mapping) -> str:
         _figures_line(content),
         _table(_rows(content)),
         _beside(content),
-        f"![the rows with their errors, and differences beside the paper's]({content['study']}.png)",
+        f"![the rows with their errors, and differences beside the paper's]({content['study']}.png)"
+        if len(content["rows"]) > 1
+        else "",
     ]
     if content["missing"]:
         cells = ", ".join(f"{row} (seed {seed})" for _, row, seed in content["missing"])
@@ -207,8 +209,8 @@ def overview(there: Sequence[Mapping]) -> str:
     notes = dict.fromkeys(f"{MARK} {content['dataset']}: {content['note']}" for content in there if content["note"])
     parts = [
         "# Studies",
-        "The paper's tables and figures, attempted by `tools/study.py NAME`, with the published figures beside our own. "
-        "Each page, and this list, is made from the study's JSON in `results/studies/`.",
+        "The paper's tables and figures, attempted by `tools/study.py NAME`, with the published figures beside our "
+        "own. Each page, and this list, is made from the study's JSON in `results/studies/`.",
         _table(lines) if there else "No study has a result yet.",
         *notes,
     ]

@@ -19,11 +19,9 @@ from studies.lab.cells import Cell, Plan
 from detectron2.utils import comm
 
 
-def run_cells(
-    plan: Plan, only: Sequence[int] = (), resume: bool = False, say: Callable[[str], None] = print
-) -> None:
-    """Makes the cells that are missing. A whole run is kept, whichever study made it, and a run that was cut off goes on
-    by its task's own resume.
+def run_cells(plan: Plan, only: Sequence[int] = (), resume: bool = False, say: Callable[[str], None] = print) -> None:
+    """Makes the cells that are missing. A whole run is kept, whichever study made it, and a run that was cut off goes
+    on by its task's own resume.
 
     Args:
         only: numbers of the cells to make; none: all.
@@ -57,7 +55,7 @@ def _chosen(plan: Plan, only: Sequence[int]) -> list[Cell]:
     chosen = [cell for cell in plan.runs if not only or cell.number in only]
     for cell in chosen:
         if cell.source is not None and cell.source not in chosen and not cell.source.done:
-            raise UserError(f"cell {cell.number} evaluates the weights of cell {cell.source.number}: run that one first")
+            raise UserError(f"cell {cell.number} evaluates the weights of {cell.source.number}: run that one first")
     return chosen
 
 

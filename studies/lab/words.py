@@ -35,10 +35,10 @@ def _method(content: Mapping) -> str:
             f"{level} is within noise only if that says so; where it does not, the difference stays untested."
         )
     return (
-        f"The {pairs} pair{'s' * (pairs != 1)} of rows, each on the same images and on the seeds that both have: an image "
-        "votes for the row that has it right with more of these seeds, and abstains where they are as many; p is the "
-        "exact, two-sided probability of votes at least as uneven where either is as likely. With one seed it is the "
-        "exact McNemar test. (Tables of several seeds are not summed: they show the same images.) p after Holm is "
+        f"The {pairs} pair{'s' * (pairs != 1)} of rows, each on the same images and on the seeds that both have: an "
+        "image votes for the row that has it right with more of these seeds, and abstains where they are as many; p is "
+        "the exact, two-sided probability of votes at least as uneven where either is as likely. With one seed it is "
+        "the exact McNemar test. (Tables of several seeds are not summed: they show the same images.) p after Holm is "
         f"corrected for the {pairs} comparison{'s' * (pairs != 1)}. {seeds} A difference is called one where every p "
         f"that there is, after its correction, is below {level}."
     )
@@ -89,8 +89,8 @@ def gate_lines(gates: Mapping) -> list[str]:
     lines = [
         f"Over {gates['images']:,} validation images, {each} of each of {gates['all_classes']:,} classes (the first of "
         "each, or all where there are fewer). Between over within is the variance of the classes' mean gates over the "
-        f"mean of the variances within the classes, both summed over all channels: near {1 / max(each, 1):.2f}, one over "
-        "the images of a class, where classes do not differ. The shares are of all gates of all images. Drawn are "
+        f"mean of the variances within the classes, both summed over all channels: near {1 / max(each, 1):.2f}, one "
+        "over the images of a class, where classes do not differ. The shares are of all gates of all images. Drawn are "
         "channels taken evenly, and the mean over all classes."
     ]
     told = [gate for gate in gates["gates"] if gate["separation"] is not None]
@@ -99,10 +99,11 @@ def gate_lines(gates: Mapping) -> list[str]:
         nearest = max(told, key=lambda gate: gate["above"])
         lines.append(
             f"Classes are told apart least by {least['name']} ({least['separation']:.3f}) and most by {most['name']} "
-            f"({most['separation']:.3f}); {nearest['name']} has most gates above {HIGH}, {100 * nearest['above']:.1f} %. "
-            "The paper reports, of SE-ResNet-50 on ImageNet: early gates nearly equal over classes (SE_2_3), later ones "
-            "specific to the class (SE_4_6, SE_5_1), SE_5_2 close to saturation, and SE_5_3 equal over classes but for "
-            "its scale (section 7.2)."
+            f"({most['separation']:.3f}); {nearest['name']} has most gates above {HIGH}, "
+            f"{100 * nearest['above']:.1f} %. "
+            "The paper reports, of SE-ResNet-50 on ImageNet: early gates nearly equal over classes (SE_2_3), later "
+            "ones specific to the class (SE_4_6, SE_5_1), SE_5_2 close to saturation, and SE_5_3 equal over classes "
+            "but for its scale (section 7.2)."
         )
     return lines
 

@@ -49,7 +49,8 @@ def test_a_killed_study_goes_on_as_if_nothing_had_happened(start, run, whole, da
         assert process.poll() is None and time.time() < deadline, "no second run was begun"
         time.sleep(0.01)
         done = {path.parent for path in (tmp_path / "runs").glob("*/result.json")}
-        second = next((p for p in (tmp_path / "runs").glob("*/checkpoint_*2.pth") if done and p.parent not in done), None)
+        saved = (tmp_path / "runs").glob("*/checkpoint_0000002.pth")
+        second = next((path for path in saved if done and path.parent not in done), None)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (second.parent / "model_final.pth").exists(), "the run was over before it was killed"
