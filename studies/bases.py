@@ -8,10 +8,5 @@ CIFAR10 = Base("classification", "configs/studies_cifar10.yaml", yardstick=3)
 # SE-ResNet-50 on 20 classes at 64 pixels.
 TINY_IMAGENET = Base("classification", "configs/studies_tinyimagenet20.yaml")
 
-IMAGENET = Base("classification", "configs/class_folders_se_resnet50.yaml")
-MOBILE = ""  # the config of table 3's networks
-SENET154 = Base("classification", "configs/class_folders_se_resnet50.yaml")
-COCO = Base("detection", "configs/faster_rcnn_se_r50.yaml")
-CIFAR_CONFIGS: dict[str, str] = {}  # a plain network's name → the config of both twins
-
-ABLATION = {"cpu": CIFAR10, "paper": Base("classification", "configs/class_folders_se_resnet50.yaml")}
+IMAGENET = Base("classification", "configs/imagenet/se_resnet50.yaml")
+ABLATION = {"cpu": CIFAR10, "paper": Base("classification", "configs/ablations/se_resnet50.yaml")}

@@ -1,8 +1,8 @@
 """Larger images at evaluation: table 8."""
 
-from studies.bases import SENET154, TINY_IMAGENET
+from studies.bases import TINY_IMAGENET
 from studies.lab.paper import paper_row
-from studies.lab.study import Row, Study
+from studies.lab.study import Base, Row, Study
 
 TABLE = "table8_sota"
 # scale → (name, INPUT.TEST_RESIZE, INPUT.TEST_SIZE, the table's columns)
@@ -24,7 +24,7 @@ STUDY = Study(
     title="Larger crops",
     compares="the same weights, evaluated at the size of training and larger",
     tables=(TABLE,),
-    bases={"cpu": TINY_IMAGENET, "paper": SENET154},
+    bases={"cpu": TINY_IMAGENET, "paper": Base("classification", "configs/imagenet/senet154.yaml")},
     rows=_rows,
     reference={"paper": "224 pixels", "cpu": "64 pixels"},
     beside=(TABLE, "soeaver_retest"),
