@@ -20,8 +20,9 @@ from studies.lab.tasks import KINDS, Kind
 # Keys that decide where, how fast or how talkatively a run is made, and not what comes of it.
 _NO_MATTER = (
     "OUTPUT_DIR", "LOG_PERIOD", "DATA.CACHE", "DATALOADER.NUM_WORKERS", "MODEL.DEVICE", "SOLVER.CHECKPOINT_EPOCHS",
-    "SOLVER.CHECKPOINT_PERIOD", "SOLVER.KEEP_CHECKPOINTS", "TEST.EVAL_EPOCHS", "TEST.EVAL_PERIOD", "TEST.IMS_PER_BATCH",
+    "SOLVER.CHECKPOINT_PERIOD", "SOLVER.KEEP_CHECKPOINTS", "TEST.IMS_PER_BATCH",
 )  # fmt: skip
+_EVALUATIONS = ("TEST.EVAL_EPOCHS", "TEST.EVAL_PERIOD")
 _PLACES = re.compile(r"(^|\.)(ROOT|JSON|IMAGES)$")  # keys of files: two ways of writing one place are one
 
 
@@ -192,7 +193,9 @@ def folder_name(kind: Kind, cfg: CfgNode, evaluates: bool = False, source: str |
 
 def own_settings(kind: Kind, cfg: CfgNode) -> dict[str, object]:
     """Key → value of everything that decides what comes of a run and is not as by default."""
-    return dict(_differing(cfg, kind.load_config(None)))
+    by_evaluations = cfg.SOLVER.LR_SCHEDULER_NAME == "Plateau"  # when there is one matters there
+    differing = _differing(cfg, kind.load_config(None))
+    return {key: value for key, value in differing if key not in _EVALUATIONS or by_evaluations}
 
 
 def _differing(cfg: CfgNode, defaults: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:

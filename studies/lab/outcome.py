@@ -62,7 +62,7 @@ def outcome(plan: Plan, note: str | None = None) -> dict:
         "config": plan.config,
         "words": _words_to_show(plan),
         "note": config_note(plan.config) if note is None else note,
-        "base": plan.cells[0].cfg.MODEL.BACKBONE.ARCHITECTURE,
+        "base": plan.kind.load_config(plan.config, list(plan.words)).MODEL.BACKBONE.ARCHITECTURE,
         "beside": list(plan.study.beside),
         "recipe": recipe(plan),
         "dataset": _dataset(first, plan),

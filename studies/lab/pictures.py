@@ -50,7 +50,7 @@ def draw_rows(content: Mapping, path: Path) -> Path:
             right.plot(own - origin, place, "D", mfc="none", color=COLOURS[3], markersize=7, label="the paper's")
     right.axvline(0, color=MUTED, linewidth=1)
     left.set_yticks(range(len(rows)), names, color=INK, **font)
-    left.invert_yaxis()
+    left.set_ylim(len(rows) - 0.5, -0.5)  # from above
     unit = "top-1 error, %" if content["errors"] else "AP, %"
     left.set_xlabel(unit, color=MUTED, fontsize=9)
     to = references.pop() if len(references) == 1 else "its twin"

@@ -68,7 +68,8 @@ def _run(cell: Cell, resume: bool) -> None:
 class _Progress:
     """Which cell of how many is at work, and when all of them will be done.
 
-    The runs that are left are taken to last as long as the mean of those that are whole, or else as the one at work.
+    The trainings that are left are taken to last as long as the mean of those that are whole, or else as the one at
+    work.
     """
 
     def __init__(self, cells: Sequence[Cell], say: Callable[[str], None]):
@@ -88,7 +89,7 @@ class _Progress:
         with saying_beside(self._note):
             yield
         seconds = time.perf_counter() - self.begin
-        self.seconds.append(seconds)
+        self.seconds += [seconds] * (not cell.evaluates)
         left = self._left(0.0)
         self.say(f"{self._head(cell)}: done in {_span(seconds)}, {_span(left)} left for all")
 
@@ -101,7 +102,7 @@ class _Progress:
     def _left(self, eta: float) -> float:
         """Seconds until all is done, where the run at work has ``eta`` left."""
         whole = self.seconds or [time.perf_counter() - self.begin + eta]
-        missing = sum(not cell.done for cell in self.cells[self.position :])
+        missing = sum(not cell.done and not cell.evaluates for cell in self.cells[self.position :])
         return eta + missing * sum(whole) / len(whole)
 
 

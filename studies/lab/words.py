@@ -35,7 +35,7 @@ def _method(content: Mapping) -> str:
             f"{level} is within noise only if that says so; where it does not, the difference stays untested."
         )
     return (
-        f"The {pairs} pair{'s' * (pairs != 1)} of rows, each on the same images and on the seeds that both have: an "
+        f"The pairs of rows, each on the same images and on the seeds that both have: an "
         "image votes for the row that has it right with more of these seeds, and abstains where they are as many; p is "
         "the exact, two-sided probability of votes at least as uneven where either is as likely. With one seed it is "
         "the exact McNemar test. (Tables of several seeds are not summed: they show the same images.) p after Holm is "
@@ -78,9 +78,10 @@ def _sum(content: Mapping) -> str:
     pairs = content["comparisons"]
     apart = [pair for pair in pairs if pair["verdict"].startswith("difference")]
     within = sum(pair["verdict"].startswith("noise") for pair in pairs)
-    told = f"Of all {len(pairs)} pairs, {len(apart)} differ beyond noise, and {within} are within it."
     rest = len(pairs) - len(apart) - within
-    return told + (f" {rest} could not be tested over images." if rest else "")
+    return f"Pairs that differ beyond noise: {len(apart)} of {len(pairs)}; within noise: {within}" + (
+        f"; not tested over images: {rest}." if rest else "."
+    )
 
 
 def gate_lines(gates: Mapping) -> list[str]:

@@ -63,7 +63,7 @@ def test_few_images_apart_are_within_noise(made):
     assert (pair["votes"], pair["seeds"], pair["verdict"]) == ([0, 4], [1], "noise of images")
     page = page_of(result)
     assert "max pooling is 1.00 points of top-1 error worse than mean pooling: within noise" in page
-    assert "Of all 1 pairs, 0 differ beyond noise, and 1 are within it." in page and "beyond the noise" not in page
+    assert "Pairs that differ beyond noise: 0 of 1; within noise: 1." in page and "beyond the noise" not in page
 
 
 def test_many_images_and_little_scatter_are_a_difference(made):

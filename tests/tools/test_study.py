@@ -79,8 +79,7 @@ def test_another_study_takes_the_run_that_is_there(run, whole, data):
 
 
 def test_single_cells_come_together_in_a_report(run, whole, data, tmp_path):
-    for number in (1, 2):
-        run(*study("squeeze", data, tmp_path, "--cell", number))
+    run(*study("squeeze", data, tmp_path, "--cell", 1, "--cell", 2))
     assert not (tmp_path / "squeeze.json").exists()
     output = run(*study("squeeze", data, tmp_path, "--report"))
     result = json.loads((tmp_path / "squeeze.json").read_text())

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.train.logs import make_writers
+from engine.train.logs import make_writers, saying_beside
 from tests.full_disk import largest_file
 
 from detectron2.utils.events import EventStorage
@@ -65,3 +65,15 @@ def test_a_folder_without_room_for_figures_is_named(tmp_path, capfd):
         make_writers(tmp_path, 10, 0)
     assert raised.value.filename.startswith(str(tmp_path / "events.out.tfevents"))
     assert capfd.readouterr().err == ""
+
+
+def test_a_set_of_runs_is_told_of_at_the_end_of_each_line(tmp_path, caplog):
+    caplog.set_level("INFO", logger="engine.run")
+    with EventStorage(4) as storage:
+        storage.put_scalars(total_loss=1.0, lr=0.1, time=2.0, data_time=0.0, images_per_second=1.0)
+        console = make_writers(tmp_path, 10, 0)[0]
+        with saying_beside(lambda seconds: f"run 3 of 5, {seconds:.0f} s left of it"):
+            console.write()
+        console.write()
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first == f"{second}  run 3 of 5, 12 s left of it"
