@@ -188,7 +188,7 @@ def _comparisons(plan: Plan, by_row: Mapping[Row, Sequence[Cell]], whole: Mappin
             "difference": mean(values[second]) - mean(values[first]),
             "seed_p": seed_test(values[first], values[second], pooled),
         }
-        entry["better"] = (entry["difference"] < 0) == kind.errors and entry["difference"] != 0
+        entry["second_is_better"] = (entry["difference"] < 0) == kind.errors and entry["difference"] != 0
         pairs.append(entry | (_image_test(by_row[first], by_row[second], right) if kind.errors else {}))
     tested = [pair for pair in pairs if "p" in pair]
     for pair, corrected in zip(tested, holm([pair["p"] for pair in tested]), strict=True):
@@ -210,18 +210,19 @@ def _image_test(first: Sequence[Cell], second: Sequence[Cell], right: Mapping[Ce
 
 
 def verdict(pair: Mapping) -> str:
-    """What may be said of a difference: ``noise of images``, ``noise of seeds``, ``difference``, or with runs of one
-    seed alone ``difference on one seed``; ``untested`` where nothing could be tested.
+    """What may be said of a difference: ``noise of images``, ``noise of seeds``, ``noise, votes against means``,
+    ``difference``, or with runs of one seed alone ``difference on one seed``; ``untested`` where nothing could be
+    tested over images.
 
     The seeds' test is not corrected for the number of pairs: it only ever takes a claim back.
     """
     by_images, by_seeds = pair.get("p_holm"), pair["seed_p"]
     if by_images is not None and by_images >= LEVEL:
         return "noise of images"
-    for_second = pair.get("votes", [0, 0])[1] > pair.get("votes", [0, 0])[0]
-    one_way = by_images is None or for_second == pair["better"]
-    if by_seeds is not None and by_seeds >= LEVEL or not one_way:
-        return "noise of seeds"  # or the common seeds say one thing, and all of them another
+    if by_seeds is not None and by_seeds >= LEVEL:
+        return "noise of seeds"
     if by_images is None:
         return "untested"
+    if (pair["votes"][1] > pair["votes"][0]) != pair["second_is_better"]:
+        return "noise, votes against means"
     return "difference" if by_seeds is not None else "difference on one seed"

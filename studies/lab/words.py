@@ -63,6 +63,8 @@ def _weight(pair: Mapping) -> str:
         return f"within noise, other images could turn it round (p {_p(pair['p_holm'])} after Holm)"
     if verdict == "noise of seeds":
         return f"within noise, other seeds could turn it round (p {_p(pair['seed_p'])} by seeds)"
+    if verdict == "noise, votes against means":
+        return "within noise, for more images are for the other one"
     if verdict == "difference":
         return f"beyond the noise of images (p {_p(pair['p_holm'])} after Holm) and of seeds (p {_p(pair['seed_p'])})"
     if verdict == "difference on one seed":

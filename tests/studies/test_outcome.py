@@ -84,11 +84,12 @@ def test_what_seeds_could_turn_round_is_within_noise_however_many_images_say_it(
     assert "within noise, other seeds could turn it round" in page_of(result)
 
 
-def test_where_the_common_seeds_say_the_opposite_there_is_no_claim(made):
-    """The one seed of the row is better than the reference's same seed, and worse than its mean."""
-    result = made("squeeze", [range(100), range(160), range(21), range(20)], seeds=1)
-    [pair] = result["comparisons"]
-    assert pair["difference"] < 0 and pair["votes"] == [60, 0] and pair["verdict"] == "noise of seeds"
+def test_where_images_and_means_fall_on_different_sides_there_is_no_claim(made):
+    """Each seed of the one is wrong for the same 25 images, each of the other for another 20."""
+    other = [range(100 + 20 * seed, 120 + 20 * seed) for seed in range(3)]
+    [pair] = made("squeeze", [range(25)] * 3 + other, seeds=3)["comparisons"]
+    assert pair["votes"] == [60, 25] and pair["p_holm"] < 0.001 and pair["seed_p"] == 0.0
+    assert pair["difference"] == pytest.approx(-1.25) and pair["verdict"] == "noise, votes against means"
 
 
 def test_without_a_second_seed_it_is_said(made):
