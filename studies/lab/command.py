@@ -56,7 +56,7 @@ def report(made: Plan, path: Path, docs: Path, note: str | None = None) -> None:
     if content["missing"]:
         print(f"{len(content['missing'])} of {len(made.cells)} cells are not there yet: the result is of the others")
     print(f"result: {write_json(path, content)}")
-    print(f"page: {write_pages(path.parent, docs, [content['study']])[0]}")
+    print(f"page: {write_pages(path.parent, docs, [path.stem])[0]}")
 
 
 def _first_process() -> bool:

@@ -22,22 +22,21 @@ def write_pages(results: Path, docs: Path, names: Iterable[str] | None = None) -
     """Writes the page and the picture of each study whose JSON lies in a folder, and the list of all.
 
     Args:
-        names: of the studies whose pages are written; None: all. The list is of all in any case.
+        names: of the JSONs, and so of the pages, that are written; None: all. The list is of all in any case.
 
     Raises:
         UserError: a JSON cannot be read, or is none of a study's.
     """
-    there = [_read(path) for path in sorted(results.glob("*.json"))]
+    there = {path.stem: _read(path) for path in sorted(results.glob("*.json"))}
     written = []
-    for content in there:
-        if names is not None and content["study"] not in names:
+    for name, content in there.items():
+        if names is not None and name not in names:
             continue
-        name = content["study"]
         if len(content["rows"]) > 1:
             draw_rows(content, docs / f"{name}.png")
         if "gates" in content:
             draw_gates(content["gates"], docs / f"{name}_gates.png")
-        written.append(write_atomically(docs / f"{name}.md", page(content)))
+        written.append(write_atomically(docs / f"{name}.md", page(name, content)))
     return [*written, write_atomically(docs / "README.md", overview(there))]
 
 
@@ -48,8 +47,8 @@ def _read(path: Path) -> dict:
     return content
 
 
-def page(content: Mapping) -> str:
-    """The page of one study."""
+def page(name: str, content: Mapping) -> str:
+    """The page of one study, beside its pictures ``name.png`` and ``name_gates.png``."""
     parts = [
         f"# {content['title']}",
         "<!-- made by tools/study.py from the study's JSON: edit neither this page nor its picture -->",
@@ -59,7 +58,7 @@ def page(content: Mapping) -> str:
         _figures_line(content),
         _table(_rows(content)),
         _beside(content),
-        f"![the rows with their errors, and differences beside the paper's]({content['study']}.png)"
+        f"![the rows with their errors, and differences beside the paper's]({name}.png)"
         if len(content["rows"]) > 1
         else "",
     ]
@@ -74,7 +73,7 @@ def page(content: Mapping) -> str:
             "## The gates",
             *gate_lines(content["gates"]),
             _table(gate_table(content["gates"])),
-            f"![mean gates by class, and the spread within a class]({content['study']}_gates.png)",
+            f"![mean gates by class, and the spread within a class]({name}_gates.png)",
         ]
     parts += ["## What was run", *_ran(content)]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -197,16 +196,18 @@ def _ran(content: Mapping) -> list[str]:
     ]
 
 
-def overview(there: Sequence[Mapping]) -> str:
-    """The list of all studies that have a result."""
+def overview(there: Mapping[str, Mapping]) -> str:
+    """The list of all studies that have a result, by the names of their pages."""
     lines = [("study", "attempts", "scale", "data", "runs", "in short")]
-    for content in there:
+    for name, content in there.items():
         tables = ", ".join(dict.fromkeys(paper_table(name).number for name in content["tables"])) or "-"
         runs = sum(len(row["runs"]) for row in content["rows"])
-        name = f"[{content['title']}]({content['study']}.md)"
+        link = f"[{content['title']}]({name}.md)"
         data = content["dataset"] + (f" {MARK}" if content["note"] else "")
-        lines.append((name, tables, content["scale"], data, str(runs), _short(content)))
-    notes = dict.fromkeys(f"{MARK} {content['dataset']}: {content['note']}" for content in there if content["note"])
+        lines.append((link, tables, content["scale"], data, str(runs), _short(content)))
+    notes = dict.fromkeys(
+        f"{MARK} {content['dataset']}: {content['note']}" for content in there.values() if content["note"]
+    )
     parts = [
         "# Studies",
         "The paper's tables and figures, attempted by `tools/study.py NAME`, with the published figures beside our "

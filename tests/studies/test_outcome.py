@@ -54,7 +54,7 @@ def made(tmp_path):
 
 def page_of(result):
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    return report.page(result)
+    return report.page("page", result)
 
 
 def test_few_images_apart_are_within_noise(made):
@@ -128,7 +128,7 @@ def test_a_caveat_of_the_data_is_beside_the_figures(made, tmp_path, monkeypatch)
     result = made("squeeze", [range(40)] * 4) | {"note": config_note(str(config))}
     page = page_of(result)
     assert page.count("† the images are encoded twice.") == 2 and "ours: top-1 error†" in page
-    report_list = report.overview([result])
+    report_list = report.overview({"page": result})
     assert "cifar10.zip val †" in report_list and "the images are encoded twice." in report_list
 
 
@@ -150,7 +150,11 @@ def test_pages_are_made_of_the_jsons_alone(made, tmp_path):
     (tmp_path / "results" / "squeeze.json").write_text(json.dumps(result))
     written = report.write_pages(tmp_path / "results", tmp_path / "docs")
     assert [path.name for path in written] == ["squeeze.md", "README.md"]
-    assert (tmp_path / "docs" / "squeeze.md").read_text() == report.page(result)
+    (tmp_path / "results" / "squeeze_of_others.json").write_text(json.dumps(result))  # the same study on other data
+    written = report.write_pages(tmp_path / "results", tmp_path / "docs", ["squeeze_of_others"])
+    assert [path.name for path in written] == ["squeeze_of_others.md", "README.md"]
+    assert "](squeeze_of_others.png)" in written[0].read_text() and "](squeeze.md)" in written[1].read_text()
+    assert (tmp_path / "docs" / "squeeze.md").read_text() == report.page("squeeze", result)
     (tmp_path / "results" / "other.json").write_text("{}")
     with pytest.raises(UserError, match="other.json is no study's result"):
         report.write_pages(tmp_path / "results", tmp_path / "docs")
