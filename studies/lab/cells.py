@@ -23,7 +23,7 @@ _NO_MATTER = (
     "SOLVER.CHECKPOINT_PERIOD", "SOLVER.KEEP_CHECKPOINTS", "TEST.IMS_PER_BATCH",
 )  # fmt: skip
 _EVALUATIONS = ("TEST.EVAL_EPOCHS", "TEST.EVAL_PERIOD")
-_PLACES = re.compile(r"(^|\.)(ROOT|JSON|IMAGES)$")  # keys of files: two ways of writing one place are one
+PLACES = re.compile(r"(^|\.)(ROOT|CACHE|JSON|IMAGES)$")  # keys of files: two ways of writing one place are one
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +204,7 @@ def _differing(cfg: CfgNode, defaults: CfgNode, prefix: str = "") -> Iterator[tu
         if isinstance(value, CfgNode):
             yield from _differing(value, defaults[key], f"{name}.")
         elif name not in _NO_MATTER and _plain(value) != _plain(defaults[key]):
-            yield name, _place(value) if _PLACES.search(name) else _plain(value)
+            yield name, _place(value) if PLACES.search(name) else _plain(value)
 
 
 def _plain(value):

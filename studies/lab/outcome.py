@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +17,7 @@ from engine.json_files import read_json
 from engine.report.cost import count_multiply_adds
 from engine.run.experiment import on_device
 from engine.run.folder import command, versions
-from studies.lab.cells import Cell, Plan, own_settings
+from studies.lab.cells import PLACES, Cell, Plan, own_settings
 from studies.lab.gates import gates_of
 from studies.lab.statistics import (
     binomial_error,
@@ -61,7 +63,7 @@ def outcome(plan: Plan, note: str | None = None) -> dict:
         "task": plan.kind.info.name,
         "config": plan.config,
         "words": _words_to_show(plan),
-        "note": config_note(plan.config) if note is None else note,
+        "note": config_note(plan.config, _places(plan)) if note is None else note,
         "base": plan.kind.load_config(plan.config, list(plan.words)).MODEL.BACKBONE.ARCHITECTURE,
         "beside": list(plan.study.beside),
         "recipe": recipe(plan),
@@ -83,17 +85,19 @@ def outcome(plan: Plan, note: str | None = None) -> dict:
     }
 
 
-def config_note(config: str) -> str:
-    """What a config's header says under "Note:", the line and those indented below it; empty where it says nothing."""
+def config_note(config: str, data: Sequence[str]) -> str:
+    """The caveat of a data set that a config's header has, under "Note of NAME:", the line and those indented below it;
+    empty where it has none of these data.
+
+    Args:
+        data: places of the data; NAME is a part of one of them.
+    """
     lines = find_config(config).read_text(encoding="utf-8").splitlines()
+    parts = {part for place in data for part in Path(place).parts}
     for number, line in enumerate(lines):
-        if line.startswith("# Note:"):
-            more = []
-            for below in lines[number + 1 :]:
-                if not below.startswith("#   "):
-                    break
-                more.append(below[1:].strip())
-            return " ".join([line.removeprefix("# Note:").strip(), *more])
+        if (found := re.match(r"# Note of (\S+): (.*)", line)) and found[1] in parts:
+            more = itertools.takewhile(lambda below: below.startswith("#   "), lines[number + 1 :])
+            return " ".join([found[2], *(below[1:].strip() for below in more)])
     return ""
 
 
@@ -107,11 +111,15 @@ def recipe(plan: Plan) -> dict:
     return first | rest
 
 
+def _places(plan: Plan) -> list[str]:
+    """Where the data of a plan are."""
+    return [str(value) for key, value in own_settings(plan.kind, plan.cells[0].cfg).items() if PLACES.search(key)]
+
+
 def _words_to_show(plan: Plan) -> list[str]:
     """Without the places of files, which say nothing to anybody elsewhere."""
     pairs = zip(plan.words[::2], plan.words[1::2], strict=True)
-    skipped = ("MODEL.DEVICE", "DATA.ROOT", "DATA.CACHE")
-    return [word for key, value in pairs if key not in skipped for word in (key, value)]
+    return [word for key, value in pairs if key != "MODEL.DEVICE" and not PLACES.search(key) for word in (key, value)]
 
 
 def _dataset(result: Mapping, plan: Plan) -> str:

@@ -31,8 +31,9 @@ def _method(content: Mapping) -> str:
     )
     if not content["errors"]:
         return (
-            f"There is no test over images: AP is no count of them, and its error is not known here. {seeds} Below "
-            f"{level} is within noise only if that says so; where it does not, the difference stays untested."
+            f"There is no test over images: AP is no count of them, and its error is not known here. {seeds} Where "
+            f"that p is {level} or more, the difference is within noise; where it is less, the difference is more than "
+            "seeds scatter, and not tested over images."
         )
     return (
         f"The pairs of rows, each on the same images and on the seeds that both have: an "

@@ -120,12 +120,14 @@ def test_the_published_column_stands_beside_ours_with_its_row(made):
     assert page.count("15 comparisons") == 1
 
 
-def test_a_caveat_of_the_data_is_beside_the_figures(made, tmp_path, monkeypatch):
+def test_a_caveat_of_the_data_is_beside_the_figures(made, tmp_path):
     config = tmp_path / "base.yaml"
-    header = "# Something.\n# Note: the images are encoded\n#   twice.\n# Command: none\n"
-    config.write_text(header + "MODEL: {BACKBONE: {ARCHITECTURE: se_resnet20_cifar}}\n")
-    assert config_note(str(config)) == "the images are encoded twice."
-    result = made("squeeze", [range(40)] * 4) | {"note": config_note(str(config))}
+    config.write_text(
+        "# Something.\n# Note of some.zip: the images are encoded\n#   twice.\n# Command: none\nSEED: 1\n"
+    )
+    note = config_note(str(config), ["/where/some.zip"])
+    assert note == "the images are encoded twice." and config_note(str(config), ["/where/other.zip"]) == ""
+    result = made("squeeze", [range(40)] * 4) | {"note": note}
     page = page_of(result)
     assert page.count("† the images are encoded twice.") == 2 and "ours: top-1 error†" in page
     report_list = report.overview({"page": result})
