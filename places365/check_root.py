@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from classification.index.class_folders import shortened, walk_images
+from classification.index.class_folders import shortened
+from classification.index.folders import walk_images
 from classification.index.index import ImageIndex, open_index
 from classification.index.remarks import images_by_class, mostly_passed_over, remarks
 from classification.index.split import Split, SplitNotFound, UnsortedImages
 from engine.errors import UserError
+from engine.images.reading import UnreadableImage
 from engine.names import printable
 from engine.predict.image_files import describe_passed_over, perhaps_pictures
 from places365.layout import find_split
@@ -207,7 +209,7 @@ def _check_files(part: dict, name: str, index: ImageIndex, deep: bool, pool: Thr
     if deep:
         positions = np.flatnonzero(state == 0)
         with tqdm(total=len(positions), desc=f"{name}: decoding", unit="file", leave=False, disable=None) as progress:
-            for position, message in _in_order(pool, lambda i: _decode(index.path(i)), map(int, positions)):
+            for position, message in _in_order(pool, lambda i: _decode(index, i), map(int, positions)):
                 if message is not None:
                     part["unreadable"].append({"file": index.name(position), "message": message})
                 part["read"] += 1
@@ -225,6 +227,9 @@ def _look(index: ImageIndex, folder: str, members: np.ndarray, state: np.ndarray
     """Notes in ``state`` which of a folder's files are missing, empty or listed before. Returns how many it looked
     for."""
     sizes = {}
+    if not index.of_files:  # those of an archive were there when it was listed
+        state[members[index.sizes[members] == 0]] = 2
+        return len(members)
     try:
         with os.scandir(index.root / folder) as entries:
             for entry in entries:
@@ -247,12 +252,10 @@ def _look(index: ImageIndex, folder: str, members: np.ndarray, state: np.ndarray
     return len(members)
 
 
-def _decode(path: Path) -> str | None:
-    """Why a file cannot be read as an image; None where it can."""
-    from engine.images.reading import UnreadableImage, read_image
-
+def _decode(index: ImageIndex, position: int) -> str | None:
+    """Why an image cannot be read; None where it can."""
     try:
-        read_image(path)
+        index.read(position)
     except UnreadableImage as error:
         return str(error)
     return None

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from classification.index import class_folders
-from classification.index.class_folders import shortened, subfolders
+from classification.index.class_folders import shortened
+from classification.index.folders import subfolders
 from classification.index.split import Split, SplitNotFound, UnsortedImages
 from engine.errors import UserError
 from places365.categories import PLACES365, places365_classes
@@ -58,7 +59,7 @@ def find_split(root: str | os.PathLike, split: str, images: str = "auto") -> Spl
     (``data_256``, ``data_256_standard``, ``val_large``, …) in ``root``, in its folders and beside the list. Of
     several image folders the one is taken that holds the most of some files looked up from the list. Failing that:
     class folders ``train/<class>/…``, in ``root`` or in one of its folders; the classes of ``val`` and ``test`` are
-    those of ``train`` where there is one.
+    those of ``train`` where there is one. Where ``root`` is an archive (zip, tar), class folders in it are found alone.
 
     Args:
         split: one of ``SPLITS``. "train" is the standard set where its list and images are there (the challenge's
@@ -78,8 +79,10 @@ def find_split(root: str | os.PathLike, split: str, images: str = "auto") -> Spl
     if images not in IMAGES:
         raise UserError(f"unknown image size {images!r}: one of {', '.join(IMAGES)}")
     root = Path(root).expanduser()
+    if root.is_file():
+        return class_folders.find_split(root, split, images, find_classes, class_key)
     if not root.is_dir():
-        raise SplitNotFound(f"the data folder {root} {'is a file' if root.exists() else 'does not exist'}")
+        raise SplitNotFound(f"the data folder {root} does not exist")
     failures = []
     for name in ("train-standard", "train-challenge") if split == "train" else (split,):
         try:

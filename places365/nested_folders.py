@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-from classification.index.class_folders import (
-    MAX_DEPTH,
-    ClassFolders,
-    entries_of,
-    one_folder_each,
-    shortened,
-    subfolders,
-)
+from classification.index.class_folders import ClassFolders, one_folder_each, shortened
+from classification.index.folders import MAX_DEPTH, Folder, entries_of, subfolders
 from classification.index.split import Split
 from engine.errors import UserError
 from engine.names import class_name, printable
-from engine.predict.image_files import is_picture
 from places365.categories import PLACES365, class_index
 
 
-def find_classes(root: Path) -> list[tuple[str, str]]:
+def find_classes(root: Folder) -> list[tuple[str, str]]:
     """The classes below ``root``: (name, folder relative to ``root``), in the order of the class indices.
 
     As in ``classification.index.class_folders``, a class is a folder of ``root``, and the images anywhere below it are
@@ -77,13 +69,13 @@ def nesting(split: Split) -> str:
     )
 
 
-def _innermost(root: Path, folder: str, depth: int) -> list[str]:
+def _innermost(root: Folder, folder: str, depth: int) -> list[str]:
     """The folders at or below ``folder`` that hold images; those that hold nothing too, but for ``folder`` itself."""
     below = []
-    for entry, is_folder in entries_of(root / folder):
-        if is_folder:
+    for entry in entries_of(root / folder):
+        if entry.is_folder:
             below.append(entry.name)
-        elif is_picture(entry.path):
+        elif entry.is_picture():
             return [folder]
     if not below or depth >= MAX_DEPTH:
         return [folder] if depth > 1 else []

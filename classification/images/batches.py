@@ -15,7 +15,7 @@ from classification.images.transforms import TestTransform, TrainTransform
 from classification.index.index import ImageIndex
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
-from engine.images.reading import DecodedImage, JpegImage, UnreadableImage, open_image, read_image
+from engine.images.reading import DecodedImage, JpegImage, UnreadableImage
 from engine.train.loading import load_batches
 from engine.train.sampling import TrainingBatches, derive_seed, shard, steps_per_epoch
 
@@ -144,7 +144,7 @@ class TrainingSet(Dataset):
         while True:
             item.rng = np.random.Generator(np.random.PCG64(derive_seed(self.seed, item.epoch, item.index)))
             try:
-                item.image = open_image(self.index.path(item.chosen), self.max_pixels)
+                item.image = self.index.open(item.chosen, self.max_pixels)
             except UnreadableImage as error:
                 self._replace(item, error)
                 continue
@@ -185,7 +185,7 @@ class TestSet(Dataset):
         label = self.index.label(position)
         try:
             # In full size: an evaluation's figures should not depend on how a JPEG can be decoded faster.
-            pixels = torch.from_numpy(self.transform(read_image(self.index.path(position), self.max_pixels)))
+            pixels = torch.from_numpy(self.transform(self.index.read(position, self.max_pixels)))
         except UnreadableImage as error:
             pixels = torch.zeros(self.transform.shape, dtype=torch.uint8)
             return _Item(pixels, label, position, position, [(position, str(error))])

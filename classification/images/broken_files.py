@@ -10,7 +10,7 @@ from pathlib import Path
 
 from classification.index.index import ImageIndex
 from engine.errors import UserError
-from engine.images.reading import MAX_PIXELS, UnreadableImage, read_image
+from engine.images.reading import MAX_PIXELS, UnreadableImage
 from se_backbones.files import naming
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class BrokenFiles:
             self.names[name] = None
         self._append(new)
         if len(self.names) > self.limit:
-            self._drop_mended(index.root, keep=new)
+            self._drop_mended(index, keep=new)
         if len(self.names) > self.limit:
             shown = list(self.names)[-MAX_SHOWN:]
             raise UserError(
@@ -75,12 +75,13 @@ class BrokenFiles:
                 f"are in {self.path}. Get them again, or allow more"
             )
 
-    def _drop_mended(self, root: Path, keep: Iterable[str]) -> None:
+    def _drop_mended(self, index: ImageIndex, keep: Iterable[str]) -> None:
         """Those of an earlier start that can be read by now count no more."""
         for name in set(self.names).difference(keep):
-            with suppress(UnreadableImage):
-                read_image(root / name, self.max_pixels)
-                del self.names[name]
+            if (position := index.position(name)) is not None:
+                with suppress(UnreadableImage):
+                    index.read(position, self.max_pixels)
+                    del self.names[name]
 
     def _append(self, new: dict[str, str]) -> None:
         if not new:

@@ -1,4 +1,5 @@
-"""Sets without lists: a folder for each class, ``root/train/CLASS/*.jpg`` and ``root/val/CLASS/*.jpg``."""
+"""Sets without lists: a folder for each class, ``root/train/CLASS/*.jpg`` and ``root/val/CLASS/*.jpg``, on disk or in
+an archive."""
 
 from __future__ import annotations
 
@@ -6,22 +7,17 @@ import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from tqdm import tqdm
 
+from classification.index.archive import ArchiveFolder
+from classification.index.archive_file import Stamp
+from classification.index.folders import Folder, folder_at, modified, own_images, subfolders, walk_images
 from classification.index.split import Batch, Split, SplitNotFound, UnsortedImages
 from engine.errors import UserError
 from engine.names import class_name, look_alike, printable
-from engine.predict.image_files import (
-    IMAGE_SUFFIXES,
-    describe_passed_over,
-    is_clutter,
-    is_picture,
-    kind_passed_over,
-)
+from engine.predict.image_files import IMAGE_SUFFIXES, describe_passed_over
 
-MAX_DEPTH = 8  # folders below each other; more are a loop of links
 TRAIN = "train"  # the split whose folders name the classes
 IN_NO_CLASS = "images in no class folder"  # what those are counted under that are passed over for that
 
@@ -31,9 +27,11 @@ class ClassFolders(Split):
     """A split whose folders are its classes.
 
     Attributes:
+        image_root: the folder of the class folders, on disk or in an archive.
         folders: (folder relative to ``image_root``, class index) for each class.
     """
 
+    image_root: Folder
     folders: tuple[tuple[str, int], ...]
 
     @property
@@ -45,51 +43,41 @@ class ClassFolders(Split):
         """Classes and folders, and what counts as an image here; which files are in the folders, their modification
         times tell."""
         class_folders = list(map(list, self.folders))
-        return {"classes": self.classes, "class_folders": class_folders, "suffixes": sorted(IMAGE_SUFFIXES)}
+        size = {} if self.archive is None else {"archive_bytes": self.archive.size}
+        return {"classes": self.classes, "class_folders": class_folders, "suffixes": sorted(IMAGE_SUFFIXES), **size}
+
+    @property
+    def archive(self) -> Stamp | None:
+        """The archive that the folders are in."""
+        return self.image_root.archive.file.stamp if isinstance(self.image_root, ArchiveFolder) else None
 
     def read(self, folders: dict[str, int], times: dict[str, int], passed_over: Counter[str]) -> Iterator[Batch]:
-        """The images class by class; ``times`` are those of all folders, with or without images."""
-        try:
-            times[""] = os.stat(self.image_root).st_mtime_ns
-        except OSError as error:
-            raise _unreadable_folder(self.image_root, error) from None
-        if loose := len(_own_images(self.image_root)):
+        """The images class by class; ``times`` are those of all folders, with or without images, or the archive's."""
+        times["" if self.archive is None else self.archive.path] = modified(self.image_root)
+        if loose := len(own_images(self.image_root)):
             passed_over[IN_NO_CLASS] += loose
         progress = tqdm(self.folders, desc=f"reading {self.image_root.name}", unit="class", leave=False, disable=None)
         for class_folder, label in progress:
-            for folder, modified, names in walk_images(self.image_root, class_folder, passed_over):
-                times[folder] = modified
+            for folder, time, names in walk_images(self.image_root, class_folder, passed_over):
+                if self.archive is None:
+                    times[folder] = time
                 if names:
                     number = folders.setdefault(folder, len(folders))
-                    yield [number] * len(names), [label] * len(names), names
+                    yield Batch(
+                        [number] * len(names), [label] * len(names), names, *places(self.image_root / folder, names)
+                    )
         if not folders:
             among = f"; passed over: {describe_passed_over(passed_over)}" if passed_over else ""
             raise UserError(f"{self.source} has no images in its class folders{among}")
 
 
-def entries_of(folder: Path) -> Iterator[tuple[os.DirEntry, bool]]:
-    """What lies in a folder but for hidden things and other clutter, and whether each is a folder, in no order. Raises
-    UserError where it cannot be read."""
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not is_clutter(entry.name):
-                    yield entry, entry.is_dir()
-    except OSError as error:
-        raise _unreadable_folder(folder, error) from None
+def places(folder: Folder, names: list[bytes]) -> tuple[list[int], list[int]] | tuple[()]:
+    """Where images of a folder lie in its archive, for a ``Batch``; nothing on disk. Raises as
+    ``ArchiveFolder.places``."""
+    return folder.places(names) if isinstance(folder, ArchiveFolder) else ()
 
 
-def subfolders(folder: Path) -> list[str]:
-    """The names of the folders in a folder, sorted. Raises as ``entries_of``."""
-    return sorted(entry.name for entry, is_folder in entries_of(folder) if is_folder)
-
-
-def _unreadable_folder(folder: Path, error: OSError) -> UserError:
-    """What is said where a folder, or a link in it, cannot be read."""
-    return UserError(f"cannot read the folder {error.filename or folder}: {error.strerror}")
-
-
-def find_classes(root: Path) -> list[tuple[str, str]]:
+def find_classes(root: Folder) -> list[tuple[str, str]]:
     """The classes below ``root``: (name, folder relative to ``root``), in the order of the class indices.
 
     A class is a folder of ``root``, by the order of the sorted names, and the images anywhere below it are its images.
@@ -103,7 +91,7 @@ def find_classes(root: Path) -> list[tuple[str, str]]:
 
 
 def one_folder_each(
-    root: Path, found: list[tuple[str, str]], same_class: Callable[[str], Hashable] = str
+    root: Folder, found: list[tuple[str, str]], same_class: Callable[[str], Hashable] = str
 ) -> dict[Hashable, tuple[str, str]]:
     """The (name, folder) of each class by what its names have in common. Raises UserError where two folders are one
     class."""
@@ -117,16 +105,17 @@ def one_folder_each(
 
 
 def find_split(
-    root: str | os.PathLike,
+    root: str | os.PathLike | Folder,
     split: str,
     images: str = "auto",
-    find_classes: Callable[[Path], list[tuple[str, str]]] = find_classes,
+    find_classes: Callable[[Folder], list[tuple[str, str]]] = find_classes,
     same_class: Callable[[str], Hashable] = str,
 ) -> ClassFolders:
     """Finds class folders ``split/CLASS/…``, in ``root`` or in one of its folders; the classes of every split are those
     of ``train`` where there is one.
 
     Args:
+        root: a folder, or an archive of one (zip, tar) that is read in place.
         split: the folder's name.
         images: "auto"; another size is not found, as class folders have no known one.
         find_classes: as the function of this name, for a set that nests its folders, or has an order of its own.
@@ -138,19 +127,19 @@ def find_split(
         UserError: the split has a class that ``train`` lacks, several folders of ``root`` have such a split, two
             folders are one class, or the classes seem to lie one level further down.
     """
-    root = Path(root).expanduser()
+    root = root if isinstance(root, ArchiveFolder) else folder_at(root)
     if not root.is_dir():
-        raise SplitNotFound(f"the data folder {root} {'is a file' if root.exists() else 'does not exist'}")
-    places = [root, *(root / name for name in subfolders(root))]
-    bases = [base for base in places if _has_folders(base / split)]
+        raise SplitNotFound(f"the data folder {root} does not exist")
+    around = [root, *(root / name for name in subfolders(root))]
+    bases = [base for base in around if _has_folders(base / split)]
     if bases and bases[0] != root and len(bases) > 1:
         raise UserError(
             f"{', '.join(str(base) for base in bases[:5])} each have a folder {split!r} with class folders: "
             "name one of them as the data folder"
         )
     if not bases:
-        for folder in (base / split for base in places):
-            if folder.is_dir() and (loose := _own_images(folder)):
+        for folder in (base / split for base in around):
+            if folder.is_dir() and (loose := own_images(folder)):
                 raise UnsortedImages(
                     f"{folder} has {len(loose):,} image{'s' * (len(loose) > 1)} and no class folders: put them into "
                     f"folders of their classes, {split}/<class>/…"
@@ -183,57 +172,18 @@ def find_split(
     return ClassFolders(split, base / split, [name for name, _ in classes], folders)
 
 
-def walk_images(
-    root: Path, folder: str, passed_over: Counter[str] | None = None
-) -> Iterator[tuple[str, int, list[bytes]]]:
-    """The images in ``folder`` and the folders below it.
-
-    Args:
-        passed_over: the other files, hidden ones left out, are counted here by their kind.
-
-    Yields:
-        (folder relative to ``root``, its modification time in ns, the names of the images in it, sorted). The time
-        is taken before the folder is read: a file that comes later changes it.
-
-    Raises:
-        UserError: a folder cannot be read, or folders are nested without end.
-    """
-    if folder.count("/") > MAX_DEPTH + 2:
-        raise UserError(f"{root / folder}: folders are nested too deeply; does a link point back up?")
-    names, below = [], []
-    try:
-        modified = os.stat(root / folder).st_mtime_ns
-    except OSError as error:
-        raise _unreadable_folder(root / folder, error) from None
-    for entry, is_folder in entries_of(root / folder):
-        if is_folder:
-            below.append(entry.name)
-        elif is_picture(entry.path):
-            names.append(os.fsencode(entry.name))
-        elif passed_over is not None:
-            passed_over[kind_passed_over(entry.name)] += 1
-    yield folder, modified, sorted(names)
-    for name in sorted(below):
-        yield from walk_images(root, f"{folder}/{name}", passed_over)
-
-
 def shortened(names: list[str], shown: int = 10) -> str:
     """The first few of many names, and how many there are, for a message."""
     return ", ".join(map(printable, names[:shown])) + (f", … ({len(names)} in all)" if len(names) > shown else "")
 
 
-def _has_folders(folder: Path) -> bool:
+def _has_folders(folder: Folder) -> bool:
     return folder.is_dir() and bool(subfolders(folder))
 
 
-def _own_images(folder: Path) -> list[str]:
-    """The names of the images that lie in a folder itself."""
-    return [entry.name for entry, is_folder in entries_of(folder) if not is_folder and is_picture(entry.path)]
-
-
-def _check_level(root: Path, folder: str) -> None:
+def _check_level(root: Folder, folder: str) -> None:
     """Refuses one class alone that has no images but several folders: ``train/images/<class>/…``."""
-    if not _own_images(root / folder) and len(below := subfolders(root / folder)) > 1:
+    if not own_images(root / folder) and len(below := subfolders(root / folder)) > 1:
         raise UserError(
             f"{root} has one class folder alone, {printable(folder)}, with the folders {shortened(below)} in it and no "
             "images of its own. If those are the classes, move them one level up; else put the images together"

@@ -2,7 +2,8 @@
 
 ``names.npy`` has the file names one after the other, without separators; their folders are listed once, in
 ``index.json``: 22 bytes an image for Places365's names, where its list has 30. ``index.json`` has the checksum of every
-column and its own.
+column and its own. Only an archive's index has ``begins.npy`` and ``sizes.npy``, and only one of images that are no
+files ``pixels.npy``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -33,33 +34,83 @@ class Columns:
     """The images in order. ``names[offsets[i]:offsets[i + 1]]`` is the name of file i, without its folder.
 
     labels: (N,) int16, -1 without a label. folder_numbers: (N,) uint32. offsets: (N + 1,) uint32 or uint64.
-    names: uint8.
+    names: uint8. begins: (N,) uint64 and sizes: (N,) uint32 or uint64, in bytes of an archive. pixels: (N, H, W, 3)
+    uint8.
     """
 
     labels: np.ndarray
     folder_numbers: np.ndarray
     offsets: np.ndarray
     names: np.ndarray
+    begins: np.ndarray | None = None
+    sizes: np.ndarray | None = None
+    pixels: np.ndarray | None = None
 
 
-COLUMNS = ("labels", "folder_numbers", "offsets", "names")
+COLUMNS = ("labels", "folder_numbers", "offsets", "names")  # which every index has
+_OTHERS = ("begins", "sizes", "pixels")  # which some have
 
 
-def write_columns(batches: Iterable[Batch], names: BinaryIO) -> Columns:
-    """Collects batches into columns; the names go to ``names`` as they come, the rest (10 bytes an image) stays in
-    memory. The result's ``names`` are empty."""
-    folder_numbers, labels, lengths = array("I"), array("h"), array("I")
-    for batch_folders, batch_labels, batch_names in batches:
-        folder_numbers.extend(batch_folders)
-        labels.extend(batch_labels)
-        lengths.extend(map(len, batch_names))
-        names.write(b"".join(batch_names))
-    sizes = np.asarray(lengths)
-    total = int(sizes.sum(dtype=np.uint64))
-    offsets = np.zeros(len(sizes) + 1, "<u4" if total < 2**32 else "<u8")
-    np.cumsum(sizes, out=offsets[1:], dtype=offsets.dtype)
-    none = np.zeros(0, np.uint8)
-    return Columns(np.asarray(labels, "<i2"), np.asarray(folder_numbers, "<u4"), offsets, none)
+def write_columns(
+    batches: Iterable[Batch], names: Callable[[bytes], object], pixels: Callable[[np.ndarray], object]
+) -> Columns:
+    """Collects batches into columns; the names go to ``names`` as they come, pixels, (n, H, W, 3), to ``pixels``; the
+    rest (10 bytes an image, 22 in an archive) stays in memory. The result has no pixels and no names."""
+    folder_numbers, labels, lengths, begins, sizes = array("I"), array("h"), array("I"), array("Q"), array("Q")
+    for batch in batches:
+        batch = Batch(*batch)
+        folder_numbers.extend(batch.folder_numbers)
+        labels.extend(batch.labels)
+        lengths.extend(map(len, batch.names))
+        names(b"".join(batch.names))
+        begins.extend(batch.begins)
+        sizes.extend(batch.sizes)
+        if batch.pixels is not None:
+            pixels(batch.pixels)
+    name_sizes = np.asarray(lengths)
+    total = int(name_sizes.sum(dtype=np.uint64))
+    offsets = np.zeros(len(name_sizes) + 1, "<u4" if total < 2**32 else "<u8")
+    np.cumsum(name_sizes, out=offsets[1:], dtype=offsets.dtype)
+    columns = np.asarray(labels, "<i2"), np.asarray(folder_numbers, "<u4"), offsets, np.zeros(0, np.uint8)
+    if not begins:
+        return Columns(*columns)
+    return Columns(*columns, np.asarray(begins, "<u8"), np.asarray(sizes, "<u4" if max(sizes) < 2**32 else "<u8"))
+
+
+class _GrowingFile:
+    """A column of uint8 that is written piece by piece, with its length in the header at the end; no file where nothing
+    is written."""
+
+    def __init__(self, path: Path):
+        self.path, self.shape, self._file, self._begin = path, (0,), None, 0
+
+    def __enter__(self) -> _GrowingFile:
+        return self
+
+    def append(self, rows: np.ndarray) -> None:
+        """Rows of one shape."""
+        if self._file is None:
+            self._file, self.shape = open(self.path, "wb"), (0, *rows.shape[1:])
+            self._begin = self._write_header()
+        self._file.write(np.ascontiguousarray(rows, np.uint8).data)
+        self.shape = (self.shape[0] + len(rows), *self.shape[1:])
+
+    def append_bytes(self, data: bytes) -> None:
+        self.append(np.frombuffer(data, np.uint8))
+
+    def _write_header(self) -> int:
+        """Returns where it ends."""
+        header = {"descr": "|u1", "fortran_order": False, "shape": self.shape}
+        self._file.seek(0)
+        np.lib.format.write_array_header_1_0(self._file, header)
+        return self._file.tell()
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if self._file is None:
+            return
+        with self._file:
+            if kind is None and self._write_header() != self._begin:
+                raise RuntimeError(f"NumPy's header of {self.path.name} has grown into its data")
 
 
 def write_index(folder: Path, batches: Iterable[Batch], describe: Callable[[], tuple[dict, dict]]) -> str:
@@ -73,18 +124,14 @@ def write_index(folder: Path, batches: Iterable[Batch], describe: Callable[[], t
     Raises:
         OSError: it cannot be written.
     """
-    with open(folder / "names.npy", "wb") as file:
-        _write_header(file, 0)
-        begin = file.tell()
-        columns = write_columns(batches, file)
-        size = file.tell() - begin
-        file.seek(0)
-        _write_header(file, size)
-        if file.tell() != begin:
-            raise RuntimeError("NumPy's header of names.npy has grown into the names")
-    for name in COLUMNS[:-1]:
-        np.save(folder / f"{name}.npy", getattr(columns, name))
-    sums = {name: _checksum(folder / f"{name}.npy") for name in COLUMNS}
+    with _GrowingFile(folder / "names.npy") as names, _GrowingFile(folder / "pixels.npy") as pixels:
+        names.append_bytes(b"")  # a file, whatever comes
+        columns = write_columns(batches, names.append_bytes, pixels.append)
+    for name in ("labels", "folder_numbers", "offsets", "begins", "sizes"):
+        if (column := getattr(columns, name)) is not None:
+            np.save(folder / f"{name}.npy", column)
+    written = [name for name in (*COLUMNS, *_OTHERS) if (folder / f"{name}.npy").exists()]
+    sums = {name: _checksum(folder / f"{name}.npy") for name in written}
     content, about = describe()
     identity = f"{zlib.crc32(_json([sums, content])):08x}"
     description = {"format": FORMAT, "identity": identity, "columns": sums, **content, **about}
@@ -119,19 +166,15 @@ def read_index(folder: Path, identity: str | None = None) -> tuple[dict[str, Any
         raise DamagedIndex(f"it has format {description['format']}, this is {FORMAT}")
     if identity not in (None, description["identity"]):
         raise DamagedIndex("it is another one")
-    if identity is None and {name: _checksum(folder / f"{name}.npy") for name in COLUMNS} != description["columns"]:
+    sums = description["columns"]
+    if identity is None and {name: _checksum(folder / f"{name}.npy") for name in sums} != sums:
         raise DamagedIndex("its data have another checksum")
     try:
-        mapped = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in COLUMNS]
+        mapped = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in sums}
     except ValueError as error:
         raise DamagedIndex(str(error)) from None
     # Plain arrays on the mappings: numpy.memmap is slow to index.
-    return description, Columns(*map(np.asarray, mapped))
-
-
-def _write_header(file: BinaryIO, size: int) -> None:
-    header = {"descr": "|u1", "fortran_order": False, "shape": (size,)}
-    np.lib.format.write_array_header_1_0(file, header)
+    return description, Columns(**{name: np.asarray(column) for name, column in mapped.items()})
 
 
 def _json(value: Any) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import io
 import json
 import logging
 import operator
@@ -21,9 +20,20 @@ from pathlib import Path
 
 import numpy as np
 
+from classification.index.archive_file import ArchiveFile, Stamp, UnreadablePiece
 from classification.index.columns import Columns, DamagedIndex, read_index, write_columns, write_index
-from classification.index.split import Split, modification_times
+from classification.index.split import Batch, Split, modification_times
 from engine.errors import UserError
+from engine.images.reading import (
+    MAX_PIXELS,
+    DecodedImage,
+    JpegImage,
+    image_from_bytes,
+    image_from_pixels,
+    open_image,
+    unreadable,
+    whole,
+)
 from engine.train.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
@@ -49,6 +59,8 @@ class ImageIndex:
         folders, folder_numbers: ``folders[folder_numbers[i]]`` is the folder of image i relative to ``root``, ""
             for ``root`` itself.
         passed_over: how many files of which kind lie among the images and were not taken.
+        sizes: (N,) bytes of each image in an archive; None elsewhere.
+        of_files: whether each image is a file of its own, at its ``path``.
     """
 
     def __init__(
@@ -60,12 +72,16 @@ class ImageIndex:
         source: str,
         stored: tuple[Path, str] | None = None,
         passed_over: Mapping[str, int] | None = None,
+        archive: Sequence | None = None,
     ):
         self.classes, self.root, self.source = list(classes), Path(root), source
         self.labels, self.folder_numbers, self.folders = columns.labels, columns.folder_numbers, list(folders)
         self.passed_over = dict(passed_over or {})
         self.labels.flags.writeable = False
         self._offsets, self._names = columns.offsets, columns.names
+        self._pixels, self._begins, self.sizes = columns.pixels, columns.begins, columns.sizes
+        self._archive = None if archive is None else ArchiveFile(Stamp(*archive))
+        self.of_files = self._pixels is None and self._archive is None
         self._stored = stored  # as _open wants it
 
     def __len__(self) -> int:
@@ -81,8 +97,47 @@ class ImageIndex:
         return f"{folder}/{file}" if folder else file
 
     def path(self, index: int) -> Path:
-        """An image's path. Raises IndexError outside 0..N-1."""
+        """An image's path, if only for messages (see ``of_files``). Raises IndexError outside 0..N-1."""
         return self.root / self.name(index)
+
+    def position(self, name: str) -> int | None:
+        """Where an image of this name is; None where there is none."""
+        folder, _, file = name.rpartition("/")
+        if folder not in self.folders:
+            return None
+        wanted, length = os.fsencode(file), len(os.fsencode(file))
+        for position in np.flatnonzero(self.folder_numbers == self.folders.index(folder)):
+            begin, end = self._offsets[position : position + 2].tolist()
+            if end - begin == length and self._names[begin:end].tobytes() == wanted:
+                return int(position)
+        return None
+
+    def open(self, index: int, max_pixels: int = MAX_PIXELS) -> JpegImage | DecodedImage:
+        """An image with its size, decoded when a part of it is asked for: the one door to the images of an index,
+        wherever they lie.
+
+        Args:
+            max_pixels: as ``engine.images.reading.open_image``.
+
+        Raises:
+            UnreadableImage: as there; the message names the image by its ``path``.
+            UserError: the archive that it is in was changed, or is gone.
+            IndexError: outside 0..N-1.
+        """
+        path = self.path(index)
+        if self._pixels is not None:
+            return image_from_pixels(self._pixels[index], path, max_pixels)
+        if self._archive is None:
+            return open_image(path, max_pixels)
+        try:
+            data = self._archive.read(int(self._begins[index]), int(self.sizes[index]))
+        except UnreadablePiece as error:
+            raise unreadable(path, error.why) from error
+        return image_from_bytes(data, path, max_pixels)
+
+    def read(self, index: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+        """A whole image, (H, W, 3) RGB uint8. Args, Raises: as ``open``."""
+        return whole(self.open(index, max_pixels))
 
     def label(self, index: int) -> int:
         """An image's class index, -1 where it has none. Raises IndexError outside 0..N-1."""
@@ -175,9 +230,9 @@ def make_index(
         folder = "" if path.parent == Path() else path.parent.as_posix()
         numbers.append(folders.setdefault(folder, len(folders)))
         names.append(os.fsencode(path.name))
-    text = io.BytesIO()
-    columns = write_columns([(numbers, list(map(int, labels)), names)], text)
-    columns = Columns(columns.labels, columns.folder_numbers, columns.offsets, np.frombuffer(text.getvalue(), np.uint8))
+    text = bytearray()
+    columns = write_columns([Batch(numbers, list(map(int, labels)), names)], text.extend, text.extend)
+    columns = Columns(columns.labels, columns.folder_numbers, columns.offsets, np.frombuffer(text, np.uint8))
     return ImageIndex(columns, list(folders), classes, Path(root), str(root))
 
 
@@ -204,8 +259,7 @@ def _open(path: Path, identity: str, root: Path, source: str) -> ImageIndex:
         except (DamagedIndex, OSError) as error:
             why = str(error)
         else:
-            folders, classes = description["folders"], description["classes"]
-            return ImageIndex(columns, folders, classes, root, source, (path, identity), description["passed_over"])
+            return _made(description, columns, description["classes"], root, source, (path, identity))
     raise UserError(f"the index {path} of {source} was changed while it was in use: {why}")
 
 
@@ -227,16 +281,16 @@ def _from_cache(split: Split, path: Path) -> ImageIndex | None:
         elif not description["settled"]:
             logger.info("%s was being changed when it was read: its index is made anew", split.source)
         else:
-            return ImageIndex(
-                columns,
-                description["folders"],
-                split.classes,
-                split.image_root,
-                split.source,
-                (path, description["identity"]),
-                description["passed_over"],
-            )
+            stored = path, description["identity"]
+            return _made(description, columns, split.classes, Path(split.image_root), split.source, stored)
     return None
+
+
+def _made(
+    description: dict, columns: Columns, classes: list[str], root: Path, source: str, stored: tuple[Path, str]
+) -> ImageIndex:
+    folders, passed_over, archive = description["folders"], description["passed_over"], description.get("archive")
+    return ImageIndex(columns, folders, classes, root, source, stored, passed_over, archive)
 
 
 def _build(split: Split, path: Path) -> ImageIndex:
@@ -250,6 +304,8 @@ def _build(split: Split, path: Path) -> ImageIndex:
     def describe() -> tuple[dict, dict]:
         settled = all(abs(began - change) > _CLOCK_STEP_NS for change in times.values())
         content = {"folders": list(folders), "classes": split.classes}
+        if split.archive is not None:
+            content["archive"] = split.archive
         return content, {"key": key, "times": times, "passed_over": passed_over, "settled": settled}
 
     _remove_unfinished(path)
@@ -269,7 +325,7 @@ def _build(split: Split, path: Path) -> ImageIndex:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     path.unlink(missing_ok=True)  # an earlier version kept the index in one file of this name
-    return _open(path, identity, split.image_root, split.source)
+    return _open(path, identity, Path(split.image_root), split.source)
 
 
 def _temporary(path: Path) -> Path:

@@ -5,14 +5,33 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+
+from classification.index.archive_file import Stamp
 from engine.errors import UserError
 
-#: Some images of a split: (numbers of their folders, class indices or -1, file names), three lists of one length.
-Batch = tuple[list[int], list[int], list[bytes]]
+
+class Batch(NamedTuple):
+    """Some images of a split.
+
+    Attributes:
+        folder_numbers, labels, names: numbers of their folders, class indices or -1, file names: three lists of one
+            length.
+        begins, sizes: of a split in an archive also where in it each image's bytes begin, and how many there are.
+        pixels: (n, H, W, 3) RGB uint8, of a split whose images are pixels in another form than picture files.
+    """
+
+    folder_numbers: Sequence[int]
+    labels: Sequence[int]
+    names: Sequence[bytes]
+    begins: Sequence[int] = ()
+    sizes: Sequence[int] = ()
+    pixels: np.ndarray | None = None
 
 
 class SplitNotFound(UserError):
@@ -30,18 +49,23 @@ class Split(ABC):
 
     Attributes:
         name: train, val, ….
-        image_root: the names in the index are relative to it.
+        image_root: the names in the index are relative to it; a path, if only for messages.
         classes: class names; the position is the class index.
     """
 
     name: str
-    image_root: Path
+    image_root: os.PathLike
     classes: list[str]
 
     @property
     @abstractmethod
     def source(self) -> str:
         """The file or folder that it is read from: what to name in a message."""
+
+    @property
+    def archive(self) -> Stamp | None:
+        """The archive that its images are read from in place; None for files of their own, and for pixels."""
+        return None
 
     @abstractmethod
     def key(self) -> dict:
@@ -74,7 +98,7 @@ def modification_times(split: Split, paths: list[str]) -> list[int | None]:
     times = []
     for path in paths:
         try:
-            times.append(os.stat(split.image_root / path).st_mtime_ns)
+            times.append(os.stat(Path(split.image_root) / path).st_mtime_ns)
         except OSError:
             times.append(None)
     return times

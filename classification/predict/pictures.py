@@ -13,7 +13,7 @@ from classification.predict.draw import draw_comparison
 from classification.predict.predictor import Predictor
 from classification.task import CLASS_FOLDERS, ClassificationTask
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.images.reading import UnreadableImage, read_image
+from engine.images.reading import UnreadableImage
 from engine.images.writing import write_image
 from engine.predict.result_names import ResultNames, flat_picture_name
 
@@ -46,7 +46,7 @@ def write_pictures(
     names = ResultNames(folder)
     for position in np.unique(np.linspace(0, len(index) - 1, min(count, len(index))).round().astype(int)).tolist():
         try:
-            image = read_image(index.path(position), cfg.INPUT.MAX_PIXELS)
+            image = index.read(position, cfg.INPUT.MAX_PIXELS)
         except UnreadableImage as error:
             logger.warning("no picture of %s", error)
             continue

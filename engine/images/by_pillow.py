@@ -122,21 +122,33 @@ def upright_rgb(image: Image.Image) -> np.ndarray:
     return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
-def reason(path: str | os.PathLike, error: Exception) -> str:
-    """Why a file could not be read as a picture, in words for people."""
+def reason(source: str | os.PathLike | bytes | bytearray, error: Exception) -> str:
+    """Why a picture could not be read, in words for people.
+
+    Args:
+        source: the file's path, or its content where it is in memory alone.
+    """
     try:
-        with open(path, "rb") as file:
-            beginning = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
-            if not beginning and not os.fstat(file.fileno()).st_size:
-                return "the file is empty"
+        beginning, size = _beginning(source)
     except OSError as unreadable:
         return unreadable.strerror or str(unreadable)
     except ValueError:  # a zero byte, or half of a surrogate pair
         return "a name that no file can have"
+    beginning = beginning.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not beginning and not size:
+        return "the file is empty"
     if isinstance(error, Image.UnidentifiedImageError):
         instead = next((words for start, words in _BEGINNINGS if beginning.startswith(start)), "")
         return f"not an image in a format that can be read{instead}"
     return str(error) or type(error).__name__
+
+
+def _beginning(source: str | os.PathLike | bytes | bytearray) -> tuple[bytes, int]:
+    """The first bytes, and the number of all of them."""
+    if isinstance(source, bytes | bytearray):
+        return bytes(source[:64]), len(source)
+    with open(source, "rb") as file:
+        return file.read(64), os.fstat(file.fileno()).st_size
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -48,6 +48,19 @@ class UnreadableImage(UserError):
     why = ""
 
 
+class _Content(NamedTuple):
+    """A picture file's bytes.
+
+    Attributes:
+        name: for messages.
+        path: of the file that they are all of; None where there is none.
+    """
+
+    name: str | os.PathLike
+    path: str | os.PathLike | None
+    data: bytearray
+
+
 class Box(NamedTuple):
     """A part of an upright image, in whole pixels."""
 
@@ -66,8 +79,9 @@ class DecodedImage:
         self.nbytes = pixels.nbytes
 
     def crop(self, box: Box, reduction: int = 1) -> np.ndarray:
-        """The box's pixels, (h, w, 3) uint8 in one piece, in full size whatever the reduction."""
-        return np.ascontiguousarray(self.pixels[box.top : box.top + box.height, box.left : box.left + box.width])
+        """The box's pixels, (h, w, 3) uint8 in one piece, in full size whatever the reduction. They may be changed: of
+        pixels that may not be (a file's, mapped into memory) they are a copy."""
+        return np.require(self.pixels[box.top : box.top + box.height, box.left : box.left + box.width], None, "CW")
 
     def aligned(self, box: Box, reduction: int) -> Box:
         """The box."""
@@ -82,9 +96,9 @@ class JpegImage:
         nbytes: of memory that it holds.
     """
 
-    def __init__(self, path: str | os.PathLike, data: bytearray, header: JpegHeader):
-        self._path, self._data, self._header, self.nbytes = path, data, header, len(data)
-        self._orientation = _orientation(data) if header.has_metadata else 1
+    def __init__(self, content: _Content, header: JpegHeader):
+        self._content, self._data, self._header, self.nbytes = content, content.data, header, len(content.data)
+        self._orientation = _orientation(content.data) if header.has_metadata else 1
         self.height, self.width = header.height, header.width
         if self._orientation >= 5:
             self.height, self.width = self.width, self.height
@@ -109,7 +123,7 @@ class JpegImage:
         upright = self._orientation == 1
         pixels = self._stored_pixels(reduction, box.top + box.height if upright else self._header.height)
         if pixels is None:  # a kind that only other decoders know
-            return DecodedImage(_read_by_pillow(self._path, self._data, 0)).crop(box)
+            return DecodedImage(_read_by_pillow(self._content, 0)).crop(box)
         if not upright:
             pixels = _UPRIGHT[self._orientation](pixels)
         box = _reduced(box, reduction)
@@ -132,7 +146,7 @@ class JpegImage:
             try:
                 return _decode(self._data, header.height, header.width, reduction, strict=True)
             except _DamagedData as error:
-                raise _unreadable(self._path, f"the JPEG data are damaged: {error}") from error
+                raise unreadable(self._content.name, f"the JPEG data are damaged: {error}") from error
         # A decoder stops at the height that the header states.
         stated = slice(header.height_at, header.height_at + 2)
         self._data[stated] = rows.to_bytes(2, "big")
@@ -158,23 +172,34 @@ def open_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> JpegIma
             data = bytearray(os.fstat(file.fileno()).st_size)
             del data[file.readinto(data) :]
     except (OSError, ValueError) as error:
-        raise _unreadable(path, reason(path, error)) from error
-    header = read_jpeg_header(data)
-    if header is None or not header.supported or header.channels not in (1, 3):
-        return DecodedImage(_read_by_pillow(path, data, max_pixels))
-    if not 0 < header.height * header.width <= MAX_FAST_PIXELS:
-        return DecodedImage(_read_by_pillow(path, data, max_pixels))
+        raise unreadable(path, reason(path, error)) from error
+    return _image(_Content(path, path, data), max_pixels)
+
+
+def image_from_bytes(
+    data: bytearray, name: str | os.PathLike, max_pixels: int = MAX_PIXELS
+) -> JpegImage | DecodedImage:
+    """As ``open_image``, for the content of a picture file that is in memory: one out of an archive, say.
+
+    Args:
+        data: the whole content; it belongs to the result.
+        name: what messages call it.
+        max_pixels: as there.
+
+    Raises:
+        UnreadableImage: as there, but for what is missing.
+    """
+    return _image(_Content(name, None, data), max_pixels)
+
+
+def image_from_pixels(pixels: np.ndarray, name: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> DecodedImage:
+    """(H, W, 3) RGB uint8 as an image, without a copy. Raises UnreadableImage, with ``name``, where there are more than
+    ``max_pixels``."""
     try:
-        check_size(header.width, header.height, max_pixels)
+        check_size(pixels.shape[1], pixels.shape[0], max_pixels)
     except ValueError as error:
-        raise _unreadable(path, str(error)) from error
-    # Within the pixels' data the marker cannot occur. In metadata it can, and other pictures may follow the first.
-    at_the_end = data.endswith(_END_MARKER) and not header.has_metadata
-    if not at_the_end and data.find(_END_MARKER, header.scan_at) < 0:
-        # The decoder would make what is missing grey, without a word. Pillow finds it out too, unless a copy that broke
-        # off left zeros.
-        raise _unreadable(path, "the JPEG data are cut short")
-    return JpegImage(path, data, header)
+        raise unreadable(name, str(error)) from error
+    return DecodedImage(pixels)
 
 
 def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -186,25 +211,53 @@ def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
 
     Args, Raises: as ``open_image``.
     """
-    image = open_image(path, max_pixels)
+    return whole(open_image(path, max_pixels))
+
+
+def whole(image: JpegImage | DecodedImage) -> np.ndarray:
+    """All pixels of an image, (H, W, 3) RGB uint8. Raises UnreadableImage where they cannot be decoded."""
     return image.crop(Box(0, 0, image.height, image.width))
 
 
-def _unreadable(path: str | os.PathLike, why: str) -> UnreadableImage:
+def _image(content: _Content, max_pixels: int) -> JpegImage | DecodedImage:
+    """See ``open_image``."""
+    data = content.data
+    header = read_jpeg_header(data)
+    if header is None or not header.supported or header.channels not in (1, 3):
+        return DecodedImage(_read_by_pillow(content, max_pixels))
+    if not 0 < header.height * header.width <= MAX_FAST_PIXELS:
+        return DecodedImage(_read_by_pillow(content, max_pixels))
+    try:
+        check_size(header.width, header.height, max_pixels)
+    except ValueError as error:
+        raise unreadable(content.name, str(error)) from error
+    # Within the pixels' data the marker cannot occur. In metadata it can, and other pictures may follow the first.
+    at_the_end = data.endswith(_END_MARKER) and not header.has_metadata
+    if not at_the_end and data.find(_END_MARKER, header.scan_at) < 0:
+        # The decoder would make what is missing grey, without a word. Pillow finds it out too, unless a copy that broke
+        # off left zeros.
+        raise unreadable(content.name, "the JPEG data are cut short")
+    return JpegImage(content, header)
+
+
+def unreadable(path: str | os.PathLike, why: str) -> UnreadableImage:
+    """What is said of a picture that cannot be read."""
     error = UnreadableImage(f"{path}: cannot be read as a picture ({why})")
     error.why = why
     return error
 
 
-def _read_by_pillow(path: str | os.PathLike, data: bytearray, max_pixels: int) -> np.ndarray:
+def _read_by_pillow(content: _Content, max_pixels: int) -> np.ndarray:
+    name, path, data = content
     try:
-        whole = undamaged(data)
+        whole_data = undamaged(data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata
-            with opened(path if whole is data else io.BytesIO(whole), max_pixels) as image:
+            source = path if path is not None and whole_data is data else io.BytesIO(whole_data)
+            with opened(source, max_pixels) as image:
                 return upright_rgb(image)
     except Exception as error:  # a damaged file makes Pillow's readers raise almost anything, struct.error say
-        raise _unreadable(path, reason(path, error)) from error
+        raise unreadable(name, reason(data if path is None else path, error)) from error
 
 
 def _orientation(data: bytearray) -> int:

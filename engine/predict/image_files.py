@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from PIL import Image, features
 
@@ -58,10 +59,18 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _CLUTTER
 
 
-def is_picture(path: str | os.PathLike) -> bool:
-    """Whether a file is taken for a picture: by its suffix, in any case, or by its content where it has no suffix."""
+def is_picture(path: str | os.PathLike, content: Callable[[], bytes] | None = None) -> bool:
+    """Whether a file is taken for a picture: by its suffix, in any case, or by its content where it has no suffix.
+
+    Args:
+        content: reads it, where it is no file of its own.
+    """
     suffix = _suffix(os.path.basename(path))
-    return suffix in IMAGE_SUFFIXES if suffix else _opens(path)
+    if suffix:
+        return suffix in IMAGE_SUFFIXES
+    if content is not None:
+        return _opens(io.BytesIO(content()))
+    return os.path.isfile(path) and _opens(path)  # a pipe would be waited for
 
 
 def kind_passed_over(name: str) -> str:
@@ -90,14 +99,12 @@ def _suffix(name: str) -> str:
     return "" if len(suffix) > _MAX_SUFFIX or " " in suffix.strip() or suffix[1:].isdigit() or suffix == "." else suffix
 
 
-def _opens(path: str | os.PathLike) -> bool:
+def _opens(file: str | os.PathLike | io.BytesIO) -> bool:
     """Whether Pillow finds the head of a picture in a file."""
-    if not os.path.isfile(path):  # a pipe would be waited for
-        return False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=_TOLD_BY_BYTES):
+            with Image.open(file, formats=_TOLD_BY_BYTES):
                 return True
     except Image.DecompressionBombError:
         return True

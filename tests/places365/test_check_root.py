@@ -14,6 +14,7 @@ from PIL import Image
 from engine.errors import UserError, main_guard
 from places365 import check_root as module
 from places365.check_root import check_root, format_report
+from tests.classification.index.archives import make_tar, make_zip
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "check_places365.py"
 TRAIN = [
@@ -111,7 +112,7 @@ def test_deep_finds_what_cannot_be_decoded(check, root):
 
 def test_deep_keeps_the_order_over_many_pieces(check, root, monkeypatch):
     monkeypatch.setattr(module, "_READ_AT_ONCE", 2)
-    monkeypatch.setattr(module, "_decode", lambda path: f"bad {path.name}")
+    monkeypatch.setattr(module, "_decode", lambda index, i: f"bad {index.path(i).name}")
     report = check(deep=True)
     assert [(one["file"], one["message"]) for one in report["splits"]["train-standard"]["unreadable"]] == [
         (name, f"bad {Path(name).name}") for name, _ in TRAIN
@@ -261,10 +262,10 @@ def interrupted_reader(root, monkeypatch):
     put(root / "data_256" / TRAIN[2][0], b"not an image")
     decode = module._decode
 
-    def interrupted(path):
-        if path.match(TRAIN[3][0]):
+    def interrupted(index, position):
+        if index.name(position) == TRAIN[3][0]:
             raise KeyboardInterrupt
-        return decode(path)
+        return decode(index, position)
 
     monkeypatch.setattr(module, "_decode", interrupted)
 
@@ -319,3 +320,23 @@ def test_the_real_command_line_writes_into_the_current_folder(tmp_path):
     assert json.loads((tmp_path / "places365_check.json").read_text())["problems"] == 1
     usage = subprocess.run([sys.executable, str(TOOL)], capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert usage.returncode == 2
+
+
+def test_archives_of_class_folders_are_checked(tmp_path):
+    """Nested below letters, as Places365's own folders are, and with an empty and a broken image."""
+    folder = tmp_path / "set"
+    for name, _ in TRAIN:
+        put(folder / "train" / name)
+    put(folder / "train" / TRAIN[0][0], b"")
+    put(folder / "train" / TRAIN[1][0], b"not an image")
+    expected = check_root(folder, deep=True, cache=tmp_path / "cache")["splits"]["train"]
+    for make in (make_zip, make_tar):
+        path = make(folder, tmp_path / "archive")
+        report = check_root(path, deep=True, cache=tmp_path / "cache", unlisted=True)
+        train = report["splits"]["train"]
+        assert files(train, "empty") == [TRAIN[0][0]] and files(train, "unreadable") == [TRAIN[1][0]]
+        assert "desert/sand" in [name for name, _ in train["fewest"]]
+        assert train | {"source": "", "image_root": "", "unreadable": []} == expected | {
+            "source": "", "image_root": "", "unreadable": []
+        }  # fmt: skip
+        assert str(path) in format_report(report)

@@ -6,11 +6,11 @@ import os
 import pytest
 from PIL import Image
 
+from classification.index import folders
 from classification.index.class_folders import ClassFolders
 from classification.index.index import open_index
 from classification.index.split import SplitNotFound, UnsortedImages
 from engine.errors import UserError
-from places365 import nested_folders
 from places365.categories import PLACES365
 from places365.layout import find_split
 from places365.nested_folders import find_classes, nesting
@@ -363,7 +363,7 @@ def test_class_folders_stand_in_where_the_lists_images_are_not_there(tmp_path):
 def test_a_class_folder_is_not_read_through_to_be_found(tmp_path, monkeypatch):
     put(tmp_path, [f"kitchen/{number}.jpg" for number in range(50)])
     looked_at = []
-    plain = nested_folders.is_picture
-    monkeypatch.setattr(nested_folders, "is_picture", lambda path: looked_at.append(path) or plain(path))
+    plain = folders.is_picture
+    monkeypatch.setattr(folders, "is_picture", lambda path: looked_at.append(path) or plain(path))
     assert find_classes(tmp_path) == [("kitchen", "kitchen")]
     assert len(looked_at) == 1

@@ -16,13 +16,15 @@ from classification.config import load_config
 from classification.images import batches as data
 from classification.images.broken_files import BrokenFiles
 from classification.images.transforms import TestTransform
-from classification.index.index import make_index
+from classification.index.class_folders import find_split
+from classification.index.index import make_index, open_index
 from classification.model import build_network
 from classification.task import CLASS_FOLDERS
 from classification.train import _training_steps
 from engine.errors import UserError
 from engine.images.reading import open_image, read_image
 from engine.train.sampling import derive_seed
+from tests.classification.index.archives import make_tar, make_zip
 
 CLASSES = ["field", "kitchen", "street"]
 BROKEN = (3, 5, 8)
@@ -98,6 +100,31 @@ def test_batches_do_not_depend_on_workers_start_or_process(partly_broken):
     for batch, *parts in zip(whole, *shares, strict=True):
         assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
         assert torch.equal(torch.cat([part.indices for part in parts]), batch.indices)
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_batches_from_an_archive_are_those_from_its_folder(folder, tmp_path, make):
+    """Bit for bit, broken files and their replacements included, whichever process reads."""
+    for number in range(11):
+        path = tmp_path / "set" / "train" / CLASSES[number % 3] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((folder / f"{number}.jpg").read_bytes()[: -500 if number == BROKEN[0] else None])
+    paths = tmp_path / "set", make(tmp_path / "set", tmp_path / "archive")
+    on_disk, archived = (open_index(find_split(path, "train"), tmp_path / "cache") for path in paths)
+    expected = batches(on_disk, *AUGMENTED)
+    assert any(batch.broken for batch in expected)
+    for workers in (0, 2):
+        found = batches(archived, *AUGMENTED, "DATALOADER.NUM_WORKERS", workers)
+        for batch in found:
+            batch.broken = [(p, message.replace(f"{paths[1]}/", f"{paths[0]}/")) for p, message in batch.broken]
+        assert same(found, expected)
+    read = [list(data.test_batches(index, range(11), cfg())) for index in (on_disk, archived)]
+    assert all(torch.equal(a.images, b.images) for a, b in zip(*read, strict=True))
+    with open(paths[1], "ab") as file:
+        file.write(bytes(512))
+    for workers in (0, 2):
+        with pytest.raises(UserError, match=r"^the archive .*archive was changed while it was in use"):
+            batches(archived, "DATALOADER.NUM_WORKERS", workers)
 
 
 @pytest.mark.parametrize("images, batch", [(11, 4), (11, 8), (9, 8), (40, 4)])

@@ -8,7 +8,19 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from engine.images.reading import Box, DecodedImage, JpegImage, UnreadableImage, open_image, read_image
+from engine.images.reading import (
+    Box,
+    DecodedImage,
+    JpegImage,
+    UnreadableImage,
+    image_from_bytes,
+    image_from_pixels,
+    open_image,
+    read_image,
+    whole,
+)
+from soak.mutation import mutate_bytes
+from soak.pictures import _pictures
 
 BOXES = [Box(0, 0, 1, 1), Box(3, 5, 40, 50), Box(60, 31, 59, 33), Box(0, 0, 120, 97), Box(119, 96, 1, 1)]
 
@@ -228,3 +240,47 @@ def test_an_aligned_box_stays_inside(tmp_path):
         assert 0 <= aligned.top <= 333 - aligned.height and 0 <= aligned.left <= 517 - aligned.width
         assert all(side % reduction == 0 for side in aligned) and min(aligned.height, aligned.width) > 0
         assert max(abs(a - b) for a, b in zip(aligned, box, strict=True)) < reduction
+
+
+def outcome(read, name):
+    """Pixels, or what is said, without the name."""
+    try:
+        return read().tobytes()
+    except UnreadableImage as error:
+        assert str(error).startswith(f"{name}: ")
+        return error.why
+
+
+@pytest.mark.parametrize("name", _pictures())
+def test_bytes_in_memory_are_what_they_are_as_a_file(name, tmp_path):
+    """Of every format, whole and damaged in many ways; what is said of the damage, too."""
+    content, path = _pictures()[name], tmp_path / name
+    for seed in range(12):
+        data = mutate_bytes(content, np.random.default_rng(seed))[0] if seed else content
+        path.write_bytes(data)
+        expected = outcome(lambda: read_image(path), path)
+        found = outcome(lambda data=data: whole(image_from_bytes(bytearray(data), f"x.zip/{name}")), f"x.zip/{name}")
+        assert found == expected, seed
+
+
+NO_PICTURES = [(b"", "the file is empty"), (b" <html>", "a web page"), (b"version https://git-lfs", "Git LFS")]
+
+
+@pytest.mark.parametrize("data, why", NO_PICTURES)
+def test_what_is_no_picture_is_said_of_bytes_too(data, why):
+    with pytest.raises(UnreadableImage, match=rf"^a\.zip/1\.jpg: cannot be read as a picture \(.*{why}"):
+        image_from_bytes(bytearray(data), "a.zip/1.jpg")
+
+
+def test_pixels_are_an_image_and_stay_as_they_are():
+    pixels = np.arange(8 * 6 * 3, dtype=np.uint8).reshape(8, 6, 3)
+    pixels.flags.writeable = False
+    image = image_from_pixels(pixels, "set/1", 48)
+    assert isinstance(image, DecodedImage) and image.pixels is pixels and (image.height, image.width) == (8, 6)
+    for box in (Box(0, 0, 8, 6), Box(2, 0, 3, 6), Box(1, 1, 2, 3)):
+        part = image.crop(box)
+        assert np.array_equal(part, pixels[box.top : box.top + box.height, box.left : box.left + box.width])
+        part[:] = 0
+    assert pixels[0, 0, 1] == 1 and pixels[7, 5, 2] == 143
+    with pytest.raises(UnreadableImage, match="set/1: .*48 pixels, and INPUT.MAX_PIXELS allows 47"):
+        image_from_pixels(pixels, "set/1", 47)
