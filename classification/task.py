@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from classification.groups import ClassGroups
-from classification.index import class_folders
 from classification.index.split import Split
+from classification.sets.find import find_split
 from classification.task_info import classification_info
 from engine.task import TaskInfo
-
-
-def _find_split(root: str, split: str, images: str) -> Split:
-    return class_folders.find_split(Path(root), split, images)
 
 
 def _group_shares(groups: Mapping[str, float]) -> dict:
@@ -25,7 +20,8 @@ def _group_shares(groups: Mapping[str, float]) -> dict:
 
 @dataclass(frozen=True)
 class ClassificationTask:
-    """Classification of the images of some kind of data set; the defaults are those of class folders.
+    """Classification of the images of some kind of data set; the defaults are those of any set that is no task of
+    its own.
 
     Attributes:
         info: what the engine is told. Figures stand under its name in result.json, and its predictions_file is the name
@@ -39,7 +35,7 @@ class ClassificationTask:
     """
 
     info: TaskInfo
-    find_split: Callable[[str, str, str], Split] = _find_split
+    find_split: Callable[[str, str, str], Split] = find_split
     groups: Callable[[Sequence[str]], ClassGroups | None] = lambda classes: None
     published: Callable[[Sequence[str], np.ndarray], list[dict]] = lambda classes, labels: []
     record_groups: Callable[[Mapping[str, float]], dict] = _group_shares

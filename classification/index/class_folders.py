@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from classification.index.archive import ArchiveFolder
-from classification.index.archive_file import Stamp
-from classification.index.folders import Folder, folder_at, modified, own_images, subfolders, walk_images
+from classification.index.folders import Folder, folder_at, modified, own_images, places, subfolders, walk_images
 from classification.index.split import Batch, Split, SplitNotFound, UnsortedImages
 from engine.errors import UserError
 from engine.names import class_name, look_alike, printable
@@ -46,11 +45,6 @@ class ClassFolders(Split):
         size = {} if self.archive is None else {"archive_bytes": self.archive.size}
         return {"classes": self.classes, "class_folders": class_folders, "suffixes": sorted(IMAGE_SUFFIXES), **size}
 
-    @property
-    def archive(self) -> Stamp | None:
-        """The archive that the folders are in."""
-        return self.image_root.archive.file.stamp if isinstance(self.image_root, ArchiveFolder) else None
-
     def read(self, folders: dict[str, int], times: dict[str, int], passed_over: Counter[str]) -> Iterator[Batch]:
         """The images class by class; ``times`` are those of all folders, with or without images, or the archive's."""
         times["" if self.archive is None else self.archive.path] = modified(self.image_root)
@@ -69,12 +63,6 @@ class ClassFolders(Split):
         if not folders:
             among = f"; passed over: {describe_passed_over(passed_over)}" if passed_over else ""
             raise UserError(f"{self.source} has no images in its class folders{among}")
-
-
-def places(folder: Folder, names: list[bytes]) -> tuple[list[int], list[int]] | tuple[()]:
-    """Where images of a folder lie in its archive, for a ``Batch``; nothing on disk. Raises as
-    ``ArchiveFolder.places``."""
-    return folder.places(names) if isinstance(folder, ArchiveFolder) else ()
 
 
 def find_classes(root: Folder) -> list[tuple[str, str]]:

@@ -79,6 +79,32 @@ def modified(folder: Folder) -> int:
         raise unreadable_folder(folder, error) from None
 
 
+def places(folder: Folder, names: list[bytes]) -> tuple[list[int], list[int]] | tuple[()]:
+    """Where images of a folder lie in its archive, for a ``Batch``; nothing on disk. Raises as
+    ``ArchiveFolder.places``."""
+    return folder.places(names) if isinstance(folder, ArchiveFolder) else ()
+
+
+def has_file(folder: Folder, name: str) -> bool:
+    """Whether there is a file of this name in a folder, which need not be there itself."""
+    if isinstance(folder, ArchiveFolder):
+        files = folder.archive.files(folder.path)
+        return files is not None and os.fsencode(name) in files.names
+    return (folder / name).is_file()
+
+
+def read_file(folder: Folder, name: str) -> bytes | None:
+    """The content of a file in a folder; None where there is no such file. Raises UserError where it cannot be read."""
+    if isinstance(folder, ArchiveFolder):
+        files = folder.archive.files(folder.path)
+        row = None if files is None else files.rows().get(os.fsencode(name))
+        return None if row is None else bytes(folder.archive.file.read(*folder.archive.place(folder.path, files, row)))
+    try:
+        return (folder / name).read_bytes() if (folder / name).is_file() else None
+    except OSError as error:
+        raise UserError(f"cannot read {folder / name}: {error.strerror}") from None
+
+
 def walk_images(
     root: Folder, folder: str, passed_over: Counter[str] | None = None
 ) -> Iterator[tuple[str, int, list[bytes]]]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from classification.index.archive import ArchiveFolder
 from classification.index.archive_file import Stamp
 from engine.errors import UserError
 
@@ -65,7 +66,7 @@ class Split(ABC):
     @property
     def archive(self) -> Stamp | None:
         """The archive that its images are read from in place; None for files of their own, and for pixels."""
-        return None
+        return self.image_root.archive.file.stamp if isinstance(self.image_root, ArchiveFolder) else None
 
     @abstractmethod
     def key(self) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import mmap
 import os
@@ -129,16 +130,28 @@ def read_numpy_pickle(path: Path):
         WeightsError: the file is cut, damaged, asks for anything but arrays, or announces more data than it
             has.
     """
-    where, size = str(path), os.path.getsize(path)
-    if size == 0:
-        raise WeightsError(f"{where}: the file is empty")
-    reader = NumpyReader(size)
+    if os.path.getsize(path) == 0:
+        raise WeightsError(f"{path}: the file is empty")
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        end = walk(data, where)
-        if end != size:
-            raise WeightsError(f"{where}: {size - end} bytes follow the end of its pickle; the file is damaged")
-        data.seek(0)
-        content = GuardedUnpickler(data, where, reader.known(), advice=_advice).read()
+        return parse_numpy_pickle(data, str(path))
+
+
+def parse_numpy_pickle(stream: io.BufferedIOBase | mmap.mmap, where: str):
+    """The plain values and arrays of a pickle, as ``read_numpy_pickle``: what Python 2 pickled, too, whose texts are
+    taken as latin-1.
+
+    Args:
+        stream: the whole of it and nothing else, at its beginning.
+        where: what messages call it.
+    """
+    size = stream.seek(0, io.SEEK_END) or stream.tell()
+    stream.seek(0)
+    reader = NumpyReader(size)
+    end = walk(stream, where)
+    if end != size:
+        raise WeightsError(f"{where}: {size - end} bytes follow the end of its pickle; the file is damaged")
+    stream.seek(0)
+    content = GuardedUnpickler(stream, where, reader.known(), advice=_advice).read()
 
     def leaf(value, path_in_file):
         if isinstance(value, _Array):

@@ -1,0 +1,1 @@
+"""Data sets in the form in which they are published."""
