@@ -50,8 +50,8 @@ def get_cfg() -> CfgNode:
     add_se_defaults(cfg)
     cfg.DATA = CfgNode(
         {
-            "ROOT": "",  # the folder of the data set; Places365 is looked for in $PLACES365_DATASETS (./datasets), too
-            "TRAIN": "train",  # the split: a folder in ROOT; of Places365 also train-standard or train-challenge
+            "ROOT": "",  # folder, or archive; Places365 is looked for in $PLACES365_DATASETS (./datasets), too
+            "TRAIN": "train",  # the split, a folder in ROOT; of Places365 also train-standard or train-challenge
             "VAL": "val",  # empty: no evaluation
             "IMAGES": "auto",  # of Places365, which comes in two sizes: 256, large, or whichever is there
             "CACHE": "",  # folder of the index; empty: se-backbones in the user's cache folder

@@ -185,7 +185,7 @@ def load_index(task: ClassificationTask, cfg: CfgNode, split: str) -> ImageIndex
         UserError: there is no such data.
     """
     if not cfg.DATA.ROOT:
-        raise UserError("DATA.ROOT is empty: give the folder with the images, DATA.ROOT FOLDER")
+        raise UserError("DATA.ROOT is empty: give the folder or the archive with the images, DATA.ROOT PATH")
     found = task.find_split(cfg.DATA.ROOT, split, cfg.DATA.IMAGES)
     cache = Path(cfg.DATA.CACHE).expanduser() if cfg.DATA.CACHE else None
     built = []  # not what `once` gives: on another machine the cache may be another folder

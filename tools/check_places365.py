@@ -18,7 +18,9 @@ def parse(arguments=None):
         "be decoded. Exit code 0: all is well; 1: problems were found; 2: there was nothing to check; 130: "
         "interrupted, and the report is of the files read until then."
     )
-    parser.add_argument("root", metavar="ROOT", help="the data folder, DATA.ROOT of a config")
+    parser.add_argument(
+        "root", metavar="ROOT", help="DATA.ROOT of a config: the data folder, or an archive of class folders"
+    )
     parser.add_argument("--images", choices=("auto", "256", "large"), default="auto", help="which images (auto)")
     parser.add_argument("--deep", action="store_true", help="decode every file (hours for the training sets)")
     parser.add_argument("--unlisted", action="store_true", help="also name image files that are in no list")

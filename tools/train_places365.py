@@ -12,11 +12,12 @@ EPILOG = """examples:
   %(prog)s --config configs/places365_finetune_se_resnet50.yaml --data my/scenes OUTPUT_DIR output/mine
   %(prog)s --config output/mine/config.yaml --eval-only TEST.CROPS 10
 """
+DATA = "the images: a folder in Places365's own layout, or class folders in train/ and val/, in a zip or tar too"
 
 
 def main() -> int:
     parser = training_parser(__doc__, EPILOG)
-    parser.add_argument("--data", metavar="FOLDER", help="the images: Places365's own layout, or train/ and val/")
+    parser.add_argument("--data", metavar="PATH", help=DATA)
     args, options = parse_training(parser, {"DATA.ROOT": "data"})
 
     def run() -> None:

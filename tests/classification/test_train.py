@@ -15,6 +15,8 @@ from classification.train import Options, load_index, run_classification
 from engine.errors import UserError
 from engine.train.checkpoint import load_checkpoint
 from places365.task import PLACES365_TASK
+from tests.classification.index.archives import make_zip
+from tests.classification.sets.official_files import CIFAR10, small_forms, write_set
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "class_folders_se_resnet50.yaml"
 CLASSES = ("aster", "tulip", "zinnia")
@@ -252,3 +254,38 @@ def test_names_of_any_bytes_are_trained_on_evaluated_and_shown_as_escapes(words,
     shown = json.loads((tmp_path / "run" / "class_predictions.json").read_text())
     assert all((data / "val" / record["file"]).exists() for record in shown) and len(shown) == 7
     assert "Logging error" not in "".join(capfd.readouterr())
+
+
+def test_a_run_on_an_archive_is_the_run_on_its_folder(whole, words, tmp_path):
+    """Bit for bit, resumption included; and images have the same names."""
+    data = Path(words[words.index("DATA.ROOT") + 1])
+    given = [*words, "DATA.ROOT", str(make_zip(data, tmp_path / "flowers.archive", top="flowers/"))]
+    folder = tmp_path / "run"
+    result = run_classification(Options(overrides=[*given, "OUTPUT_DIR", str(folder)]))
+    assert result["classification"] == whole[1]["classification"]
+    for file in ("class_predictions.json", "plots/confusion.png"):
+        assert (folder / file).read_bytes() == (whole[0] / file).read_bytes()
+    pictures = [path.name for path in (folder / "predictions").iterdir()]
+    assert sorted(pictures) == sorted(path.name for path in (whole[0] / "predictions").iterdir())
+    (folder / "checkpoint_0000004.pth").unlink()
+    run_classification(Options(config=str(folder / "config.yaml"), resume=True))
+    ours, theirs = (load_checkpoint(f / "model_final.pth")["model"] for f in (folder, whole[0]))
+    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+    assert result["dataset"] == f"{tmp_path}/flowers.archive val"
+
+
+@pytest.mark.parametrize("form", ["binary", "python"])
+def test_a_run_on_the_official_files_of_cifar(tmp_path, monkeypatch, form):
+    small_forms(monkeypatch)
+    random = np.random.default_rng(0)
+    pixels = {split: random.integers(0, 256, (n, 32, 32, 3), np.uint8) for split, n in (("train", 20), ("test", 4))}
+    labels = {split: random.integers(0, 10, len(images)) for split, images in pixels.items()}
+    root = write_set("CIFAR-10", form, tmp_path, pixels, labels)
+    words = ["DATA.ROOT", str(root), "DATA.CACHE", str(tmp_path / "cache"), "OUTPUT_DIR", str(tmp_path / "run")]
+    result = run_classification(Options(overrides=[*TINY, *words, "SOLVER.MAX_ITER", "1"]))
+    assert result["images"] == 4 and list(result["per_category"]["classification"]) == CIFAR10
+    records = json.loads((tmp_path / "run" / "class_predictions.json").read_text())
+    expected = "test_batch/00003" if form == "binary" else "test_batch/photo_s_000003.png"
+    assert records[3]["file"] == expected
+    assert len(list((tmp_path / "run" / "predictions").glob("*.*"))) == 4
+    assert "Accuracy" in (tmp_path / "run" / "summary.html").read_text()
