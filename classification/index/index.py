@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import logging
 import operator
 import os
-import secrets
 import shutil
 import tempfile
 import time
 import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from classification.index.archive_file import ArchiveFile, Stamp, UnreadablePiece
+from classification.index.cache_folder import (
+    default_cache,
+    discard,
+    index_folder,
+    remove_as_owner,
+    remove_unfinished,
+    stored_indices,
+    temporary_name,
+)
 from classification.index.columns import Columns, DamagedIndex, read_index, write_columns, write_index
 from classification.index.split import Batch, Split, modification_times
 from engine.errors import UserError
@@ -41,7 +47,6 @@ logger = logging.getLogger(__name__)
 MAX_CLASSES = 2**15  # labels are int16
 # A file changed twice within the step of the file system's clock keeps its time (2 s on FAT, the coarsest in use).
 _CLOCK_STEP_NS = 2 * 10**9
-MAX_UNFINISHED_SECONDS = 24 * 3600  # that writing may take
 MAX_ATTEMPTS = 3  # where the index that is opened is being replaced by an equal one
 
 
@@ -183,7 +188,7 @@ def open_index(split: Split, cache: str | os.PathLike | None = None) -> ImageInd
     identity = json.dumps([os.path.abspath(split.source), os.path.abspath(split.image_root), split.name]).encode()
     name = f"{split.name.replace('/', '_')}-{hashlib.sha256(identity).hexdigest()[:16]}.index"
     try:
-        path = Path(os.path.expanduser(cache or _default_cache())).absolute() / name
+        path = Path(os.path.expanduser(cache or default_cache())).absolute() / name
         cached = _from_cache(split, path)
         return _build(split, path) if cached is None else cached
     except OSError as error:
@@ -202,7 +207,7 @@ def open_index(split: Split, cache: str | os.PathLike | None = None) -> ImageInd
             f"({error.strerror or error}): make room, or name a cache folder that can be written to (DATA.CACHE)"
         ) from None
     logger.warning("it lies in %s until this process ends", temporary)
-    weakref.finalize(index, _remove, temporary, os.getpid())
+    weakref.finalize(index, remove_as_owner, temporary, os.getpid())
     return index
 
 
@@ -236,26 +241,13 @@ def make_index(
     return ImageIndex(columns, list(folders), classes, Path(root), str(root))
 
 
-def _stored(path: Path) -> list[Path]:
-    """The folders of a split's indices, the newest first; ``path`` is what their names begin with."""
-    found = []
-    for folder in path.parent.glob(f"{glob.escape(path.name)}.*"):
-        with suppress(OSError):  # just removed by the process that replaced it
-            found.append((folder.stat().st_mtime_ns, folder))
-    return [folder for _, folder in sorted(found, reverse=True)]
-
-
-def _folder(path: Path, identity: str) -> Path:
-    return path.with_name(f"{path.name}.{identity}")
-
-
 def _open(path: Path, identity: str, root: Path, source: str) -> ImageIndex:
     """The index of this identity, which was verified when it was written or read: here, or in the process that pickled
     it. An equal one may have taken its place."""
     for attempt in range(MAX_ATTEMPTS):
         time.sleep(0.05 * attempt)
         try:
-            description, columns = read_index(_folder(path, identity), identity)
+            description, columns = read_index(index_folder(path, identity), identity)
         except (DamagedIndex, OSError) as error:
             why = str(error)
         else:
@@ -265,7 +257,7 @@ def _open(path: Path, identity: str, root: Path, source: str) -> ImageIndex:
 
 def _from_cache(split: Split, path: Path) -> ImageIndex | None:
     """The cached index, if it is there, whole, and still true."""
-    for folder in _stored(path):
+    for folder in stored_indices(path):
         try:
             description, columns = read_index(folder)
         except FileNotFoundError:
@@ -308,52 +300,21 @@ def _build(split: Split, path: Path) -> ImageIndex:
             content["archive"] = split.archive
         return content, {"key": key, "times": times, "passed_over": passed_over, "settled": settled}
 
-    _remove_unfinished(path)
-    found = _stored(path)
-    temporary = _temporary(path)
+    remove_unfinished(path)
+    found = stored_indices(path)
+    temporary = temporary_name(path)
     logger.info("reading %s; its index is kept in %s", split.source, path.parent)
     temporary.mkdir(parents=True)
     try:
         identity = write_index(temporary, split.read(folders, times, passed_over), describe)
         for replaced in found:
-            _discard(replaced)
+            discard(replaced)
         try:
-            temporary.rename(_folder(path, identity))
+            temporary.rename(index_folder(path, identity))
         except OSError:
-            if not _folder(path, identity).exists():  # else another process has just put an equal one there
+            if not index_folder(path, identity).exists():  # else another process has just put an equal one there
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     path.unlink(missing_ok=True)  # an earlier version kept the index in one file of this name
     return _open(path, identity, Path(split.image_root), split.source)
-
-
-def _temporary(path: Path) -> Path:
-    """A name for what is being written, or removed: no index's."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-
-
-def _discard(folder: Path) -> None:
-    """Removes an index, all of it at once for other readers; who has mapped it keeps it."""
-    temporary = _temporary(folder)
-    with suppress(OSError):
-        folder.rename(temporary)
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _default_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "se-backbones"
-
-
-def _remove_unfinished(path: Path) -> None:
-    """Removes what a process left that was killed while it wrote."""
-    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        with suppress(OSError):
-            if time.time() - folder.stat().st_mtime > MAX_UNFINISHED_SECONDS:
-                shutil.rmtree(folder)
-
-
-def _remove(folder: Path, owner: int) -> None:
-    if os.getpid() == owner:  # a forked worker that ends must not take it away from the others
-        shutil.rmtree(folder, ignore_errors=True)

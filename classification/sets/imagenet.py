@@ -22,6 +22,7 @@ from classification.index.folders import (
     subfolders,
 )
 from classification.index.split import Batch, Split, SplitNotFound
+from classification.sets.mat_file import NotUnderstood, read_table
 from engine.errors import UserError
 from engine.predict.image_files import IMAGE_SUFFIXES
 
@@ -34,7 +35,9 @@ LISTS = {
     KAGGLE: "Kaggle's: image and class",
     TENSORFLOW: "TensorFlow's: a class a line, in the order of the images",
     CAFFE: "Caffe's: image and number of its class among the sorted ones",
+    DEVKIT: "the devkit's, with its meta.mat: a number a line, in the order of the images",
 }
+META = "meta.mat"  # of the devkit: which class each number stands for
 _DEVKIT_FOLDER = "ILSVRC2012_devkit_t12/data"
 _KAGGLE_FOLDERS = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")  # in the archive of Kaggle's competition
 
@@ -61,9 +64,11 @@ class FlatSplit(Split):
 
     def key(self) -> dict:
         """The classes, the list's content, and what counts as an image here."""
-        digest = hashlib.sha256(self._list()).hexdigest()
+        digest = hashlib.sha256(self.content(self.list_name))
+        if self.list_name == DEVKIT:
+            digest.update(self.content(META))
         size = {} if self.archive is None else {"archive_bytes": self.archive.size}
-        about = {"classes": self.classes, "folders": list(self.class_folders), "list": digest, **size}
+        about = {"classes": self.classes, "folders": list(self.class_folders), "list": digest.hexdigest(), **size}
         return {**about, "suffixes": sorted(IMAGE_SUFFIXES)}
 
     def read(self, folders: dict[str, int], times: dict[str, int], passed_over: Counter[str]) -> Iterator[Batch]:
@@ -81,13 +86,14 @@ class FlatSplit(Split):
 
     def lines(self) -> list[tuple[int, str]]:
         """(number from 1 on, text) of each line of the list that is not blank."""
-        text = self._list().decode("utf-8-sig", "surrogateescape")
+        text = self.content(self.list_name).decode("utf-8-sig", "surrogateescape")
         return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
 
-    def _list(self) -> bytes:
-        content = read_file(self.list_folder, self.list_name)
+    def content(self, name: str) -> bytes:
+        """A file's beside the list, or the list's own. Raises UserError where there is none."""
+        content = read_file(self.list_folder, name)
         if content is None:
-            raise UserError(f"{self.source} is gone: it has the labels of {self.image_root}")
+            raise UserError(f"there is no {self.list_folder / name}, which has the labels of {self.image_root}")
         return content
 
 
@@ -100,7 +106,7 @@ def find_flat(root: Folder, split: str) -> FlatSplit:
 
     Raises:
         SplitNotFound: there is no such folder, or no list; the message says what was looked for.
-        UserError: the only list is one that is not read, or ``train`` has no class folders to name the classes.
+        UserError: ``train`` has no class folders to name the classes.
     """
     top = base_of(root)
     bases = [] if split == TRAIN else [top, *(top / name for name in subfolders(top))]
@@ -112,13 +118,8 @@ def find_flat(root: Folder, split: str) -> FlatSplit:
     around = _around(root, base, split)
     found = next(((folder, name) for name in LISTS for folder in around if has_file(folder, name)), None)
     if found is None:
-        wanted = f"beside {base / split} (" + "; ".join(f"{name}, {text}" for name, text in LISTS.items()) + ")"
-        if devkit := next((folder for folder in around if has_file(folder, DEVKIT)), None):
-            raise UserError(
-                f"{devkit / DEVKIT} counts the classes as the devkit's meta.mat does, which is not read here. Put "
-                f"another list of the labels {wanted}"
-            )
-        raise SplitNotFound(f"there is no list of the labels {wanted}")
+        wanted = "; ".join(f"{name}, {text}" for name, text in LISTS.items())
+        raise SplitNotFound(f"there is no list of the labels beside {base / split} ({wanted})")
     if not (base / TRAIN).is_dir() or not (classes := find_classes(base / TRAIN)):
         raise UserError(f"{found[0] / found[1]}: the classes are the folders of {base / TRAIN}, and there are none")
     names, folders = zip(*classes, strict=True)
@@ -184,7 +185,9 @@ class _Reader:
         self.numbers = {
             int(found[1]): place for stem, place in self.places.items() if (found := re.search(r"_(\d{1,12})$", stem))
         }
-        self._read = {KAGGLE: self._kaggle, TENSORFLOW: self._tensorflow, CAFFE: self._caffe}[split.list_name]
+        readers = {KAGGLE: self._kaggle, TENSORFLOW: self._tensorflow, CAFFE: self._caffe, DEVKIT: self._devkit}
+        self._read = readers[split.list_name]
+        self.synsets = _synsets(split) if split.list_name == DEVKIT else {}
 
     def line(self, said: str, number: int, line: str) -> tuple[str, int | None, int | None]:
         """Raises UserError, which begins with ``said``, where a line is none of its list's."""
@@ -207,3 +210,27 @@ class _Reader:
         image = image.strip().rpartition("/")[2]
         place = self.places.get(os.path.splitext(image)[0])
         return image, place, int(label) if int(label) < len(self.labels) else None
+
+    def _devkit(self, said: str, number: int, line: str) -> tuple[str, int | None, int | None]:
+        label = self.labels.get(self.synsets.get(line.lstrip("0"), ""))
+        return f"with the number {number}", self.numbers.get(number), label
+
+
+def _synsets(split: FlatSplit) -> dict[str, str]:
+    """The devkit's number of each class, and the class: ILSVRC2012_ID and WNID of its meta.mat's ``synsets``. Raises
+    UserError where they are not there as they should be."""
+    path = split.list_folder / META
+    try:
+        rows = read_table(split.content(META), "synsets")
+        found = {str(int(row["ILSVRC2012_ID"])): str(row["WNID"]) for row in rows}
+        if len(found) != len(rows) or len(set(found.values())) != len(rows):
+            raise NotUnderstood("two of its classes have one number or name")
+        if not all(re.fullmatch(r"n\d{8}", name) for name in found.values()):
+            raise NotUnderstood("its names of classes are none")
+    except (NotUnderstood, KeyError, TypeError) as error:
+        others = ", ".join(name for name in LISTS if name != DEVKIT)
+        raise UserError(
+            f"{path} is not understood: {error}. Get the devkit again, or put another list of the labels in its place: "
+            f"{others}"
+        ) from None
+    return found

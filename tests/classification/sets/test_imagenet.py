@@ -3,7 +3,9 @@ has not."""
 
 import io
 import os
+import struct
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from classification.index.index import open_index
 from classification.index.split import UnsortedImages
 from classification.sets.find import find_split
 from classification.sets.imagenet import CAFFE, DEVKIT, KAGGLE, LISTS, TENSORFLOW
+from classification.sets.mat_file import NotUnderstood, read_table
 from engine.errors import UserError
 from tests.classification.index.archives import make_tar, make_zip
 
@@ -35,12 +38,53 @@ def image(number):
     return f"ILSVRC2012_val_{number:08}"
 
 
+DEVKIT_IDS = {"n01440764": 2, "n01443537": 1, "n09246464": 3, "n00000004": 4, "n00001740": 1001}  # one of many
+
+
+def element(kind, data):
+    small = 0 < len(data) <= 4
+    head = struct.pack("<2H", kind, len(data)) if small else struct.pack("<2I", kind, len(data))
+    return head + data + bytes(-(len(data) + len(head)) % 8)
+
+
+def matrix(kind, sizes, data, name=b""):
+    parts = (
+        element(6, struct.pack("<2I", kind, 0)) + element(5, struct.pack(f"<{len(sizes)}i", *sizes)) + element(1, name)
+    )
+    return element(14, parts + data)
+
+
+def meta_mat(packed=True):
+    """The devkit's meta.mat of a few classes: a struct array as MATLAB saves it."""
+    fields = ("ILSVRC2012_ID", "WNID", "words", "num_children", "children")
+    cells = b""
+    for wnid, number in DEVKIT_IDS.items():
+        words = {"n01443537": "goldfish, 金魚"}.get(wnid, "words")
+        children = 3 if number > 1000 else 0
+        of_id = element(9, struct.pack("<d", number)) if number == 2 else element(4, struct.pack("<H", number))
+        cells += matrix(6, (1, 1), of_id)
+        cells += matrix(4, (1, len(wnid)), element(16, wnid.encode()))
+        cells += matrix(4, (1, len(words)), element(4, words.encode("utf-16-le")))
+        cells += matrix(6, (1, 1), element(2, bytes([children])))
+        cells += matrix(6, (1, children), element(9, struct.pack(f"<{children}d", *range(children))))
+    names = b"".join(name.encode().ljust(32, b"\0") for name in fields)
+    table = element(5, struct.pack("<i", 32)) + element(1, names) + cells
+    content = matrix(2, (len(DEVKIT_IDS), 1), table, b"synsets")
+    if packed:
+        content = zlib.compress(content)
+        content = struct.pack("<2I", 15, len(content)) + content
+    other = matrix(6, (1, 1), element(9, struct.pack("<d", 1)), b"other")
+    return b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM" + other + content
+
+
 def text(name, labels=LABELS):
     """A list as its publisher writes it; Kaggle's and Caffe's in no order."""
     order = [4, 1, 6, 2, 5, 3]
     if name == KAGGLE:
         lines = [f"{image(n)},{WNIDS[labels[n - 1]]} 85 1 499 272 {WNIDS[labels[n - 1]]} 1 1 2 2 " for n in order]
         return "\n".join(["ImageId,PredictionString", *lines, ""])
+    if name == DEVKIT:
+        return "".join(f"{DEVKIT_IDS[WNIDS[label]]}\n" for label in labels)
     if name == TENSORFLOW:
         return "".join(f"{WNIDS[label]}\n" for label in labels)
     return "".join(f"{image(n)}.JPEG {labels[n - 1]}\n" for n in order)
@@ -70,6 +114,7 @@ def check(root, cache, source):
 @pytest.mark.parametrize("place", [".", "val", "caffe_ilsvrc12", "ILSVRC2012_devkit_t12/data"])
 def test_each_list_is_found_wherever_it_lies(root, tmp_path, name, place):
     put(root / place / name, text(name))
+    put(root / place / "meta.mat", meta_mat())
     check(root, tmp_path / "cache", root / place / name)
 
 
@@ -86,6 +131,7 @@ def test_what_kaggle_unpacks_to(root, tmp_path, top):
 @pytest.mark.parametrize("name", LISTS)
 def test_in_an_archive(root, tmp_path, make, name):
     put(root / name, text(name))
+    put(root / "meta.mat", meta_mat())
     path = make(root, tmp_path / "archive", top="imagenet/")
     check(path, tmp_path / "cache", path / "imagenet" / name)
 
@@ -153,10 +199,43 @@ def test_lines_in_the_order_of_the_images(root, tmp_path):
     assert said == f"ROOT/{TENSORFLOW}, line 2: there is no image with the number 2 in ROOT/val"
 
 
-def test_the_devkits_numbers_are_refused_with_the_way_on(root, tmp_path):
-    said = refused(root, tmp_path, f"ILSVRC2012_devkit_t12/data/{DEVKIT}", "1\n2\n3\n")
-    assert said.startswith(f"ROOT/ILSVRC2012_devkit_t12/data/{DEVKIT} counts the classes as the devkit's meta.mat")
-    assert all(name in said for name in LISTS)
+def test_the_devkits_numbers_are_those_of_its_meta_mat(root, tmp_path):
+    path = f"ILSVRC2012_devkit_t12/data/{DEVKIT}"
+    lines = text(DEVKIT).splitlines(keepends=True)
+    assert lines[0] == "3\n" and DEVKIT_IDS[WNIDS[2]] == 3
+    put((root / path).with_name("meta.mat"), meta_mat())
+    said = refused(root, tmp_path, path, "".join([*lines, "3\n"]))
+    assert said == f"ROOT/{path}, line 7: there is no image with the number 7 in ROOT/val"
+    for number in ("4", "1001", "x", "-1", "²"):  # another class of the devkit; none of it
+        said = refused(root, tmp_path, path, "".join([lines[0], number + "\n", *lines[2:]]))
+        assert said.startswith(f"ROOT/{path}, line 2: '{number}' names none of the 3 classes of train")
+    (root / path).with_name("meta.mat").unlink()
+    assert refused(root, tmp_path, path, "".join(lines)).startswith(
+        "there is no ROOT/ILSVRC2012_devkit_t12/data/meta.mat"
+    )
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_damaged_meta_mat_is_refused_or_read_as_it_was(packed):
+    content = meta_mat(packed)
+    whole = read_table(content, "synsets")
+    assert [(row["ILSVRC2012_ID"], row["WNID"]) for row in whole] == [(n, wnid) for wnid, n in DEVKIT_IDS.items()]
+    assert [row["num_children"] for row in whole] == [0, 0, 0, 0, 3] and whole[1]["words"] == "goldfish, 金魚"
+    assert whole[4]["children"] is None
+    random, refusals = np.random.default_rng(0), 0
+    for size in range(len(content)):
+        with pytest.raises(NotUnderstood):
+            read_table(content[:size], "synsets")
+    for _ in range(300):
+        damaged = bytearray(content)
+        damaged[int(random.integers(128, len(content)))] ^= 1 << int(random.integers(8))
+        try:
+            found = read_table(bytes(damaged), "synsets")
+        except NotUnderstood:
+            refusals += 1
+        else:
+            assert len(found) == 5 and (not packed or found == whole)
+    assert refusals > 50
 
 
 def test_without_a_list_it_is_said_what_was_looked_for(root):

@@ -131,6 +131,17 @@ def test_the_files_are_read_once(tmp_path, monkeypatch):
     assert open_index(find_split(folder, "val"), tmp_path / "cache").read(2)[0, 0, 0] == content[-1 - 2 * 3 * 96 * 96]
 
 
+def test_damaged_pixels_in_the_cache_are_read_anew(tmp_path):
+    folder = old(made("CIFAR-10", "binary", tmp_path))
+    expected = open_index(find_split(folder, "val"), tmp_path / "cache").read(3).copy()
+    (pixels,) = (tmp_path / "cache").rglob("pixels.npy")
+    data = pixels.read_bytes()
+    for damaged in (data[:-1], data[:-1] + bytes([data[-1] ^ 1])):
+        pixels.write_bytes(damaged)
+        assert np.array_equal(open_index(find_split(folder, "val"), tmp_path / "cache").read(3), expected)
+        assert pixels.read_bytes() == data
+
+
 def test_published_sizes():
     """Records and their numbers by the sets' own pages."""
     sizes = {form.folder: {**form.splits["train"], **form.splits["test"]} for form in PUBLISHED}
