@@ -267,6 +267,29 @@ def test_damage_is_refused_or_is_within_an_image(folder, tmp_path, make):
     assert refused
 
 
+def test_damage_in_a_header_is_refused(folder, tmp_path):
+    """A tar's headers have a checksum; of a zip's that in front of the data has to fit the directory."""
+    random, path = np.random.default_rng(0), tmp_path / "x"
+
+    def refuses(data, place):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="x is a damaged archive|neither a zip nor a tar"):
+            open_index(find_split(path, "train"), tmp_path / "cache")
+
+    whole = make_tar(folder, path).read_bytes()
+    with tarfile.open(path) as archive:
+        headers = [member.offset for member in archive]
+    for header in headers[2:]:
+        refuses(whole, header + int(random.choice([*range(148), *range(156, 500)])))
+    whole = make_zip(folder, path).read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        headers = [info.header_offset for info in archive.infolist() if info.filename.startswith("train/aster/0.")]
+    for at in (0, 1, 2, 3, 8, 9, 26, 27):  # the mark, the method, the name's length
+        refuses(whole, headers[0] + at)
+
+
 def test_a_part_of_several_is_refused(folder, tmp_path):
     path = make_zip(folder, tmp_path / "x.zip")
     data = path.read_bytes()
