@@ -15,6 +15,10 @@ from places365.categories import PLACES365
 from places365.layout import find_split
 from places365.nested_folders import find_classes, nesting
 from places365.official_list import OfficialList
+from places365.task import PLACES365_TASK
+from tests.classification.index.archives import make_tar, make_zip
+
+find = PLACES365_TASK.find_split
 
 TRAIN = {
     "a/airfield/00000001.jpg": 0,
@@ -367,3 +371,22 @@ def test_a_class_folder_is_not_read_through_to_be_found(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "is_picture", lambda path: looked_at.append(path) or plain(path))
     assert find_classes(tmp_path) == [("kitchen", "kitchen")]
     assert len(looked_at) == 1
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_an_archive_of_class_folders_is_the_folder(tmp_path, make, monkeypatch):
+    """By Places365's own rules: nested below letters, in any spelling; also in $PLACES365_DATASETS."""
+    put(tmp_path / "nested", [f"{split}/{name}" for split in ("train", "val") for name in TRAIN])
+    put(tmp_path / "spelled", ["train/desert-sand/1.jpg", "train/desert_road/1.jpg", "val/desert_sand/1.jpg"])
+    monkeypatch.setenv("PLACES365_DATASETS", str(tmp_path))
+    for name in ("nested", "spelled"):
+        make(tmp_path / name, tmp_path / f"{name}.archive", top="scenes/")
+        for split in ("train", "val"):
+            on_disk, archived = (find(root, split, "auto") for root in (name, f"{name}.archive"))
+            assert archived.classes == on_disk.classes and archived.folders == on_disk.folders
+            assert str(archived.image_root) == str(tmp_path / f"{name}.archive" / "scenes" / split)
+            index = open_index(archived, tmp_path / "cache")
+            assert {index.name(i): index.label(i) for i in range(len(index))} == read(on_disk, tmp_path)
+            assert index.read(0).shape == (3, 4, 3)
+    with pytest.raises(SplitNotFound, match=r"no class folders test/<class> in .*nested\.archive"):
+        find("nested.archive", "test", "auto")
