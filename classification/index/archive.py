@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from classification.index.archive_file import LINK, REFUSALS, STORED, ArchiveFile, Member, Stamp, damaged, stamp_of
-from classification.index.tar_members import BLOCK, is_tar, tar_members
-from classification.index.zip_members import data_begin, zip_members
+from classification.index.archive_members import BLOCK, data_begin, is_tar, tar_members, zip_members
 from engine.errors import UserError
 from engine.predict.image_files import is_picture, kind_passed_over
 

@@ -23,7 +23,7 @@ class Member(NamedTuple):
 
     Attributes:
         name: with "/"; a folder's ends with one.
-        offset: where its data begin; in a zip its own header, see ``zip_members.data_begin``.
+        offset: where its data begin; in a zip its own header, see ``archive_members.data_begin``.
         size: of its data, in bytes.
         kind: STORED, or why its data cannot be read in place.
         head: bytes of the name in its own header, for a zip.

@@ -1,0 +1,130 @@
+"""What is in a zip or tar, as Python's zipfile and tarfile list it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import tarfile
+import zipfile
+from collections.abc import Iterator
+
+from tqdm import tqdm
+
+from classification.index.archive_file import (
+    ENCRYPTED,
+    LINK,
+    PACKED,
+    SPARSE,
+    STORED,
+    ArchiveFile,
+    Member,
+    UnreadablePiece,
+    damaged,
+)
+from engine.errors import UserError
+
+BLOCK = tarfile.BLOCKSIZE
+_LOCAL = struct.Struct("<4s5H3L2H")  # a zip's header in front of a file's data (APPNOTE.TXT 6.3.10, section 4.3.7)
+_IS_ENCRYPTED, _IS_UTF8 = 1 << 0, 1 << 11  # flags of a zip's file
+_DOS = (0, 10, 11, 14)  # systems whose names are in code page 437, at times with "\\": FAT, NTFS, MVS, VFAT
+
+
+def zip_members(file: ArchiveFile) -> Iterator[Member]:
+    """The files and folders of a zip's directory.
+
+    Names that are not marked as UTF-8 are taken as they are from Unix, and as code page 437 from Windows.
+
+    Raises:
+        UserError: the archive is cut off, damaged, or one part of several.
+    """
+    path = file.stamp.path
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, EOFError) as error:
+        raise damaged(path, str(error) or type(error).__name__) from None
+    except OSError as error:
+        raise UnreadablePiece(path, error) from None
+    for info in infos:
+        if info.volume:
+            raise UserError(f"{path} is one part of a zip of several: put them together (zip -s 0 -O WHOLE.zip)")
+        kind = ENCRYPTED if info.flag_bits & _IS_ENCRYPTED else PACKED if info.compress_type else STORED
+        if kind == STORED and info.compress_size != info.file_size:
+            raise damaged(path, f"its directory has impossible numbers for {info.orig_filename[:120]!r}")
+        if info.create_system not in _DOS and stat.S_ISLNK(info.external_attr >> 16):
+            kind = LINK
+        name, size_in_header = _zip_name(info)
+        yield Member(name, info.header_offset, info.file_size, kind, size_in_header)
+
+
+def data_begin(file: ArchiveFile, offset: int, head: int) -> int | None:
+    """Where the data of a zip's file begin: its own header, at ``offset``, says how long it is itself. None where there
+    is no such header.
+
+    Args:
+        head: bytes of its name, by the directory.
+    """
+    mark, _, _, method, _, _, _, _, _, name_size, extra_size = _LOCAL.unpack(file.read(offset, _LOCAL.size))
+    if mark != b"PK\x03\x04" or name_size != head or method:
+        return None
+    return offset + _LOCAL.size + name_size + extra_size
+
+
+def _zip_name(info: zipfile.ZipInfo) -> tuple[bytes, int]:
+    """(a file's name, how many bytes it has in the archive). zipfile decodes what is not marked as UTF-8 by code page
+    437, which has a letter for every byte."""
+    stored = info.orig_filename.encode("utf-8" if info.flag_bits & _IS_UTF8 else "cp437")
+    if info.create_system not in _DOS:
+        return stored, len(stored)
+    return info.orig_filename.replace("\\", "/").encode(), len(stored)
+
+
+def is_tar(beginning: bytes) -> bool:
+    """Whether these are the first bytes of a tar: a header whose checksum holds."""
+    try:
+        tarfile.TarInfo.frombuf(beginning[:BLOCK], "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
+def tar_members(file: ArchiveFile) -> Iterator[Member]:
+    """The files, links and folders of a tar; devices and the like are left out.
+
+    Raises:
+        UserError: the archive is cut off or damaged.
+    """
+    path, size = file.stamp.path, file.stamp.size
+    title = f"reading {os.path.basename(path)}"
+    with tqdm(total=size, desc=title, unit="B", unit_scale=True, leave=False, disable=None) as progress:
+        try:
+            with tarfile.open(path, "r:", encoding="utf-8", errors="surrogateescape") as archive:
+                while (info := archive.next()) is not None:
+                    archive.members.clear()  # it keeps them all, a kilobyte each
+                    progress.update(archive.offset - progress.n)
+                    if (member := _member(info)) is not None:
+                        yield member
+                end = archive.offset
+        except (tarfile.TarError, ValueError, EOFError) as error:
+            raise damaged(path, str(error) or type(error).__name__) from None
+        except OSError as error:
+            raise UnreadablePiece(path, error) from None
+    # tarfile takes a header that is damaged, or missing, for the end.
+    if end + BLOCK > size:
+        raise damaged(path, f"it ends at byte {size:,} without the mark that ends a tar")
+    if any(file.read(end, BLOCK)):
+        raise damaged(path, f"at byte {end:,} there should be a header, and its checksum does not hold")
+
+
+def _member(info: tarfile.TarInfo) -> Member | None:
+    name = os.fsencode(info.name)
+    if info.isdir():
+        return Member(name + b"/", info.offset_data, 0)
+    if info.issparse():
+        return Member(name, info.offset_data, info.size, SPARSE)
+    if info.isreg():
+        return Member(name, info.offset_data, info.size)
+    if info.islnk():
+        return Member(name, info.offset_data, 0, LINK, target=os.fsencode(info.linkname))
+    return Member(name, info.offset_data, 0, LINK) if info.issym() else None
