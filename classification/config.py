@@ -11,7 +11,7 @@ from classification.images.transforms import TEST_CROPS
 from engine import compat
 from engine.config import dialect as engine_config
 from engine.config.defaults import NORM_NAMES, add_engine_defaults, check_engine_settings, freeze_rule, refuse
-from engine.config.rules import NATURAL, NOT_NEGATIVE, POSITIVE, SHARE, check_rules, every, number, one_of
+from engine.config.rules import NATURAL, NOT_NEGATIVE, POSITIVE, SHARE, Rule, check_rules, every, number, one_of
 from engine.config.se import add_se_defaults, check_se
 from engine.train.sampling import steps_per_epoch
 
@@ -140,25 +140,47 @@ def in_steps(cfg: CfgNode, images: int) -> CfgNode:
     return cfg
 
 
-# What values must be, where no sentence of its own says it (see ``_check``).
+_PIXELS = Rule("at least 32 pixels", lambda side: side >= 32)  # the stride of most networks
+
+
+def _two(what: str, highest: float = math.inf) -> Rule:
+    """A range of numbers above 0."""
+    at_most = f", {highest:g} at most" if highest < math.inf else ""
+    return Rule(
+        f"two {what} above 0{at_most}, the smaller first",
+        lambda pair: len(pair) == 2 and 0 < pair[0] <= pair[1] <= highest and pair[1] < math.inf,
+    )
+
+
+# What the values must be.
 _RULES = {
+    "MODEL.HEAD": one_of(("new", "keep")),
     "MODEL.BACKBONE.NORM": one_of(NORM_NAMES),
     "MODEL.BACKBONE.DROPOUT": number(0, 1, below=True),
     "DATA.IMAGES": one_of(("auto", "256", "large")),
+    "DATA.MAX_BROKEN_SHARE": SHARE,
+    "INPUT.FORMAT": one_of(("RGB", "BGR")),
+    "INPUT.TRAIN_SIZE": _PIXELS,
+    "INPUT.TEST_SIZE": _PIXELS,
+    "INPUT.TEST_RESIZE": NATURAL,
     "INPUT.TRAIN_CROP": one_of(TRAIN_CROPS),
+    "INPUT.SCALE": _two("shares of the area", 1),
+    "INPUT.RATIO": _two("ratios"),
     "INPUT.FLIP": SHARE,
-    "INPUT.COLOR_JITTER": NOT_NEGATIVE,
+    "INPUT.COLOR_JITTER": number(0, 1, below=True),
     "INPUT.RAND_AUGMENT.OPS": NATURAL,
     "INPUT.RAND_AUGMENT.MAGNITUDE": number(0, 30),
     "INPUT.MIXUP": NOT_NEGATIVE,
     "INPUT.CUTMIX": NOT_NEGATIVE,
-    "INPUT.TEST_RESIZE": NATURAL,
-    "INPUT.RATIO": every(POSITIVE, 2, what="ratios"),
+    "INPUT.MIX_PROBABILITY": SHARE,
     "SOLVER.EPOCHS": NOT_NEGATIVE,
+    "SOLVER.MAX_ITER": Rule("0, for SOLVER.EPOCHS to count, or more", lambda steps: steps >= 0),
     "SOLVER.STEP_EPOCHS": every(POSITIVE, ascending=True, what="epochs"),
     "SOLVER.WARMUP_EPOCHS": NOT_NEGATIVE,
     "SOLVER.CHECKPOINT_EPOCHS": NOT_NEGATIVE,
     "SOLVER.FREEZE_NORM_EPOCHS": NOT_NEGATIVE,
+    "SOLVER.HEAD_LR_FACTOR": NOT_NEGATIVE,
+    "SOLVER.LABEL_SMOOTHING": number(0, 1, below=True),
     "TEST.EVAL_EPOCHS": NOT_NEGATIVE,
     "TEST.CROPS": one_of(TEST_CROPS),
 }
@@ -168,56 +190,32 @@ def _check(cfg: CfgNode) -> None:
     """Refuses values that would be ignored, or fail later in a place that says less."""
     check_se(cfg)
     check_engine_settings(cfg)
-    data, given, solver = cfg.DATA, cfg.INPUT, cfg.SOLVER
-    wrong = [
-        (cfg.MODEL.HEAD not in ("new", "keep"), f"MODEL.HEAD must be new or keep; got {cfg.MODEL.HEAD!r}"),
-        (given.FORMAT not in ("RGB", "BGR"), f"INPUT.FORMAT must be RGB or BGR; got {given.FORMAT!r}"),
-        (given.TRAIN_SIZE < 32, f"INPUT.TRAIN_SIZE must be at least 32 pixels; got {given.TRAIN_SIZE}"),
-        (
-            given.TRAIN_SIZE_START != 0 and not 32 <= given.TRAIN_SIZE_START <= given.TRAIN_SIZE,
-            f"INPUT.TRAIN_SIZE_START must be 0, or from 32 to INPUT.TRAIN_SIZE; got {given.TRAIN_SIZE_START}",
-        ),
-        (given.TEST_SIZE < 32, f"INPUT.TEST_SIZE must be at least 32 pixels; got {given.TEST_SIZE}"),
-        (
-            0 < given.TEST_RESIZE < given.TEST_SIZE,
-            f"INPUT.TEST_SIZE {given.TEST_SIZE} is larger than the image it is cut from, INPUT.TEST_RESIZE "
-            f"{given.TEST_RESIZE}",
-        ),
-        (not 0 <= data.MAX_BROKEN_SHARE <= 1, f"DATA.MAX_BROKEN_SHARE is a share, 0..1; got {data.MAX_BROKEN_SHARE}"),
-        (
-            len(given.SCALE) != 2 or not 0 < given.SCALE[0] <= given.SCALE[1] <= 1,
-            f"INPUT.SCALE wants two shares of the area, the smaller first, in 0..1; got {list(given.SCALE)}",
-        ),
-        (
-            len(given.RATIO) != 2 or not 0 < given.RATIO[0] <= given.RATIO[1],
-            f"INPUT.RATIO wants two ratios above 0, the smaller first; got {list(given.RATIO)}",
-        ),
-        (
-            not 0 <= given.MIX_PROBABILITY <= 1,
-            f"INPUT.MIX_PROBABILITY is a probability, 0..1; got {given.MIX_PROBABILITY}",
-        ),
-        (
-            not 0 <= solver.HEAD_LR_FACTOR < math.inf,
-            f"SOLVER.HEAD_LR_FACTOR must be 0 or more, and finite; got {solver.HEAD_LR_FACTOR}",
-        ),
-        (solver.MAX_ITER < 0, f"SOLVER.MAX_ITER must be 0, for SOLVER.EPOCHS to count, or more; got {solver.MAX_ITER}"),
-        (solver.EPOCHS <= 0 and solver.MAX_ITER <= 0, "there is nothing to do: SOLVER.EPOCHS and MAX_ITER are 0"),
-        (
-            not 0 <= solver.LABEL_SMOOTHING < 1,
-            f"SOLVER.LABEL_SMOOTHING must be in 0..1, below 1; got {solver.LABEL_SMOOTHING}",
-        ),
-        (
-            solver.STEP_EPOCHS != [] and solver.LR_SCHEDULER_NAME != "WarmupMultiStepLR",
-            f"SOLVER.STEP_EPOCHS are for SOLVER.LR_SCHEDULER_NAME WarmupMultiStepLR, not {solver.LR_SCHEDULER_NAME}",
-        ),
-        (
-            solver.FREEZE_NORM_EPOCHS > 0 and cfg.MODEL.BACKBONE.NORM in ("GN", "FrozenBN"),
-            f"SOLVER.FREEZE_NORM_EPOCHS keeps BatchNorm's statistics; MODEL.BACKBONE.NORM {cfg.MODEL.BACKBONE.NORM} "
-            "has none that change",
-        ),
-    ]
-    refuse(wrong)
     check_rules(cfg, {**_RULES, "MODEL.BACKBONE.FREEZE_AT": freeze_rule(cfg)})
+    given, solver = cfg.INPUT, cfg.SOLVER
+    refuse(
+        [
+            (
+                given.TRAIN_SIZE_START != 0 and not 32 <= given.TRAIN_SIZE_START <= given.TRAIN_SIZE,
+                f"INPUT.TRAIN_SIZE_START must be 0, or from 32 to INPUT.TRAIN_SIZE; got {given.TRAIN_SIZE_START}",
+            ),
+            (
+                0 < given.TEST_RESIZE < given.TEST_SIZE,
+                f"INPUT.TEST_SIZE {given.TEST_SIZE} is larger than the image it is cut from, INPUT.TEST_RESIZE "
+                f"{given.TEST_RESIZE}",
+            ),
+            (solver.EPOCHS <= 0 and solver.MAX_ITER <= 0, "there is nothing to do: SOLVER.EPOCHS and MAX_ITER are 0"),
+            (
+                solver.STEP_EPOCHS != [] and solver.LR_SCHEDULER_NAME != "WarmupMultiStepLR",
+                "SOLVER.STEP_EPOCHS are for SOLVER.LR_SCHEDULER_NAME WarmupMultiStepLR, not "
+                f"{solver.LR_SCHEDULER_NAME}",
+            ),
+            (
+                solver.FREEZE_NORM_EPOCHS > 0 and cfg.MODEL.BACKBONE.NORM in ("GN", "FrozenBN"),
+                "SOLVER.FREEZE_NORM_EPOCHS keeps BatchNorm's statistics; MODEL.BACKBONE.NORM "
+                f"{cfg.MODEL.BACKBONE.NORM} has none that change",
+            ),
+        ]
+    )
     _check_crop(cfg.INPUT)
     if cfg.SOLVER.LR_SCHEDULER_NAME == "Plateau":
         _check_plateau(cfg)

@@ -29,17 +29,29 @@ from se_backbones.registry import skeleton
 
 _LR_SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "Plateau")  # what every release of Detectron2 has; and ours
 
-# What the values of every task's keys must be, where no sentence of its own says it (see ``check_engine_settings``).
+# What the values of every task's keys must be.
 _RULES = {
     "MODEL.WEIGHTS_NETWORK": Rule(
         "empty, or a network of se_backbones.list_backbones()", lambda name: name in ("", *list_backbones())
     ),
     "MODEL.ALLOW": every(TEXT, what="names"),
     "MODEL.PIXEL_MEAN": every(number(-math.inf), 3, what="numbers, one for each channel"),
+    "MODEL.PIXEL_STD": every(POSITIVE, 3, what="numbers, one for each channel"),
     "LOG_PERIOD": COUNT,
-    "SEED": number(0, 2**63, below=True),
-    "DATALOADER.NUM_WORKERS": number(0, 1024),
+    "SEED": Rule("0 or more, and below 2**63 (runs are always seeded)", lambda seed: 0 <= seed < 2**63),
+    "OUTPUT_DIR": Rule("the name of the run's folder", bool),
+    "INPUT.MAX_PIXELS": Rule("0, for any size, or more", lambda pixels: pixels >= 0),
+    "DATALOADER.NUM_WORKERS": Rule("0, to load in the process itself, or up to 1024", lambda n: 0 <= n <= 1024),
+    "TEST.IMS_PER_BATCH": COUNT,
+    "SOLVER.IMS_PER_BATCH": COUNT,
+    "SOLVER.ACCUMULATE": Rule("1, for batches in one part, or more", lambda parts: parts >= 1),
     "SOLVER.OPTIMIZER": one_of(("SGD", "AdamW")),
+    "SOLVER.LR_SCHEDULER_NAME": one_of(_LR_SCHEDULERS),
+    "SOLVER.BASE_LR": NOT_NEGATIVE,
+    "SOLVER.MOMENTUM": number(0, 1, below=True),
+    "SOLVER.WEIGHT_DECAY": NOT_NEGATIVE,
+    "SOLVER.WEIGHT_DECAY_NORM": NOT_NEGATIVE,
+    "SOLVER.EMA.DECAY": SHARE,
     "SOLVER.PRECISION": one_of(PRECISIONS),
     "SOLVER.KEEP_CHECKPOINTS": COUNT,
     "SOLVER.GAMMA": POSITIVE,
@@ -80,48 +92,22 @@ def check_engine_settings(cfg: CfgNode) -> None:
     """Refuses values of keys that every task has which would be ignored, or fail later in a place that says less.
 
     Raises:
-        UserError: a number outside of its range, an unknown learning-rate schedule, COMPILE together with
-            MODEL.BACKBONE.RECOMPUTE, or an empty OUTPUT_DIR.
+        UserError: a value that its rule does not let pass, Nesterov's momentum without any, or COMPILE together with
+            MODEL.BACKBONE.RECOMPUTE.
     """
-    solver, mean, std, workers = cfg.SOLVER, cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, cfg.DATALOADER.NUM_WORKERS
-    wrong = [
-        (cfg.SEED < 0, f"SEED must be 0 or more (runs are always seeded); got {cfg.SEED}"),
-        (workers < 0, f"DATALOADER.NUM_WORKERS must be 0, to load in the process itself, or more; got {workers}"),
-        (cfg.INPUT.MAX_PIXELS < 0, f"INPUT.MAX_PIXELS must be 0, for any size, or more; got {cfg.INPUT.MAX_PIXELS}"),
-        (solver.IMS_PER_BATCH < 1, f"SOLVER.IMS_PER_BATCH must be at least 1 image; got {solver.IMS_PER_BATCH}"),
-        (
-            solver.ACCUMULATE < 1,
-            f"SOLVER.ACCUMULATE must be 1, for batches in one part, or more; got {solver.ACCUMULATE}",
-        ),
-        (cfg.TEST.IMS_PER_BATCH < 1, f"TEST.IMS_PER_BATCH must be at least 1 image; got {cfg.TEST.IMS_PER_BATCH}"),
-        (
-            solver.LR_SCHEDULER_NAME not in _LR_SCHEDULERS,
-            f"SOLVER.LR_SCHEDULER_NAME must be {', '.join(_LR_SCHEDULERS[:-1])} or {_LR_SCHEDULERS[-1]}; got "
-            f"{solver.LR_SCHEDULER_NAME!r}",
-        ),
-        (not 0 <= solver.BASE_LR < math.inf, f"SOLVER.BASE_LR must be 0 or more, and finite; got {solver.BASE_LR}"),
-        (
-            not 0 <= solver.MOMENTUM < 1 or (solver.NESTEROV and not solver.MOMENTUM),
-            f"SOLVER.MOMENTUM must be in 0..1, below 1, and above 0 with SOLVER.NESTEROV; got {solver.MOMENTUM}",
-        ),
-        *(
-            (not 0 <= solver[key] < math.inf, f"SOLVER.{key} must be 0 or more, and finite; got {solver[key]}")
-            for key in ("WEIGHT_DECAY", "WEIGHT_DECAY_NORM")
-        ),
-        (not 0 <= solver.EMA.DECAY <= 1, f"SOLVER.EMA.DECAY is a share, 0..1; got {solver.EMA.DECAY}"),
-        (len(mean) != 3, f"MODEL.PIXEL_MEAN wants three numbers, one for each channel; got {list(mean)}"),
-        (
-            len(std) != 3 or not all(value > 0 for value in std),
-            f"MODEL.PIXEL_STD wants three numbers above 0, one for each channel; got {list(std)}",
-        ),
-        (
-            cfg.COMPILE and cfg.MODEL.BACKBONE.RECOMPUTE,
-            "COMPILE and MODEL.BACKBONE.RECOMPUTE do not go together: torch.compile cannot trace it",
-        ),
-        (not cfg.OUTPUT_DIR, "OUTPUT_DIR is empty: name the run's folder"),
-    ]
-    refuse(wrong)
     check_rules(cfg, _RULES)
+    refuse(
+        [
+            (
+                cfg.SOLVER.NESTEROV and not cfg.SOLVER.MOMENTUM,
+                "SOLVER.MOMENTUM must be above 0 with SOLVER.NESTEROV; got 0.0",
+            ),
+            (
+                cfg.COMPILE and cfg.MODEL.BACKBONE.RECOMPUTE,
+                "COMPILE and MODEL.BACKBONE.RECOMPUTE do not go together: torch.compile cannot trace it",
+            ),
+        ]
+    )
 
 
 def freeze_rule(cfg: CfgNode) -> Rule:

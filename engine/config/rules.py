@@ -40,7 +40,9 @@ def number(low: float, high: float = math.inf, *, above: bool = False, below: bo
     Args:
         above, below: without ``low``, without ``high``.
     """
-    if high == math.inf:
+    if low == -math.inf and high == math.inf:
+        says = "finite"
+    elif high == math.inf:
         says = f"above {low:g}, and finite" if above else f"{low:g} or more, and finite"
     else:
         ends = [f"above {low:g}"] * above + [f"below {high:g}"] * below

@@ -56,7 +56,7 @@ def test_twins_differ_in_the_architecture_alone():
         (["INPUT.MIX_PROBABILITY", "3.0"], ["INPUT.MIX_PROBABILITY", "0..1", "3.0"]),
         (["SOLVER.HEAD_LR_FACTOR", "-1.0"], ["SOLVER.HEAD_LR_FACTOR", "-1.0"]),
         (["SOLVER.MAX_ITER", "-1"], ["SOLVER.MAX_ITER", "-1"]),
-        (["SOLVER.IMS_PER_BATCH", "0"], ["SOLVER.IMS_PER_BATCH", "at least 1"]),
+        (["SOLVER.IMS_PER_BATCH", "0"], ["SOLVER.IMS_PER_BATCH", "1 or more"]),
         (["SOLVER.STEP_EPOCHS", "[3]"], ["SOLVER.STEP_EPOCHS", "WarmupMultiStepLR"]),
         (["MODEL.HEAD", "old"], ["MODEL.HEAD"]),
         (["MODEL.BACKBONE.ARCHITECTURE", "resnet50", "MODEL.SE.GATE", "tanh"], ["MODEL.SE", "plain"]),
