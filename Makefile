@@ -34,7 +34,7 @@ demo-places: setup
 
 # Two processes of one thread each are faster than one of two: most tests are small.
 test: setup
-	@OMP_NUM_THREADS=1 $(VENV) -m pytest -n 2 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(VENV) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	@$(VENV) -m ruff check .

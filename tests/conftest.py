@@ -93,6 +93,13 @@ def pytest_fixture_setup(fixturedef, request):
         torch.default_generator.set_state(states[2])
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Command lines come first, in any order of the tests: their files take longest, and the last of them alone would
+    leave one of two processes idle."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/tools/"))
+
+
 def pytest_configure(config):
     if config.pluginmanager.hasplugin("randomly"):  # orders the tests; the seeding is ours
         config.option.randomly_reset_seed = False

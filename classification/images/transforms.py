@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 
 from classification.images.crops import TrainCrop, View, reduction_for, shorter_side_to
-from classification.images.rand_augment import RandAugment
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.images.reading import DecodedImage, JpegImage
@@ -47,7 +46,12 @@ class TrainTransform:
         self.flip, self.jitter, self.cutout, self.order = given.FLIP, given.COLOR_JITTER, given.CUTOUT, given.FORMAT
         self.mean = np.clip(np.rint(cfg.MODEL.PIXEL_MEAN), 0, 255).astype(np.uint8)  # in the order of INPUT.FORMAT
         augment = given.RAND_AUGMENT
-        self.augment = RandAugment(augment.OPS, augment.MAGNITUDE) if augment.OPS else None
+        self.augment = None
+        if augment.OPS:
+            # Here: it needs torchvision, which takes as long to import as torch itself.
+            from classification.images.rand_augment import RandAugment
+
+            self.augment = RandAugment(augment.OPS, augment.MAGNITUDE)
 
     def __call__(
         self, image: JpegImage | DecodedImage | np.ndarray, rng: np.random.Generator, size: int = 0
