@@ -80,3 +80,10 @@ def write_json(path: str | os.PathLike, value: Any, indent: int | None = 1) -> P
     from se_backbones.files import write_atomically  # here: se_backbones imports torch, which reading does not need
 
     return write_atomically(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+
+
+def show_json(value: Any, path: str | os.PathLike | None = None) -> None:
+    """Prints `value` as JSON, and writes it to `path`, as `write_json`, where there is one."""
+    print(json.dumps(value, indent=1))
+    if path:
+        write_json(path, value)

@@ -3,9 +3,7 @@
 each family's network a detector of drawn shapes and a classifier of drawn scenes."""
 
 import argparse
-import json
 import sys
-from pathlib import Path
 
 from engine.errors import UserError, main_guard
 
@@ -22,8 +20,8 @@ def main() -> int:
 
     from classification.acceptance import FAMILIES, classifiers
     from detection.acceptance import PYRAMIDS, detectors, end_to_end, overfit
+    from engine.json_files import show_json
     from engine.run.folder import command
-    from se_backbones.files import write_atomically
 
     checks = {
         "end-to-end": lambda: end_to_end(args.overrides),
@@ -32,10 +30,7 @@ def main() -> int:
         "classifiers": lambda: classifiers(args.overrides, args.epochs, args.architecture or FAMILIES),
     }
     result = checks[args.check]()
-    text = json.dumps({"check": args.check, **result, "command": command()}, indent=1)
-    print(text)
-    if args.json:
-        write_atomically(Path(args.json), text + "\n")
+    show_json({"check": args.check, **result, "command": command()}, args.json)
     if not result["passed"]:
         raise UserError(f"the check {args.check} failed")
     return 0

@@ -2,22 +2,20 @@
 """Speed as a ratio: our code and a peer's in one process, taking turns, so that a noisy machine hits both."""
 
 import argparse
-import json
 import re
 import statistics
 import sys
 import time
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from engine.device import autocast, choose_device, choose_precision
 from engine.errors import UserError, main_guard
+from engine.json_files import show_json
 from engine.run.folder import command, hardware, versions
 from se_backbones import create_backbone
 from se_backbones.families.resnet.units import residual_tail
-from se_backbones.files import write_atomically
 
 
 def interleave(ours, theirs, rounds, device):
@@ -127,10 +125,7 @@ def main():
         "hardware": hardware(device),
         "versions": versions(),
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.json:
-        write_atomically(Path(args.json), text + "\n")
+    show_json(result, args.json)
     return 0
 
 

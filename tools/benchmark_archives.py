@@ -2,7 +2,6 @@
 """The same images in class folders, in a zip and in a tar: training batches of each in turn, in one process."""
 
 import argparse
-import json
 import os
 import sys
 import tarfile
@@ -22,8 +21,8 @@ from classification.images.batches import training_batches
 from classification.index.class_folders import find_split
 from classification.index.index import open_index
 from engine.errors import UserError, main_guard
+from engine.json_files import show_json
 from engine.run.folder import command, hardware, versions
-from se_backbones.files import write_atomically
 
 
 def places(archive, folder):
@@ -114,10 +113,7 @@ def main():
             "hardware": hardware(torch.device("cpu")),
             "versions": versions(),
         }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.json:
-        write_atomically(Path(args.json), text + "\n")
+    show_json(result, args.json)
     return 0
 
 

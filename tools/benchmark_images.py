@@ -3,7 +3,6 @@
 
 import argparse
 import io
-import json
 import os
 import statistics
 import sys
@@ -31,8 +30,8 @@ from classification.model import ImageClassifier
 from engine.config.dialect import load_config as merge_config
 from engine.errors import UserError, main_guard
 from engine.images.reading import open_image, read_image
+from engine.json_files import show_json
 from engine.run.folder import command, hardware, versions
-from se_backbones.files import write_atomically
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -202,10 +201,7 @@ def main():
         "hardware": hardware(torch.device("cpu")),
         "versions": {**versions(), "simplejpeg": version("simplejpeg"), "pillow": PIL.__version__},
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.json:
-        write_atomically(Path(args.json), text + "\n")
+    show_json(result, args.json)
     return 0
 
 

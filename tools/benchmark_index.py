@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from classification.index.index import open_index
 from engine.errors import UserError, main_guard
-from engine.json_files import write_json
+from engine.json_files import show_json
 from places365.categories import PLACES365
 from places365.layout import find_split
 
@@ -199,9 +199,7 @@ def main():
 
     result |= {"command": command(), "hardware": hardware(torch.device("cpu")), "versions": versions()}
     result["system"] = f"{platform.system()} {platform.release().split('-')[0]}"
-    print(json.dumps(result, indent=1))
-    if args.json:
-        write_json(args.json, result)
+    show_json(result, args.json)
     return 0
 
 

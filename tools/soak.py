@@ -5,7 +5,6 @@ Needs Linux. A fault is listed with the seed that shows it again. Exit code 0: n
 """
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -31,13 +30,11 @@ def main() -> int:
         parser.error(f"unknown part {unknown.pop()}" if unknown else "--count and --processes from 1, --seed from 0")
     chosen = names if not args.parts or "all" in args.parts else [name for name in names if name in args.parts]
 
-    from engine.json_files import write_json
+    from engine.json_files import show_json
     from soak.parts import soak  # only now: it takes seconds to import
 
     result = soak(chosen, args.count, args.seed, args.processes)
-    print(json.dumps(result, indent=1))
-    if args.json:
-        write_json(args.json, result)
+    show_json(result, args.json)
     if not result["passed"]:
         raise UserError(f"{sum(len(part['faults']) for part in result['parts'].values())} faults, listed above")
     return 0

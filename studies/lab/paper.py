@@ -125,3 +125,11 @@ def _source(source: str, known: Mapping[str, str]) -> str:
     """ "C (without r=2)" is source C with a remark."""
     letter, _, remark = source.partition(" ")
     return f"{known[letter]} {remark}".rstrip()
+
+
+def published_figures(row: Mapping) -> dict[str, float]:
+    """Our figures' names → the paper's numbers of a row; the first of its tables that has one counts."""
+    found: dict[str, float] = {}
+    for paper in reversed(row["paper"]):
+        found |= paper["figures"]
+    return found

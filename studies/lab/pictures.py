@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from engine.fonts import plot_texts
 from engine.report.plots import COLOURS, DPI, INK, MUTED, style_axes, write_figure
+from studies.lab.paper import published_figures
 
 
 def draw_rows(content: Mapping, path: Path) -> Path:
@@ -45,7 +46,7 @@ def draw_rows(content: Mapping, path: Path) -> Path:
             right.plot(
                 centre - reference["mean"][figure_name], place, "o", color=COLOURS[0], markersize=6, label="ours"
             )
-        own, origin = _published(row, figure_name), _published(reference, figure_name)
+        own, origin = (published_figures(one).get(figure_name) for one in (row, reference))
         if own is not None and origin is not None:
             right.plot(own - origin, place, "D", mfc="none", color=COLOURS[3], markersize=7, label="the paper's")
     right.axvline(0, color=MUTED, linewidth=1)
@@ -72,10 +73,6 @@ def draw_rows(content: Mapping, path: Path) -> Path:
     (lines, font) = plot_texts(caption)
     figure.supxlabel("\n".join(lines), fontsize=7, color=MUTED, **font)
     return write_figure(figure, path)
-
-
-def _published(row: Mapping, figure: str) -> float | None:
-    return next((paper["figures"][figure] for paper in row["paper"] if figure in paper["figures"]), None)
 
 
 def draw_gates(gates: Mapping, path: Path) -> Path:

@@ -10,7 +10,7 @@ from engine.errors import UserError
 from engine.json_files import read_json
 from se_backbones.files import write_atomically
 from studies.lab.gates import gate_table
-from studies.lab.paper import paper_table
+from studies.lab.paper import paper_table, published_figures
 from studies.lab.pictures import draw_gates, draw_rows
 from studies.lab.words import comparison_lines, gate_lines
 
@@ -149,14 +149,6 @@ def _others(name: str) -> list[str]:
     lines += [(model, *(str(row.get(key, "-")) for key in columns)) for model, row in table.rows.items()]
     told = f"As published, {table.title} ({'; '.join(table.sources)}). {table.note}".rstrip()
     return [told, _table(lines)]
-
-
-def published_figures(row: Mapping) -> dict[str, float]:
-    """Our figures' names → the paper's numbers of a row; the first of its tables that has one counts."""
-    found: dict[str, float] = {}
-    for paper in reversed(row["paper"]):
-        found |= paper["figures"]
-    return found
 
 
 def _pairs(content: Mapping) -> list[tuple[str, ...]]:
