@@ -18,6 +18,7 @@ from studies import (
     places,
     reduction,
     role_of_excitation,
+    schedule,
     squeeze,
     stages,
 )
@@ -41,6 +42,7 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
             placement.STUDY,
             nosqueeze.STUDY,
             bias.STUDY,
+            schedule.STUDY,
             role_of_excitation.STUDY,
         )
     }

@@ -37,7 +37,7 @@ class Cell:
         config, words: what is run, as on the command line of a training.
         cfg: the same, resolved.
         folder: the run's.
-        source: the cell whose final weights it evaluates; None where it trains, or evaluates weights that were given.
+        source: the cell whose final weights it evaluates or begins with; None where it has none, or was given them.
     """
 
     number: int
@@ -130,13 +130,17 @@ def plan(
         count = 1 if row.evaluates and given else count  # nothing is drawn at random there
         pairs += [(row, seed) for seed in range(first.SEED, first.SEED + count)]
     make = partial(_cell, kind, config, shared, words, output)
-    trained = dict.fromkeys(seed for row, seed in pairs if row.evaluates and not given)
+    trained = dict.fromkeys(seed for row, seed in pairs if _needs_weights(row) and not given)
     sources = {seed: make(number, Row("training"), seed) for number, seed in enumerate(trained, 1)}
     cells = [
-        make(number, row, seed, sources.get(seed) if row.evaluates else None)
+        make(number, row, seed, sources.get(seed) if _needs_weights(row) else None)
         for number, (row, seed) in enumerate(pairs, 1 + len(sources))
     ]
     return Plan(study, scale, base, shared, kind, words, tuple(cells), tuple(sources.values()))
+
+
+def _needs_weights(row: Row) -> bool:
+    return row.evaluates or row.goes_on
 
 
 def _cell(

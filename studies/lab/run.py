@@ -55,7 +55,7 @@ def _chosen(plan: Plan, only: Sequence[int]) -> list[Cell]:
     chosen = [cell for cell in plan.runs if not only or cell.number in only]
     for cell in chosen:
         if cell.source is not None and cell.source not in chosen and not cell.source.done:
-            raise UserError(f"cell {cell.number} evaluates the weights of {cell.source.number}: run that one first")
+            raise UserError(f"cell {cell.number} wants the weights of {cell.source.number}: run that one first")
     return chosen
 
 

@@ -43,6 +43,7 @@ class Row:
         config: another config in place of the base's, with another recipe.
         evaluates: nothing is trained with these changes: they say how weights are evaluated, those that are given as
             MODEL.WEIGHTS, or else those of the base config's own training.
+        goes_on: it trains, beginning with those same weights.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Row:
     pair: str = ""
     config: str = ""
     evaluates: bool = False
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)

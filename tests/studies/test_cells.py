@@ -83,11 +83,16 @@ def test_a_row_that_a_network_cannot_have_is_refused_by_name():
         plan(STUDIES["placement"], "cpu", "runs", words=["MODEL.BACKBONE.ARCHITECTURE", "se_mobilenet_v1"])
 
 
-def test_given_weights_are_evaluated_without_a_training():
+def test_given_weights_stand_in_for_the_training():
     made = plan(STUDIES["crops"], "cpu", "runs", words=["MODEL.WEIGHTS", "some.pth"], seeds=3)
-    assert [(cell.number, cell.source) for cell in made.runs] == [(1, None), (2, None)]
+    assert [(cell.row.name, cell.source) for cell in made.runs if cell.evaluates] == [
+        ("64 pixels", None),
+        ("96 pixels", None),
+    ]
+    assert [cell.seed for cell in made.runs if not cell.evaluates] == [1, 2, 3]  # what trains on from them
+    assert all("some.pth" in cell.words for cell in made.runs)
     trained = plan(STUDIES["crops"], "cpu", "runs", seeds=2)
-    assert [cell.source and cell.source.number for cell in trained.runs] == [None, None, 1, 2, 1, 2]
+    assert [cell.source and cell.source.number for cell in trained.runs] == [None, None, *[1, 2] * 3]
     assert all(f"{cell.source.folder}/model_final.pth" in cell.words for cell in trained.cells)
 
 

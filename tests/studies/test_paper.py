@@ -40,7 +40,7 @@ def test_what_is_not_there_is_refused():
         paper.paper_row("text_figures", "extra parameters, SE-ResNet-50")
 
 
-def test_tables_2_to_16_are_attempted_but_for_those_of_others():
+def test_tables_2_to_16_are_attempted():
     attempted = {table.number for study in STUDIES.values() for table in study.published}
     numbers = {table.number for table in paper.tables().values() if table.number.startswith("table")}
-    assert numbers - attempted == {"table 9"}  # larger crops and extra data of other networks
+    assert numbers == attempted - {"the text"}

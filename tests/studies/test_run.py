@@ -26,7 +26,7 @@ def test_a_run_is_made_by_one_command_at_a_time(made):
 
 
 def test_weights_are_there_before_they_are_evaluated(made):
-    with pytest.raises(UserError, match="cell 3 evaluates the weights of 1: run that one first"):
+    with pytest.raises(UserError, match="cell 3 wants the weights of 1: run that one first"):
         run._chosen(made, [3])
     assert [cell.number for cell in run._chosen(made, [3, 1])] == [1, 3]
     with pytest.raises(UserError, match="--cell 7: crops has the cells 1 to 6"):
