@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from classification.model import ImageClassifier, build_network
 from classification.predict.pictures import write_pictures
 from classification.task import CLASS_FOLDERS, ClassificationTask
 from engine import compat  # noqa: F401  (compat before detectron2)
+from engine.device import hardware
 from engine.errors import UserError
 from engine.predict.image_files import describe_passed_over, perhaps_pictures
 from engine.run import experiment
@@ -84,7 +85,7 @@ def _train(task: ClassificationTask, options: Options, cfg: CfgNode, device: tor
     figures = experiment.train(start, trainer, steps, task.info, cfg)
     with experiment.naming_the_weights(trainer, task.info):
         network = trainer.evaluated_model
-        return _finish(task, run, figures, cfg, network, val_index, device, trainer.iteration, trainer.seconds)
+        return _finish(task, run, figures, cfg, network, val_index, *trainer.account)
 
 
 def _check_shapes(network: nn.Module, cfg: CfgNode) -> None:
@@ -156,7 +157,7 @@ def _evaluate_only(task: ClassificationTask, options: Options, cfg: CfgNode, dev
     with torch.inference_mode():
         figures = evaluate_classifier(ImageClassifier(network, cfg), index, here, run, task)
     figures["weights"] = weights.source
-    return _finish(task, run, figures, cfg, network, index, device, steps_of(weights), None)
+    return _finish(task, run, figures, cfg, network, index, [hardware(device)], steps_of(weights), None)
 
 
 def _finish(
@@ -166,7 +167,7 @@ def _finish(
     cfg: CfgNode,
     network: nn.Module,
     index: ImageIndex | None,
-    device: torch.device,
+    made_on: Sequence[str],
     iteration: int | None,
     seconds: float | None,
 ) -> dict:
@@ -175,7 +176,7 @@ def _finish(
             write_pictures(run, ImageClassifier(network, cfg).eval(), index, cfg, task)
 
     dataset = f"{cfg.DATA.ROOT} {cfg.DATA.VAL}"
-    return experiment.finish(run, figures, task.info, dataset, cfg, network, device, iteration, seconds, draw)
+    return experiment.finish(run, figures, task.info, dataset, cfg, network, made_on, iteration, seconds, draw)
 
 
 def load_index(task: ClassificationTask, cfg: CfgNode, split: str) -> ImageIndex:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from detection.model import build_detector, with_classes
 from detection.predict.pictures import write_pictures
 from detection.task_info import DETECTION
 from engine import compat  # noqa: F401  (compat before detectron2)
+from engine.device import hardware
 from engine.errors import UserError
 from engine.json_files import read_json
 from engine.run import experiment
@@ -89,7 +91,7 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
     figures = experiment.train(start, trainer, task, DETECTION, cfg)
     with experiment.naming_the_weights(trainer, DETECTION):
         network = trainer.evaluated_model
-        return _finish(run, figures, cfg, network, val_data, device, trainer.iteration, trainer.seconds)
+        return _finish(run, figures, cfg, network, val_data, *trainer.account)
 
 
 def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict:
@@ -104,7 +106,7 @@ def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict
     with torch.inference_mode():
         figures = evaluate_detector(model, data, cfg, run)
     figures["weights"] = weights.source
-    return _finish(run, figures, cfg, model, data, device, steps_of(weights), None)
+    return _finish(run, figures, cfg, model, data, [hardware(device)], steps_of(weights), None)
 
 
 def _finish(
@@ -113,12 +115,12 @@ def _finish(
     cfg: CfgNode,
     model: nn.Module,
     data: DetectionData,
-    device: torch.device,
+    made_on: Sequence[str],
     iteration: int | None,
     seconds: float | None,
 ) -> dict:
     draw = partial(write_pictures, run, data, max_pixels=cfg.INPUT.MAX_PIXELS)
-    return experiment.finish(run, figures, DETECTION, data.name, cfg, model, device, iteration, seconds, draw)
+    return experiment.finish(run, figures, DETECTION, data.name, cfg, model, made_on, iteration, seconds, draw)
 
 
 def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool, refused: Path | None = None) -> DetectionData:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
 
@@ -67,3 +70,20 @@ def describe_device(device: torch.device) -> str:
         properties = torch.cuda.get_device_properties(device)
         return f"{device} ({properties.name}, {properties.total_memory / 2**30:.0f} GiB)"
     return f"{device} ({torch.get_num_threads()} threads)"
+
+
+def hardware(device: torch.device) -> str:
+    """One line: the GPUs, or the processor and how many cores this process may use."""
+    if device.type == "cuda":
+        return f"{int(os.environ.get('WORLD_SIZE', '1'))} x {torch.cuda.get_device_name(device)}"
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{model}, {_usable_cores()} cores"
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from engine.run.folder import command, hardware, versions
+from engine.device import hardware
+from engine.run.folder import command, versions
 from soak.checkpoints import prepare_checkpoints
 from soak.disk import prepare_disk
 from soak.inputs import prepare_inputs

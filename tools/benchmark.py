@@ -10,10 +10,10 @@ import time
 import torch
 from tqdm import tqdm
 
-from engine.device import autocast, choose_device, choose_precision
+from engine.device import autocast, choose_device, choose_precision, hardware
 from engine.errors import UserError, main_guard
 from engine.json_files import show_json
-from engine.run.folder import command, hardware, versions
+from engine.run.folder import command, versions
 from se_backbones import create_backbone
 from se_backbones.families.resnet.units import residual_tail
 

@@ -20,9 +20,10 @@ from classification.config import load_config
 from classification.images.batches import training_batches
 from classification.index.class_folders import find_split
 from classification.index.index import open_index
+from engine.device import hardware
 from engine.errors import UserError, main_guard
 from engine.json_files import show_json
-from engine.run.folder import command, hardware, versions
+from engine.run.folder import command, versions
 
 
 def places(archive, folder):

@@ -28,10 +28,11 @@ from classification.images.transforms import TestTransform, TrainTransform
 from classification.index.index import make_index
 from classification.model import ImageClassifier
 from engine.config.dialect import load_config as merge_config
+from engine.device import hardware
 from engine.errors import UserError, main_guard
 from engine.images.reading import open_image, read_image
 from engine.json_files import show_json
-from engine.run.folder import command, hardware, versions
+from engine.run.folder import command, versions
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 

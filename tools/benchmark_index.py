@@ -195,7 +195,8 @@ def main():
 
     import torch
 
-    from engine.run.folder import command, hardware, versions  # here: it imports torch, which the workers need not
+    from engine.device import hardware  # here: it imports torch, which the workers need not
+    from engine.run.folder import command, versions
 
     result |= {"command": command(), "hardware": hardware(torch.device("cpu")), "versions": versions()}
     result["system"] = f"{platform.system()} {platform.release().split('-')[0]}"

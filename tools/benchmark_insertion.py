@@ -15,11 +15,11 @@ from detection.evaluate import evaluate_detector
 from detection.initial_weights import load_initial_weights
 from detection.model import build_detector, with_classes
 from detection.train import Options, load_data, run_detection
-from engine.device import choose_device
+from engine.device import choose_device, hardware
 from engine.errors import UserError, main_guard
 from engine.report.metrics import read_metrics
 from engine.report.plots import plot_comparison
-from engine.run.folder import command, hardware, versions
+from engine.run.folder import command, versions
 from engine.train.checkpoint import load_checkpoint
 from se_backbones import find_spec, twin_name
 from se_backbones.files import write_atomically

@@ -170,7 +170,7 @@ def finish(
     dataset: str,
     cfg: CfgNode,
     model: nn.Module,
-    device: torch.device,
+    hardware: Sequence[str],
     iteration: int | None,
     seconds: float | None,
     draw: Callable[[], object],
@@ -178,6 +178,7 @@ def finish(
     """Writes result.json, pictures, plots and the summary, in the first process.
 
     Args:
+        hardware: everything that the run was made on, in order.
         draw: makes the pictures of the run's predictions.
 
     Returns:
@@ -185,7 +186,7 @@ def finish(
     """
     if not comm.is_main_process():
         return {}
-    how = provenance(cfg, model, device, iteration, seconds)
+    how = provenance(cfg, model, hardware, iteration, seconds)
     result = {**figures, "task": task.name, "dataset": dataset, **how}
     write_json(run / "result.json", result)
     shutil.rmtree(run / "predictions", ignore_errors=True)  # of an earlier evaluation, of other images perhaps

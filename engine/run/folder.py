@@ -154,9 +154,13 @@ def announce_changes(then: CfgNode, now: CfgNode) -> None:
 
 
 def provenance(
-    cfg: CfgNode, model: nn.Module, device: torch.device, iteration: int | None, seconds: float | None
+    cfg: CfgNode, model: nn.Module, hardware: Sequence[str], iteration: int | None, seconds: float | None
 ) -> dict:
-    """What ``result.json`` says besides the figures: how they came about."""
+    """What ``result.json`` says besides the figures: how they came about.
+
+    Args:
+        hardware: everything that it was made on, in order.
+    """
     return {
         "backbone": cfg.MODEL.BACKBONE.ARCHITECTURE,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -164,7 +168,7 @@ def provenance(
         "training_seconds": None if seconds is None else round(seconds, 1),
         "command": command(),
         "versions": versions(),
-        "hardware": hardware(device),
+        "hardware": ", then ".join(hardware),
     }
 
 
@@ -203,20 +207,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def hardware(device: torch.device) -> str:
-    """One line: the GPUs, or the processor and how many cores this process may use."""
-    if device.type == "cuda":
-        return f"{int(os.environ.get('WORLD_SIZE', '1'))} x {torch.cuda.get_device_name(device)}"
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{model}, {_usable_cores()} cores"
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.device import autocast, choose_precision
+from engine.device import autocast, choose_precision, hardware
 from engine.errors import UserError
 from engine.train.checkpoint import checkpoint_path, remove_old_checkpoints, save_checkpoint
 from engine.train.launch import any_process, of_any_process, raise_everywhere
@@ -73,6 +73,7 @@ class Trainer:
         self.ema = build_ema(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
         self.iteration = 0
         self.seconds = 0.0  # of training and evaluating, over all of the run's starts
+        self.hardware = [hardware(self.device)]  # of all starts, in order
         self.max_iterations = cfg.SOLVER.MAX_ITER
         kept_for = cfg.SOLVER.get("FREEZE_NORM_ITERS", 0)  # a key of tasks that want it
         self.kept_statistics = KeptStatistics(model, self.max_iterations - kept_for)
@@ -90,6 +91,11 @@ class Trainer:
     def evaluated_model(self) -> nn.Module:
         """The weights that count: the average where EMA is on, else the model's own."""
         return self.ema.module if self.ema is not None else self.model
+
+    @property
+    def account(self) -> tuple[list[str], int, float]:
+        """How the run was made, over all of its starts: hardware, steps, seconds of training and evaluating."""
+        return self.hardware, self.iteration, self.seconds
 
     def train(self, task: Task, writers: list[EventWriter]) -> dict | None:
         """Runs to SOLVER.MAX_ITER, or until the schedule ends it, writes the final weights, evaluates them, and returns
@@ -251,6 +257,7 @@ class Trainer:
             **task.describe,
             "iteration": self.iteration,
             "seconds": self.seconds,
+            "hardware": self.hardware,
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "optimizer": self.optimizer.state_dict(),
@@ -286,6 +293,7 @@ class Trainer:
         for group, lr in zip(self.optimizer.param_groups, self.scheduler.get_lr(), strict=True):
             group["lr"] = lr
         self.iteration, self.seconds = content["iteration"], content["seconds"]
+        self.hardware = list(dict.fromkeys([*content.get("hardware", ()), *self.hardware]))
 
 
 def flatten(figures: dict) -> dict[str, float]:

@@ -29,8 +29,8 @@ def test_weights_are_there_before_they_are_evaluated(made):
     with pytest.raises(UserError, match="cell 3 wants the weights of 1: run that one first"):
         run._chosen(made, [3])
     assert [cell.number for cell in run._chosen(made, [3, 1])] == [1, 3]
-    with pytest.raises(UserError, match="--cell 7: crops has the cells 1 to 6"):
-        run._chosen(made, [1, 7])
+    with pytest.raises(UserError, match="--cell 9: crops has the cells 1 to 8"):
+        run._chosen(made, [1, 9])
 
 
 def test_what_was_cut_off_is_not_gone_on_with_unasked(made):
@@ -45,12 +45,14 @@ def test_what_was_cut_off_is_not_gone_on_with_unasked(made):
 
 def test_the_time_left_counts_the_trainings_that_are_missing(made):
     lines = []
-    progress = run._Progress(made.runs, lines.append)  # two trainings, four evaluations
+    progress = run._Progress(
+        made.runs, lines.append
+    )  # two trainings, four evaluations, two further trainings
     progress.seconds = [100.0]
     progress.position = 1
-    assert progress._left(30.0) == pytest.approx(30 + 100)
-    assert progress._note(30.0) == "cell 1/6, all in 0:02:10"
-    progress.position = 2
+    assert progress._left(30.0) == pytest.approx(30 + 3 * 100)
+    assert progress._note(30.0) == "cell 1/8, all in 0:05:30"
+    progress.position = 8
     assert progress._left(30.0) == pytest.approx(30)
 
 

@@ -15,7 +15,7 @@ from engine.errors import UserError
 from engine.run.experiment import naming_the_weights
 from engine.task import TaskInfo
 from engine.train import stopping
-from engine.train.checkpoint import load_checkpoint, newest_checkpoint
+from engine.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from engine.train.logs import make_writers
 from engine.train.sampling import TrainingBatches
 from engine.train.schedule import build_schedule
@@ -273,6 +273,21 @@ def test_a_resumed_run_takes_the_configs_learning_rate(tmp_path):
     assert group["lr"] == pytest.approx(before / 10) and group["weight_decay"] == 0.5
     with pytest.raises(UserError, match="SOLVER.OPTIMIZER"):
         make(tmp_path, config("SOLVER.OPTIMIZER", "AdamW"), resume=True)
+
+
+@pytest.mark.parametrize("earlier", [None, ["1 x Some GPU"]])  # None: of a version that did not write it
+def test_a_run_knows_everything_that_it_was_made_on(tmp_path, earlier):
+    trainer, task = make(tmp_path, config())
+    here = trainer.hardware
+    trainer._save(task)
+    path = newest_checkpoint(tmp_path)
+    content = load_checkpoint(path)
+    assert content.pop("hardware") == here
+    save_checkpoint(path, content if earlier is None else {**content, "hardware": earlier})
+    for _ in range(2):  # a second start on the same machine adds nothing
+        again, task = make(tmp_path, config(), resume=True)
+        assert again.account[0] == [*(earlier or []), *here]
+        again._save(task)
 
 
 def test_an_evaluation_that_a_kill_cut_off_is_made_on_resume(tmp_path):
