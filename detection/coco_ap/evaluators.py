@@ -119,18 +119,23 @@ def largest_difference(first: Arrays, second: Arrays) -> float:
 
 
 def _pycocotools(given: EvaluationInput) -> Arrays:
-    coco = importlib.import_module("pycocotools.coco")
     cocoeval = importlib.import_module("pycocotools.cocoeval")
+    evaluation = cocoeval.COCOeval(*as_coco(given), iouType=given.iou_type)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation.eval["precision"], evaluation.eval["recall"]
+
+
+def as_coco(given: EvaluationInput) -> list:
+    """Ground truth and detections as pycocotools holds them, two ``pycocotools.coco.COCO``."""
+    coco = importlib.import_module("pycocotools.coco")
     sides = []
     for columns in (given.ground_truth, given.detections):
         side = coco.COCO()
         side.dataset = _dataset(given, columns)
         side.createIndex()
         sides.append(side)
-    evaluation = cocoeval.COCOeval(*sides, iouType=given.iou_type)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    return evaluation.eval["precision"], evaluation.eval["recall"]
+    return sides
 
 
 def _faster_coco_eval(given: EvaluationInput) -> Arrays:

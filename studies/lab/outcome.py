@@ -8,8 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import TypeVar
 
 from classification.model import build_network
+from detection.coco_ap.bootstrap import MatchedDetections, paired_bootstrap
+from detection.data import locate
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.config.shipped import find_config
 from engine.errors import UserError
@@ -30,6 +33,8 @@ from studies.lab.statistics import (
     seed_test,
 )
 from studies.lab.study import Row
+
+T = TypeVar("T")
 
 LEVEL = 0.05  # below it a difference is called one
 
@@ -181,13 +186,21 @@ def right_images(cell: Cell) -> dict[str, bool]:
     return {record["file"]: bool(record["top"]) and record["top"][0][0] == record["label"] for record in records}
 
 
+def matched_detections(cell: Cell) -> MatchedDetections:
+    """A run's detections, matched to the ground truth. Raises UserError where that is no longer there."""
+    _, ground_truth, _ = locate(cell.cfg, "VAL")
+    return MatchedDetections(ground_truth, cell.results / cell.kind.info.predictions_file)
+
+
 def _comparisons(plan: Plan, by_row: Mapping[Row, Sequence[Cell]], whole: Mapping[int, dict]) -> list[dict]:
-    """Each two rows that have runs and are held against each other. Detectors are not tested over images: AP is no
-    count of them."""
+    """Each two rows that have runs and are held against each other, and tested over images: classifiers by their right
+    ones, detectors by AP of images drawn anew."""
     kind, main = plan.kind, plan.kind.figures[0]
     values = {row: [whole[cell.number][kind.group][main] for cell in cells] for row, cells in by_row.items() if cells}
     pooled = pooled_deviation(list(values.values()))
-    right = {cell: right_images(cell) for cells in by_row.values() for cell in cells} if kind.errors else {}
+    seen = right_images if kind.errors else matched_detections
+    found = {cell: seen(cell) for cells in by_row.values() for cell in cells}
+    test = _image_test if kind.errors else _draw_test
     pairs = []
     for first, second in ((a, b) for a, b in combinations(values, 2) if a.pair == b.pair):
         entry = {
@@ -197,7 +210,7 @@ def _comparisons(plan: Plan, by_row: Mapping[Row, Sequence[Cell]], whole: Mappin
             "seed_p": seed_test(values[first], values[second], pooled),
         }
         entry["second_is_better"] = (entry["difference"] < 0) == kind.errors and entry["difference"] != 0
-        pairs.append(entry | (_image_test(by_row[first], by_row[second], right) if kind.errors else {}))
+        pairs.append(entry | test(by_row[first], by_row[second], found))
     tested = [pair for pair in pairs if "p" in pair]
     for pair, corrected in zip(tested, holm([pair["p"] for pair in tested]), strict=True):
         pair["p_holm"] = corrected
@@ -208,13 +221,30 @@ def _comparisons(plan: Plan, by_row: Mapping[Row, Sequence[Cell]], whole: Mappin
 
 def _image_test(first: Sequence[Cell], second: Sequence[Cell], right: Mapping[Cell, Mapping[str, bool]]) -> dict:
     """Of the seeds that both rows have, on the images that both were evaluated on: all, or there is no test."""
-    common = sorted({cell.seed for cell in first} & {cell.seed for cell in second})
-    ours, theirs = ([right[cell] for seed in common for cell in row if cell.seed == seed] for row in (first, second))
+    common, ours, theirs = _of_common_seeds(first, second, right)
     if not common or any(seen.keys() != ours[0].keys() for seen in (*ours, *theirs)):
         return {}
     files = list(ours[0])
     votes = image_votes(*([[seen[file] for file in files] for seen in row] for row in (ours, theirs)))
     return {"seeds": common, "votes": list(votes), "p": mcnemar(*votes)}
+
+
+def _draw_test(first: Sequence[Cell], second: Sequence[Cell], found: Mapping[Cell, MatchedDetections]) -> dict:
+    """As ``_image_test``, for detectors."""
+    common, ours, theirs = _of_common_seeds(first, second, found)
+    if not common or any(matched.images != ours[0].images or matched.ap() is None for matched in (*ours, *theirs)):
+        return {}
+    told = paired_bootstrap(ours, theirs)
+    return {"seeds": common, "interval": list(told.interval), "p": told.p}
+
+
+def _of_common_seeds(
+    first: Sequence[Cell], second: Sequence[Cell], of: Mapping[Cell, T]
+) -> tuple[list, list[T], list[T]]:
+    """The seeds that both rows have, and what is known of the cells of each row with these."""
+    common = sorted({cell.seed for cell in first} & {cell.seed for cell in second})
+    ours, theirs = ([of[cell] for seed in common for cell in row if cell.seed == seed] for row in (first, second))
+    return common, ours, theirs
 
 
 def verdict(pair: Mapping) -> str:
@@ -231,6 +261,6 @@ def verdict(pair: Mapping) -> str:
         return "noise of seeds"
     if by_images is None:
         return "untested"
-    if (pair["votes"][1] > pair["votes"][0]) != pair["second_is_better"]:
+    if "votes" in pair and (pair["votes"][1] > pair["votes"][0]) != pair["second_is_better"]:
         return "noise, votes against means"
     return "difference" if by_seeds is not None else "difference on one seed"

@@ -154,13 +154,17 @@ def _others(name: str) -> list[str]:
 def _pairs(content: Mapping) -> list[tuple[str, ...]]:
     errors = content["errors"]
     head = ["first", "second", f"second - first, {LABELS[content['figures'][0]]}"]
-    head += ["images for the first", "for the second", "p", "p after Holm"] if errors else []
+    head += ["images for the first", "for the second"] if errors else ["95 % of draws of images"]
+    head += ["p", "p after Holm"]
     lines = [(*head, "p by seeds", "verdict")]
     for pair in content["comparisons"]:
         line = [pair["first"], pair["second"], f"{pair['difference']:+.2f}"]
         if errors:
             votes = pair.get("votes", ("-", "-"))
-            line += [str(votes[0]), str(votes[1]), _p(pair.get("p")), _p(pair.get("p_holm"))]
+            line += [str(votes[0]), str(votes[1])]
+        else:
+            line.append("{:+.2f} to {:+.2f}".format(*pair["interval"]) if "interval" in pair else "-")
+        line += [_p(pair.get("p")), _p(pair.get("p_holm"))]
         lines.append((*line, _p(pair["seed_p"]), pair["verdict"]))
     return lines
 

@@ -29,19 +29,21 @@ def _method(content: Mapping) -> str:
         if any(pair["seed_p"] is not None for pair in content["comparisons"])
         else "No row has two seeds, so that nothing is known of how much another seed would change."
     )
+    corrected = f"p after Holm is corrected for the {pairs} comparison{'s' * (pairs != 1)}. {seeds}"
+    called = f"A difference is called one where every p that there is, after its correction, is below {level}."
     if not content["errors"]:
         return (
-            f"There is no test over images: AP is no count of them, and its error is not known here. {seeds} Where "
-            f"that p is {level} or more, the difference is within noise; where it is less, the difference is more than "
-            "seeds scatter, and not tested over images."
+            "The pairs of rows, each on the same images and on the seeds that both have: as many images as there are "
+            "are drawn with replacement, and the difference of AP is taken on these, a thousand times. p is two-sided, "
+            "by the share of draws in which the difference has the other sign (the paired bootstrap; see "
+            f"detection/coco_ap/bootstrap.py). {corrected} {called}"
         )
     return (
         f"The pairs of rows, each on the same images and on the seeds that both have: an "
         "image votes for the row that has it right with more of these seeds, and abstains where they are as many; p is "
         "the exact, two-sided probability of votes at least as uneven where either is as likely. With one seed it is "
-        "the exact McNemar test. (Tables of several seeds are not summed: they show the same images.) p after Holm is "
-        f"corrected for the {pairs} comparison{'s' * (pairs != 1)}. {seeds} A difference is called one where every p "
-        f"that there is, after its correction, is below {level}."
+        f"the exact McNemar test. (Tables of several seeds are not summed: they show the same images.) {corrected} "
+        f"{called}"
     )
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from detection.coco_ap.average_precision import evaluate_coco
 from engine.errors import UserError
 from studies.index import STUDIES
 from studies.lab import cells, report
@@ -160,3 +161,31 @@ def test_pages_are_made_of_the_jsons_alone(made, tmp_path):
     (tmp_path / "results" / "other.json").write_text("{}")
     with pytest.raises(UserError, match="other.json is no study's result"):
         report.write_pages(tmp_path / "results", tmp_path / "docs")
+
+
+def test_detectors_are_tested_on_images_drawn_anew(tmp_path):
+    """Of 60 images with one object each, the one finds that of 20, the other that of 55."""
+    box = {"category_id": 1, "bbox": [5, 5, 20, 20]}
+    truth = {
+        "images": [{"id": i, "height": 50, "width": 50, "file_name": f"{i}.png"} for i in range(60)],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [{**box, "id": i + 1, "image_id": i, "area": 400, "iscrowd": 0} for i in range(60)],
+    }
+    (tmp_path / "val.json").write_text(json.dumps(truth))
+    words = ["DATA.VAL.JSON", str(tmp_path / "val.json"), "DATA.VAL.IMAGES", str(tmp_path)]
+    plan = cells.plan(STUDIES["detection"], "cpu", tmp_path / "runs", words=words)
+    for cell, found in zip(plan.cells, (20, 55), strict=True):
+        cell.folder.mkdir(parents=True)
+        records = [{**box, "image_id": i, "score": 0.5 + i / 1000} for i in range(found)]
+        (cell.folder / "coco_instances_results.json").write_text(json.dumps(records))
+        ap = evaluate_coco(truth, records).figures["bbox"]
+        about = {"images": 60, "parameters": 1, "dataset": "val", "training_seconds": 1.0, "hardware": "a processor"}
+        result = {**about, "bbox": ap, "versions": {}, "command": "python tools/study.py detection", "iteration": 7}
+        (cell.folder / "result.json").write_text(json.dumps(result))
+    told = outcome(plan)
+    [pair] = told["comparisons"]
+    low, high = pair["interval"]
+    assert low < pair["difference"] < high and pair["p"] == pytest.approx(2 / 1001)
+    assert pair["second_is_better"] and pair["verdict"] == "difference on one seed"
+    page = page_of(told)
+    assert f"| {low:+.2f} to {high:+.2f} | 0.0020 | 0.0020 |" in page and "better than" in page

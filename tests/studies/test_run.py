@@ -45,9 +45,7 @@ def test_what_was_cut_off_is_not_gone_on_with_unasked(made):
 
 def test_the_time_left_counts_the_trainings_that_are_missing(made):
     lines = []
-    progress = run._Progress(
-        made.runs, lines.append
-    )  # two trainings, four evaluations, two further trainings
+    progress = run._Progress(made.runs, lines.append)  # two trainings, four evaluations, two further trainings
     progress.seconds = [100.0]
     progress.position = 1
     assert progress._left(30.0) == pytest.approx(30 + 3 * 100)

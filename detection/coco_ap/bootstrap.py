@@ -1,0 +1,159 @@
+"""What a difference of AP between two detectors is worth on other images of the same kind: the paired bootstrap."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from detection.coco_ap.evaluators import as_coco
+from detection.coco_ap.inputs import build_input, read_detections, read_ground_truth
+
+RECALLS = np.linspace(0.0, 1.0, 101)
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class _Category:
+    """One category's detections, by falling score.
+
+    Attributes:
+        image: (D,) the image of each.
+        right, wrong: (10, D), at each IoU threshold; neither where a detection plays no part.
+        objects: (I,) how many there are to find in each image.
+    """
+
+    image: np.ndarray
+    right: np.ndarray
+    wrong: np.ndarray
+    objects: np.ndarray
+
+
+class MatchedDetections:
+    """One detector's detections, matched to the ground truth once, as pycocotools matches them: an image's matches do
+    not depend on the other images, so that AP on any choice of images is a sum over them.
+
+    Args:
+        ground_truth, detections: as for ``evaluate_coco``, boxes.
+
+    Raises:
+        UserError: as ``evaluate_coco``.
+    """
+
+    def __init__(self, ground_truth: str | os.PathLike | dict, detections: str | os.PathLike | Sequence[dict]):
+        given = build_input(read_ground_truth(ground_truth), read_detections(detections), "bbox")
+        self.images = len(given.image_ids)
+        self.categories: list[_Category] = []
+        if not self.images or not given.category_ids:
+            return
+        cocoeval = importlib.import_module("pycocotools.cocoeval")
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation = cocoeval.COCOeval(*as_coco(given), iouType="bbox")
+            evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+            evaluation.params.maxDets = [100]
+            evaluation.evaluate()
+        for start in range(0, len(evaluation.evalImgs), self.images):
+            self.categories.append(_category(evaluation.evalImgs[start : start + self.images]))
+
+    def ap(self, weights: np.ndarray | None = None) -> float | None:
+        """AP at IoU 0.50:0.95 in percent, where each image is there as often as its weight says.
+
+        Args:
+            weights: (I,) whole numbers from 0, the images by rising id; None: each once, which gives COCO's own figure.
+
+        Returns:
+            None where there is nothing to find.
+        """
+        weights = np.ones(self.images, np.int64) if weights is None else weights
+        found = [_precision(category, weights) for category in self.categories]
+        found = [value for value in found if value is not None]
+        return 100 * float(np.mean(found)) if found else None
+
+
+def _category(images: Sequence[dict | None]) -> _Category:
+    """From pycocotools' record of each image; None where an image has neither objects nor detections."""
+    there = [(number, record) for number, record in enumerate(images) if record is not None]
+    objects = np.zeros(len(images), np.int64)
+    for number, record in there:
+        objects[number] = np.count_nonzero(np.logical_not(record["gtIgnore"]))
+    if not there:
+        return _Category(np.empty(0, np.int64), *np.empty((2, 10, 0), bool), objects)
+    image = np.repeat([number for number, _ in there], [len(record["dtScores"]) for _, record in there])
+    order = np.argsort(-np.concatenate([record["dtScores"] for _, record in there]), kind="mergesort")
+    matched, ignored = (
+        np.concatenate([record[key] for _, record in there], axis=1)[:, order].astype(bool)
+        for key in ("dtMatches", "dtIgnore")
+    )
+    return _Category(image[order], matched & ~ignored, ~matched & ~ignored, objects)
+
+
+def _precision(category: _Category, weights: np.ndarray) -> float | None:
+    """The mean over IoU thresholds of the precision at 101 recalls, interpolated as in pycocotools' ``accumulate``."""
+    objects = weights @ category.objects
+    if objects == 0:
+        return None
+    often = weights[category.image]
+    right, wrong = (np.cumsum(flags * often, axis=1) for flags in (category.right, category.wrong))
+    precision = right / np.maximum(right + wrong, 1)
+    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    total = 0.0
+    for recall, curve in zip(right / objects, precision, strict=True):
+        places = np.searchsorted(recall, RECALLS, side="left")
+        total += curve[places[places < len(curve)]].sum() / len(RECALLS)
+    return total / len(right)
+
+
+@dataclass(frozen=True)
+class APDifference:
+    """The second detector's AP minus the first's, in points.
+
+    Attributes:
+        interval: within which 95 % of the resamples' differences lie.
+        p: two-sided, from 2 / (resamples + 1) to 1.
+    """
+
+    interval: tuple[float, float]
+    p: float
+
+
+def paired_bootstrap(
+    first: Sequence[MatchedDetections],
+    second: Sequence[MatchedDetections],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> APDifference:
+    """How far the difference of two detectors' AP would stray on other images.
+
+    As many images as there are are drawn with replacement, the same ones for both, and the difference is taken on
+    these; so many times. The interval is the percentile interval (Efron and Tibshirani, An Introduction to the
+    Bootstrap, 1993, section 13.3); p is twice the share of differences of the rarer sign, an undecided one counted for
+    it, with one added to both counts so that it is never 0 (Davison and Hinkley, Bootstrap Methods and their
+    Application, 1997, section 4.2).
+
+    Args:
+        first, second: of each training seed, on the same images; AP is the mean over them.
+        seed: of the draws.
+
+    Raises:
+        ValueError: the sides were not evaluated on equally many images, or there is nothing to find.
+    """
+    counts = {matched.images for matched in (*first, *second)}
+    if len(counts) != 1 or any(matched.ap() is None for matched in (*first, *second)):
+        raise ValueError(f"a pair needs the same images, with objects in them; got {sorted(counts)} images")
+    images, random = counts.pop(), np.random.default_rng(seed)
+    differences = []
+    for _ in tqdm(range(resamples), desc="resampling images", leave=False, disable=None):
+        weights = random.multinomial(images, np.full(images, 1 / images))
+        sides = [[matched.ap(weights) for matched in side] for side in (first, second)]
+        if None not in (*sides[0], *sides[1]):  # a draw without any object says nothing
+            differences.append(np.mean(sides[1]) - np.mean(sides[0]))
+    differences = np.array(differences)
+    rarer = min(np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0))
+    low, high = np.quantile(differences, (0.025, 0.975))
+    return APDifference((float(low), float(high)), min(2 * (rarer + 1) / (len(differences) + 1), 1.0))
