@@ -1,4 +1,4 @@
-"""A study through the real command line: killed and gone on with, single cells, runs that two studies share."""
+"""A study through the real command line: killed and gone on with, and by two processes."""
 
 import json
 import os
@@ -65,27 +65,6 @@ def test_a_killed_study_goes_on_as_if_nothing_had_happened(start, run, whole, da
         assert all(torch.equal(ours[name][key], theirs[name][key]) for key in theirs[name]), name
     results = [json.loads((folder / "squeeze.json").read_text()) for folder in (tmp_path, whole[0])]
     assert results[0]["comparisons"] == results[1]["comparisons"]
-
-
-def test_another_study_takes_the_run_that_is_there(run, whole, data):
-    listed = run(*study("excitation", data, whole[0], "--list"))
-    shared = [line.split()[-1] for line in listed.splitlines() if " whole " in line]
-    assert len(shared) == 3, listed  # the reference row of both, with its three seeds
-    before = {folder: (os.stat(f"{folder}/model_final.pth").st_mtime_ns) for folder in shared}
-    output = run(*study("excitation", data, whole[0], "--cell", 3))
-    assert "whole already" in output and "step" not in output
-    assert {folder: (os.stat(f"{folder}/model_final.pth").st_mtime_ns) for folder in shared} == before
-    assert not (whole[0] / "excitation.json").exists()
-
-
-def test_single_cells_come_together_in_a_report(run, whole, data, tmp_path):
-    run(*study("squeeze", data, tmp_path, "--cell", 1, "--cell", 2))
-    assert not (tmp_path / "squeeze.json").exists()
-    output = run(*study("squeeze", data, tmp_path, "--report"))
-    result = json.loads((tmp_path / "squeeze.json").read_text())
-    assert [len(row["runs"]) for row in result["rows"]] == [1, 1] and [cell for cell, *_ in result["missing"]] == [3, 4]
-    assert "2 of 4 cells are not there" in output
-    assert "cells 1 to 4" in run(*study("squeeze", data, tmp_path, "--cell", 5), code=2)
 
 
 def test_two_processes_make_a_study(run, data, tmp_path):
