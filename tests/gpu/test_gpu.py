@@ -224,6 +224,7 @@ def test_more_processes_than_gpus_are_refused():
 
 
 @only_on_a_gpu
+@pytest.mark.slow
 def test_a_batch_that_the_gpu_cannot_hold_is_said_in_a_line(scenes, tmp_path):
     # 64 GiB a map, and two of them behind the first convolution
     large = ["INPUT.TRAIN_SIZE", "8192", "SOLVER.IMS_PER_BATCH", "16", "SOLVER.PRECISION", "fp32"]
