@@ -207,8 +207,9 @@ class SEGate(nn.Module):
         for tanh, from 0 up for relu."""
         if self.squeeze == "avg":
             # A sum and then the division: its gradient stays a broadcast view, where mean() would write out a whole
-            # map, in another memory format than x's. fp16 alone would overflow.
-            total = x.sum((2, 3), keepdim=True, dtype=torch.float32 if x.dtype == torch.float16 else None)
+            # map, in another memory format than x's. So would a sum of another type, which autocast takes on GPUs
+            # unless a type is named. fp16 alone would overflow.
+            total = x.sum((2, 3), keepdim=True, dtype=torch.float32 if x.dtype == torch.float16 else x.dtype)
             z = (total / (x.shape[2] * x.shape[3])).to(x.dtype)
         else:
             z = x.amax((2, 3), keepdim=True) if self.squeeze == "max" else x

@@ -90,21 +90,30 @@ def test_maps_and_gradients_are_those_of_the_cpu(name, se):
         assert (here - there).abs().max() <= 1e-10 * here.abs().max()
 
 
-def test_maps_stay_channels_last_to_the_end():
-    """An operation that fell back to the other layout would cost a copy of the map, there and back."""
-    network = on_device(create_backbone("se_resnet50").eval())
+def test_maps_and_their_gradients_stay_channels_last():
+    """An operation that fell back to the other layout would cost a copy of the map, and slow kernels behind it."""
+    network = on_device(create_backbone("se_resnet50").train())
     x = images(64, 64).to(DEVICE, memory_format=torch.channels_last)
-    layouts = {}
+    maps, gradients = {}, {}
+
+    def note(path, into):
+        return lambda tensor: into.update({path: tensor.is_contiguous(memory_format=torch.channels_last)})
+
+    def hook(path):
+        def see(module, inputs, out):
+            note(path, maps)(out)
+            out.register_hook(note(path, gradients))
+
+        return see
+
     for path, module in network.named_modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.register_forward_hook(
-                lambda _, __, out, path=path: layouts.update(
-                    {path: out.is_contiguous(memory_format=torch.channels_last)}
-                )
-            )
-    with torch.no_grad(), torch.autocast(DEVICE.type, torch.bfloat16):
-        network.forward_features(x)
-    assert len(layouts) == 53 and all(layouts.values())
+            module.register_forward_hook(hook(path))
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        loss = network(x).float().square().sum()
+    loss.backward()
+    assert len(maps) == len(gradients) == 53
+    assert [path for path in maps if not (maps[path] and gradients[path])] == []
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
