@@ -9,7 +9,7 @@ from engine.errors import main_guard
 EPILOG = """examples:
   %(prog)s reduction --data my/cifar10 --list
   %(prog)s reduction --data my/cifar10
-  %(prog)s reduction --data my/cifar10 --resume
+  %(prog)s reduction --data my/cifar10 --resume --jobs 2
   %(prog)s reduction --scale paper --data my/imagenet --seeds 3 --num-gpus 8 --cell 4
 """
 
@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--data", metavar="ROOT", help="the images: DATA.ROOT")
     parser.add_argument("--list", action="store_true", help="print the cells, and run nothing")
     parser.add_argument("--cell", type=int, action="append", default=[], metavar="K", help="run cell K alone")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at a time, on one machine (1)")
     parser.add_argument("--resume", action="store_true", help="go on with what was cut off")
     parser.add_argument("--report", action="store_true", help="run nothing, and report on what is there")
     parser.add_argument("--output", default="output/studies/runs", metavar="FOLDER", help="of the runs of all studies")
@@ -40,6 +41,9 @@ def main() -> int:
 
         print(format_studies())
         return 0
+
+    if args.jobs < 1 or (args.jobs > 1 and args.num_gpus > 1):
+        parser.error("--jobs must be at least 1, and 1 with --num-gpus: one or the other shares the machine")
 
     from engine.run.command_line import run_training
 

@@ -13,6 +13,7 @@ from studies.lab.cells import Plan, format_cells, plan
 from studies.lab.outcome import outcome
 from studies.lab.report import write_pages
 from studies.lab.run import run_cells
+from studies.lab.side_by_side import run_side_by_side
 from studies.lab.study import Study
 
 
@@ -26,7 +27,9 @@ def run_study(study: Study, args: Namespace) -> None:
     if args.list:
         print(format_cells(made))
         return
-    if not args.report:
+    if args.jobs > 1 and not args.report:
+        run_side_by_side(made, args, args.jobs)
+    elif not args.report:
         run_cells(made, args.cell, args.resume)
     if args.cell or not _first_process():
         return

@@ -32,14 +32,8 @@ def run_cells(plan: Plan, only: Sequence[int] = (), resume: bool = False, say: C
         UserError: a run was cut off and ``resume`` is not asked for, no such cell, a cell whose weights come from one
             that is not there yet, or what the run itself raises.
     """
-    chosen = _chosen(plan, only)
-    with joined_processes(choose_device(chosen[0].cfg.MODEL.DEVICE)):
-        begun = once(lambda: [str(cell.folder) for cell in chosen if cell.begun])
-        if begun and not resume:
-            raise UserError(
-                f"{begun[0]} holds a run that was cut off. Go on from it with --resume, or begin again: remove that "
-                "folder, or give another --output"
-            )
+    with joined_processes(choose_device(plan.cells[0].cfg.MODEL.DEVICE)):
+        chosen = cells_to_make(plan, only, resume)
         progress = _Progress(chosen, say)
         for cell in chosen:
             if once(lambda cell=cell: cell.done):
@@ -47,6 +41,18 @@ def run_cells(plan: Plan, only: Sequence[int] = (), resume: bool = False, say: C
                 continue
             with progress.at(cell), _lock(cell):
                 _run(cell, resume)
+
+
+def cells_to_make(plan: Plan, only: Sequence[int], resume: bool) -> list[Cell]:
+    """The cells that a command is to make. Raises UserError as ``run_cells``."""
+    chosen = _chosen(plan, only)
+    begun = once(lambda: [str(cell.folder) for cell in chosen if cell.begun])
+    if begun and not resume:
+        raise UserError(
+            f"{begun[0]} holds a run that was cut off. Go on from it with --resume, or begin again: remove that "
+            "folder, or give another --output"
+        )
+    return chosen
 
 
 def _chosen(plan: Plan, only: Sequence[int]) -> list[Cell]:
@@ -91,13 +97,13 @@ class _Progress:
         seconds = time.perf_counter() - self.begin
         self.seconds += [seconds] * (not cell.evaluates)
         left = self._left(0.0)
-        self.say(f"{self._head(cell)}: done in {_span(seconds)}, {_span(left)} left for all")
+        self.say(f"{self._head(cell)}: done in {span(seconds)}, {span(left)} left for all")
 
     def _head(self, cell: Cell) -> str:
         return f"cell {self.position} of {len(self.cells)} ({cell.row.name}, seed {cell.seed})"
 
     def _note(self, eta: float) -> str:
-        return f"cell {self.position}/{len(self.cells)}, all in {_span(self._left(eta))}"
+        return f"cell {self.position}/{len(self.cells)}, all in {span(self._left(eta))}"
 
     def _left(self, eta: float) -> float:
         """Seconds until all is done, where the run at work has ``eta`` left."""
@@ -111,7 +117,8 @@ def seconds_of(cell: Cell) -> float | None:
     return read_json(cell.result, "a run's result").get("training_seconds")
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """ "1:02:03" """
     return str(datetime.timedelta(seconds=int(seconds)))
 
 

@@ -67,6 +67,16 @@ def test_a_killed_study_goes_on_as_if_nothing_had_happened(start, run, whole, da
     assert results[0]["comparisons"] == results[1]["comparisons"]
 
 
+def test_cells_side_by_side_come_out_as_one_after_the_other(run, whole, data, tmp_path):
+    output = run(*study("squeeze", data, tmp_path, "--jobs", 2, "--cell", 1, "--cell", 2))
+    assert "[1] " in output and "[2] " in output and output.count(": done") == 4  # each run's own line, and ours of it
+    ours, theirs = weights(tmp_path), weights(whole[0])
+    assert len(ours) == 2
+    for name in ours:
+        assert all(torch.equal(ours[name][key], theirs[name][key]) for key in theirs[name]), name
+    assert "--jobs must be" in run(*study("squeeze", data, tmp_path, "--jobs", 2, "--num-gpus", 2), code=2)
+
+
 def test_two_processes_make_a_study(run, data, tmp_path):
     output = run(*study("squeeze", data, tmp_path, "--num-gpus", 2))
     assert "2 processes" in output and len(weights(tmp_path)) == 4
