@@ -56,8 +56,8 @@ PARTS = {
         prepare_checkpoints,
     ),
     "inputs": Part(
-        "COCO files, detections, class lists and folders, and pictures changed at random: read or refused with a "
-        "message, no input changed",
+        "COCO files, detections, class lists and folders, pictures, and archives changed at random: read or refused "
+        "with a message, no input changed",
         10000,
         60,
         prepare_inputs,

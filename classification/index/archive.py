@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from classification.index.archive_file import LINK, REFUSALS, STORED, ArchiveFile, Member, Stamp, damaged, stamp_of
-from classification.index.archive_members import BLOCK, data_begin, is_tar, tar_members, zip_members
+from classification.index.archive_members import BLOCK, is_tar, tar_members, zip_members
 from engine.errors import UserError
 from engine.predict.image_files import is_picture, kind_passed_over
 
@@ -33,7 +33,7 @@ class _Files:
 
     def __init__(self):
         self.names: list[bytes] = []
-        self.offsets, self.sizes, self.kinds, self.heads = array("Q"), array("Q"), bytearray(), array("H")
+        self.offsets, self.sizes, self.kinds = array("Q"), array("Q"), bytearray()
         self.folders: set[str] = set()
 
     def add(self, name: bytes, member: Member) -> None:
@@ -41,7 +41,6 @@ class _Files:
         self.offsets.append(member.offset)
         self.sizes.append(member.size)
         self.kinds.append(member.kind)
-        self.heads.append(member.head)
 
     def rows(self) -> dict[bytes, int]:
         """Name → row. Of several files of one name the last counts, which unpacking would leave."""
@@ -111,10 +110,8 @@ class Archive:
         if kind in REFUSALS:
             name = f"{folder}/{os.fsdecode(files.names[row])}"
             raise UserError(f"{path}/{name} {REFUSALS[kind]}, and images are read in place. {ADVICE}")
-        if self.is_zip:
-            begin = data_begin(self.file, begin, files.heads[row])
-        if begin is None or begin + size > self.file.stamp.size:
-            raise damaged(path, f"{folder}/{os.fsdecode(files.names[row])} is not where its directory says")
+        if begin + size > self.file.stamp.size:
+            raise damaged(path, f"{folder}/{os.fsdecode(files.names[row])} ends behind the archive's own end")
         return begin, size
 
 

@@ -23,10 +23,9 @@ class Member(NamedTuple):
 
     Attributes:
         name: with "/"; a folder's ends with one.
-        offset: where its data begin; in a zip its own header, see ``archive_members.data_begin``.
+        offset: where its data begin.
         size: of its data, in bytes.
         kind: STORED, or why its data cannot be read in place.
-        head: bytes of the name in its own header, for a zip.
         target: of a hard link, the name of the file that it is as well.
     """
 
@@ -34,7 +33,6 @@ class Member(NamedTuple):
     offset: int
     size: int
     kind: int = STORED
-    head: int = 0
     target: bytes = b""
 
 
