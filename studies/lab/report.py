@@ -181,8 +181,8 @@ def _ran(content: Mapping) -> list[str]:
         ("config", f"`{content['config']}`" + (f" with `{' '.join(content['words'])}`" if content["words"] else "")),
         ("runs", f"{len(runs)}, {_span(sum(seconds))} of training together" if seconds else str(len(runs))),
         ("hardware", "; ".join(hardware)),
-        ("versions", ", ".join(f"{name} {version}" for name, version in content["versions"].items())),
-        ("reported", content["date"]),
+        ("versions", "; ".join(dict.fromkeys(_versions(run["versions"] or {}) for run in runs))),
+        ("reported", f"{content['date']}, by {_versions(content['versions'])}"),
     ]
     return [
         "\n".join(f"- {name}: {text}" for name, text in facts),
@@ -190,6 +190,10 @@ def _ran(content: Mapping) -> list[str]:
         f"| --- | --- |\n{settings}",
         f"The commands of the runs and of this page:\n\n```\n{commands}\n```",
     ]
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items()) or "unknown"
 
 
 def overview(there: Mapping[str, Mapping]) -> str:

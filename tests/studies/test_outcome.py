@@ -71,7 +71,10 @@ def test_many_images_and_little_scatter_are_a_difference(made):
     result = made("squeeze", [range(120), range(40), range(41), range(39)])
     [pair] = result["comparisons"]
     assert pair["votes"] == [0, 80] and pair["p"] == pytest.approx(2 / 2**80) and pair["verdict"] == "difference"
+    for run, version in zip(result["rows"][1]["runs"], ("2", "3", "2"), strict=True):
+        run["versions"] = {"torch": version}
     page = page_of(result)
+    assert "- versions: torch 2; torch 3\n" in page  # of the runs, not of the report
     assert "max pooling is 20.00 points of top-1 error worse than mean pooling: beyond the noise of images" in page
     assert "within noise, " not in page
     assert result["rows"][1]["deviation"]["top1_error"] == pytest.approx(0.25)
