@@ -1,6 +1,9 @@
 """Running command lines as a person does."""
 
+import atexit
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +13,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # One thread: sums in one order, and no quarrel over cores with a second process.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+# What commands import, which takes longer than most of these tests' work: a process that has it stands ready to be
+# forked. `start` starts Python itself.
+PRELOADED = ["pytest", "detection.train", "detection.predict.predictor", "places365.train", "studies.lab.command"]
+LONGEST = 300  # seconds
 
 
 @pytest.fixture(scope="session")
@@ -31,13 +38,37 @@ def start():
 
 
 @pytest.fixture(scope="session")
-def run(start):
+def run(tmp_path_factory):
     """(*words, code=0) → the output of ``python *words``, which must end with that exit code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    folder = tmp_path_factory.mktemp("outputs")
 
     def run(*words, code=0):
-        process = start(*words)
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == code, output
-        return output
+        output = folder / "output.txt"
+        process = context.Process(target=_command, args=(list(map(str, words)), output))
+        with pytest.MonkeyPatch.context() as patch:  # for the first one, with which the others come to be
+            for name, value in ENVIRONMENT.items():
+                patch.setenv(name, value)
+            process.start()
+        process.join(LONGEST)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+        said = output.read_text(errors="replace")
+        assert process.exitcode == code, said
+        return said
 
     return run
+
+
+def _command(words: list[str], output: Path) -> None:
+    with open(output, "wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(ROOT)
+    sys.argv, sys.path[0] = words, str(ROOT / "tools")
+    try:
+        runpy.run_path(words[0], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # which end a loader's workers; multiprocessing would wait for them instead
