@@ -54,13 +54,10 @@ def prepare_archives(folder: Path) -> Trial:
             return Outcome(kind, "differs", f"{name}: other pixels or another place for {wrong}")
         if found == whole:
             return Outcome(kind, "equal")
-        return Outcome(kind, "partly read", "" if found.keys() == whole.keys() else _left_out(name, found, whole))
+        missing = sorted(whole.keys() - found.keys())
+        return Outcome(kind, "partly read", f"{name}: without a word there is no {missing}" if missing else "")
 
     return trial
-
-
-def _left_out(name: str, found: dict, whole: dict) -> str:
-    return f"{name}: without a word there is no {sorted(whole.keys() - found.keys())}"
 
 
 def _contents(path: Path, cache: Path) -> dict[tuple[str, str], bytes | None]:

@@ -59,11 +59,10 @@ class Archive:
 
     def __init__(self, stamp: Stamp):
         self.file = ArchiveFile(stamp)
-        self.is_zip = _is_zip(self.file)
         self._folders: dict[str, _Files] = {"": _Files()}
         known: dict[bytes, _Files] = {}
         hard_links: list[tuple[_Files, int, bytes]] = []
-        for member in (zip_members if self.is_zip else tar_members)(self.file):
+        for member in (zip_members if _is_zip(self.file) else tar_members)(self.file):
             folder, _, name = member.name.rpartition(b"/")
             if (files := known.get(folder)) is None:
                 files = known[folder] = self._folder(os.fsdecode(folder))

@@ -82,12 +82,12 @@ def _data_begin(file: ArchiveFile, info: zipfile.ZipInfo, stored: bytes) -> int:
     not there, or has another name than ``stored``."""
     begin = info.header_offset
     size = _LOCAL.size + len(stored)
-    header = file.read(begin, size) if 0 <= begin <= file.stamp.size - size else b""
-    if header:
+    if 0 <= begin <= file.stamp.size - size:
+        header = file.read(begin, size)
         mark, _, _, method, _, _, _, _, _, name_size, extra_size = _LOCAL.unpack_from(header)
-        if mark == b"PK\x03\x04" and name_size == len(stored) and header[_LOCAL.size :] == stored:
-            if method == info.compress_type:
-                return begin + size + extra_size
+        found = (mark, method, name_size, bytes(header[_LOCAL.size :]))
+        if found == (b"PK\x03\x04", info.compress_type, len(stored), stored):
+            return begin + size + extra_size
     path = file.stamp.path
     raise damaged(path, f"{info.orig_filename[:120]!r} is not where its directory says, or has another name there")
 

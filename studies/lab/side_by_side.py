@@ -11,7 +11,6 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from engine.device import usable_cores
 from engine.errors import UserError
@@ -19,7 +18,6 @@ from engine.run.command_line import keep_work_when_killed
 from studies.lab.cells import Cell, Plan
 from studies.lab.run import cells_to_make, seconds_of, span
 
-TOOL = Path("tools", "study.py")
 PATIENCE = 120  # seconds for a run to save and end
 
 
@@ -114,7 +112,7 @@ def _ended(say: Callable[[str], None]) -> Iterator[list[_Job]]:
 
 def _words(args: Namespace, cell: Cell) -> list[str]:
     """The command line that makes one cell alone."""
-    words = [str(TOOL if TOOL.is_file() else Path(sys.argv[0])), args.name, "--cell", str(cell.number), "--resume"]
+    words = [sys.argv[0], args.name, "--cell", str(cell.number), "--resume"]
     for flag in ("scale", "seeds", "config", "data", "output", "device"):
         if (value := getattr(args, flag)) is not None:
             words += [f"--{flag}", str(value)]

@@ -2,15 +2,13 @@
 
 import json
 import os
-import sys
 
 import pytest
 
 from engine.errors import UserError
-from studies.lab import command  # noqa: F401  (what it imports changes the environment, once)
 
 TINY = [
-    "SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 8, "SOLVER.PRECISION", "fp32", "LOG_PERIOD", 1, "--device", "cpu",
+    "SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 8, "SOLVER.PRECISION", "fp32", "LOG_PERIOD", 1,
 ]  # fmt: skip
 
 
@@ -20,17 +18,11 @@ def data(tmp_path_factory, write_scenes):
 
 
 @pytest.fixture
-def study(load_tool, monkeypatch, runs_in_this_process, data, capsys):
+def study(call_study, data, capsys):
     """(name, folder, *words) → what the command says."""
-    main = load_tool("study").main
 
     def study(name, folder, *words):
-        words = [
-            "tools/study.py", name, "--data", data, "--output", folder / "runs", "--json", folder / f"{name}.json",
-            "--docs", folder / "docs", "DATA.CACHE", folder / "cache", *TINY, *words,
-        ]  # fmt: skip
-        monkeypatch.setattr(sys, "argv", list(map(str, words)))
-        assert main() == 0
+        call_study(name, folder, "--data", data, "DATA.CACHE", folder / "cache", *TINY, *words)
         return capsys.readouterr().out
 
     return study
@@ -45,14 +37,14 @@ def test_another_study_takes_the_run_that_is_there(study, tmp_path):
     output = study("excitation", tmp_path, "--cell", 3)
     assert "whole already" in output and "step" not in output
     assert {folder: (os.stat(f"{folder}/model_final.pth").st_mtime_ns) for folder in shared} == before
-    assert not (tmp_path / "excitation.json").exists()
+    assert not (tmp_path / "results" / "excitation.json").exists()
 
 
 def test_single_cells_come_together_in_a_report(study, tmp_path):
     study("squeeze", tmp_path, "--cell", 1, "--cell", 2)
-    assert not (tmp_path / "squeeze.json").exists()
+    assert not (tmp_path / "results" / "squeeze.json").exists()
     output = study("squeeze", tmp_path, "--report")
-    result = json.loads((tmp_path / "squeeze.json").read_text())
+    result = json.loads((tmp_path / "results" / "squeeze.json").read_text())
     assert [len(row["runs"]) for row in result["rows"]] == [1, 1] and [cell for cell, *_ in result["missing"]] == [3, 4]
     assert "2 of 4 cells are not there" in output
     with pytest.raises(UserError, match="cells 1 to 4"):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from argparse import Namespace
 
@@ -91,7 +92,8 @@ def test_none_outlives_an_interruption(run, made, monkeypatch):
     assert "telling 2 runs to save and end" in heard
 
 
-def test_the_command_of_a_cell_is_the_commands_own(made):
+def test_the_command_of_a_cell_is_the_commands_own(made, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tools/study.py", "crops", "--jobs", "2"])
     args = Namespace(
         name="crops", scale="cpu", seeds=2, config=None, data="x.zip", output="runs", device="cpu", overrides=["A", "1"]
     )

@@ -1,12 +1,10 @@
 """Every study, tiny, through the command line's own main: it trains, evaluates, and writes its page."""
 
 import json
-import sys
 
 import pytest
 
 from studies.index import STUDIES
-from studies.lab import command  # noqa: F401  (what it imports changes the environment, once)
 from synthetic.shapes import generate_shapes
 
 CLASSES = ("bird", "cat", "cliff")
@@ -48,16 +46,9 @@ def output(tmp_path_factory):
 
 
 @pytest.fixture
-def run_study(load_tool, monkeypatch, runs_in_this_process, output):
-    main = load_tool("study").main
-
+def run_study(call_study, output):
     def run(name, *words):
-        words = [
-            "tools/study.py", name, "--device", "cpu", "--output", output / "runs",
-            "--json", output / "results" / f"{name}.json", "--docs", output / "docs", *words,
-        ]  # fmt: skip
-        monkeypatch.setattr(sys, "argv", list(map(str, words)))
-        assert main() == 0
+        call_study(name, output, *words)
         return json.loads((output / "results" / f"{name}.json").read_text())
 
     return run

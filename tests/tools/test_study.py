@@ -1,4 +1,4 @@
-"""A study through the real command line: killed and gone on with, and by two processes."""
+"""A study through the real command line: killed and gone on with, side by side, and by two processes."""
 
 import json
 import os

@@ -5,6 +5,8 @@ import math
 
 from PIL import Image
 
+from tests.detection.changes import set_at
+
 SQUARE = [[2.0, 2.0, 12.0, 2.0, 12.0, 12.0, 2.0, 12.0]]
 
 
@@ -38,17 +40,7 @@ def good():
 
 
 def set_value(*path, value):
-    def change(coco, root):
-        *parents, key = path
-        target = coco
-        for step in parents:
-            target = target[step]
-        if value is KeyError:
-            del target[key]
-        else:
-            target[key] = value
-
-    return change
+    return lambda coco, root: set_at(coco, path, value)
 
 
 def box(*numbers):

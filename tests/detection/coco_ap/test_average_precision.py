@@ -10,6 +10,7 @@ import pytest
 from detection.coco_ap.average_precision import FIGURES, compare_evaluators, evaluate_coco, format_table
 from detection.coco_ap.inputs import build_input
 from engine.errors import UserError
+from tests.detection.changes import set_at
 from tests.detection.coco_ap.generated import random_case
 from tests.detection.coco_ap.reference import MAX_DIFFERENCE, pycocotools_stats
 
@@ -374,17 +375,7 @@ def change(**changes):
 
 
 def change_truth(path, value):
-    def apply(truth, found):
-        *parents, key = path
-        target = truth
-        for step in parents:
-            target = target[step]
-        if value is KeyError:
-            del target[key]
-        else:
-            target[key] = value
-
-    return apply
+    return lambda truth, found: set_at(truth, path, value)
 
 
 @pytest.mark.parametrize(
