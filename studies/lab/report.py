@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from se_backbones.files import write_atomically
 from studies.lab.gates import gate_table
 from studies.lab.paper import paper_table, published_figures
 from studies.lab.pictures import draw_gates, draw_rows
-from studies.lab.words import comparison_lines, gate_lines
+from studies.lab.words import comparison_lines, gate_lines, p_value, span
 
 LABELS = {"top1_error": "top-1 error", "top5_error": "top-5 error", "AP": "AP", "AP50": "AP50"}
 MARK = "†"  # beside what the note is of
@@ -179,7 +178,7 @@ def _ran(content: Mapping) -> list[str]:
         ("scale", content["scale"]),
         ("data", f"{content['dataset']}, {content['images']:,} images evaluated"),
         ("config", f"`{content['config']}`" + (f" with `{' '.join(content['words'])}`" if content["words"] else "")),
-        ("runs", f"{len(runs)}, {_span(sum(seconds))} of training together" if seconds else str(len(runs))),
+        ("runs", f"{len(runs)}, {span(sum(seconds))} of training together" if seconds else str(len(runs))),
         ("hardware", "; ".join(hardware)),
         ("versions", "; ".join(dict.fromkeys(_versions(run["versions"] or {}) for run in runs))),
         ("reported", f"{content['date']}, by {_versions(content['versions'])}"),
@@ -254,8 +253,4 @@ def _count(value: float | None, unit: float, name: str) -> str:
 
 
 def _p(value: float | None) -> str:
-    return "-" if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}"
-
-
-def _span(seconds: float) -> str:
-    return str(datetime.timedelta(seconds=round(seconds)))
+    return "-" if value is None else p_value(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from engine.json_files import read_json
 from engine.train.launch import joined_processes, once
 from engine.train.logs import saying_beside
 from studies.lab.cells import Cell, Plan
+from studies.lab.words import span
 
 from detectron2.utils import comm
 
@@ -115,11 +115,6 @@ class _Progress:
 def seconds_of(cell: Cell) -> float | None:
     """Seconds that a whole run took to train; None where it does not tell."""
     return read_json(cell.result, "a run's result").get("training_seconds")
-
-
-def span(seconds: float) -> str:
-    """ "1:02:03" """
-    return str(datetime.timedelta(seconds=int(seconds)))
 
 
 @contextmanager

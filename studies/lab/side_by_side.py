@@ -16,7 +16,8 @@ from engine.device import usable_cores
 from engine.errors import UserError
 from engine.run.command_line import keep_work_when_killed
 from studies.lab.cells import Cell, Plan
-from studies.lab.run import cells_to_make, seconds_of, span
+from studies.lab.run import cells_to_make, seconds_of
+from studies.lab.words import span
 
 PATIENCE = 120  # seconds for a run to save and end
 

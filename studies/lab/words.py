@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 
 from studies.lab.gates import HIGH
@@ -114,5 +115,16 @@ def gate_lines(gates: Mapping) -> list[str]:
     return lines
 
 
+def p_value(value: float) -> str:
+    """ "0.0123", "< 0.0001" """
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def span(seconds: float) -> str:
+    """ "1:02:03" """
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
 def _p(value: float) -> str:
-    return "< 0.0001" if value < 0.0001 else f"= {value:.4f}"
+    written = p_value(value)
+    return written if written.startswith("<") else f"= {written}"
