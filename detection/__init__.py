@@ -6,7 +6,7 @@ alone, and of ``detection.coco_ap`` and ``detection.annotations``, needs neither
 
 from typing import TYPE_CHECKING
 
-from detection.lazy_names import lazy_names
+from se_backbones.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from detection.backbone import SEBackbone, SERes5ROIHeads

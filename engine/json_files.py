@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
+from se_backbones.files import write_atomically
 
 
 def read_json(path: str | os.PathLike, what: str = "JSON file") -> Any:
@@ -77,8 +78,6 @@ def write_json(path: str | os.PathLike, value: Any, indent: int | None = 1) -> P
     Raises:
         OSError: the place cannot be written to; it names the path.
     """
-    from se_backbones.files import write_atomically  # here: se_backbones imports torch, which reading does not need
-
     return write_atomically(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 

@@ -1,12 +1,20 @@
-"""Squeeze-and-Excitation backbones. Needs torch alone."""
+"""Squeeze-and-Excitation backbones. Needs torch alone.
 
-from se_backbones import families  # noqa: F401  (registers them)
-from se_backbones.backbone import Absorber, Backbone, FeatureInfo, SEOwner, SESite, find_network, sites_of
-from se_backbones.layers.norm import FrozenBatchNorm2d
-from se_backbones.registry import Family, Spec, create_backbone, find_spec, list_backbones, register, twin_name
-from se_backbones.se import SEConfig, SEGate
-from se_backbones.surgery.fold import FoldReport, fold_constant_gates
-from se_backbones.surgery.insert import insert_se
+A name below is imported when it is first asked for, and torch with it: ``se_backbones.files`` and what else needs no
+torch imports without it.
+"""
+
+from typing import TYPE_CHECKING
+
+from se_backbones.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from se_backbones.backbone import Absorber, Backbone, FeatureInfo, SEOwner, SESite, find_network, sites_of
+    from se_backbones.layers.norm import FrozenBatchNorm2d
+    from se_backbones.registry import Family, Spec, create_backbone, find_spec, list_backbones, register, twin_name
+    from se_backbones.se import SEConfig, SEGate
+    from se_backbones.surgery.fold import FoldReport, fold_constant_gates
+    from se_backbones.surgery.insert import insert_se
 
 __all__ = [
     "Absorber",
@@ -30,3 +38,29 @@ __all__ = [
     "sites_of",
     "twin_name",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Absorber": "se_backbones.backbone",
+        "Backbone": "se_backbones.backbone",
+        "Family": "se_backbones.registry",
+        "FeatureInfo": "se_backbones.backbone",
+        "FoldReport": "se_backbones.surgery.fold",
+        "FrozenBatchNorm2d": "se_backbones.layers.norm",
+        "SEConfig": "se_backbones.se",
+        "SEGate": "se_backbones.se",
+        "SEOwner": "se_backbones.backbone",
+        "SESite": "se_backbones.backbone",
+        "Spec": "se_backbones.registry",
+        "create_backbone": "se_backbones.registry",
+        "find_network": "se_backbones.backbone",
+        "find_spec": "se_backbones.registry",
+        "fold_constant_gates": "se_backbones.surgery.fold",
+        "insert_se": "se_backbones.surgery.insert",
+        "list_backbones": "se_backbones.registry",
+        "register": "se_backbones.registry",
+        "sites_of": "se_backbones.backbone",
+        "twin_name": "se_backbones.registry",
+    },
+)

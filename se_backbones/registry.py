@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -108,6 +109,7 @@ _SPECS: dict[str, Spec] = {}
 
 def register(family: Family) -> None:
     """Makes a family's networks known. Raises ValueError where a name is taken."""
+    _register_own()
     if family.name in _FAMILIES:
         raise ValueError(f"a family {family.name!r} is registered already")
     for row in family.rows:
@@ -121,26 +123,35 @@ def register(family: Family) -> None:
 
 def families() -> tuple[Family, ...]:
     """All families, as they were registered."""
+    _register_own()
     return tuple(_FAMILIES.values())
 
 
 def family_of(spec: Spec) -> Family:
     """The family of a row."""
+    _register_own()
     return _FAMILIES[spec.family]
 
 
 def list_backbones() -> list[str]:
     """The names that ``create_backbone`` knows."""
+    _register_own()
     return list(_SPECS)
 
 
 def find_spec(name: str) -> Spec:
     """The row of a name. Raises ValueError for an unknown one, with the nearest names."""
+    _register_own()
     if name not in _SPECS:
         near = difflib.get_close_matches(name, _SPECS, n=3, cutoff=0.4)
         hint = f"the nearest names are {', '.join(near)}" if near else "list_backbones() names them"
         raise ValueError(f"no backbone is called {name!r}; {hint}")
     return _SPECS[name]
+
+
+def _register_own() -> None:
+    """The package's own families register themselves when they are imported."""
+    importlib.import_module("se_backbones.families")
 
 
 def twin_name(spec: Spec, se: bool) -> str | None:

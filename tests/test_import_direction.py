@@ -36,7 +36,7 @@ MAY_IMPORT = {
 LAZY_IN_WEIGHTS = {"huggingface_hub", "numpy", "safetensors", "timm", "torchvision", "tqdm"}
 
 # These parts of detection do not import Detectron2.
-WITHOUT_D2 = ("detection.annotations", "detection.coco_ap", "detection.lazy_names")
+WITHOUT_D2 = ("detection.annotations", "detection.coco_ap")
 
 # Command lines longer than they should be, on purpose: set-up runs before anything of ours can be imported,
 # the benchmarks are stories of several steps.

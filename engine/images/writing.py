@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from se_backbones.files import write_atomically
+
 MAX_JPEG_SIDE = 65_500  # pixels a side, libjpeg's limit
 WRITABLE_SUFFIXES = frozenset(".jpg .jpeg .png .bmp".split())
 
@@ -20,8 +22,6 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> Path:
     A JPEG has at most 65,500 pixels a side; a larger picture is shrunk to them. Written by Pillow, which takes any
     file name; OpenCV dies of one that is not UTF-8.
     """
-    from se_backbones.files import write_atomically  # here: it imports torch, which finding and reading do not need
-
     is_jpeg = Path(path).suffix.lower() in (".jpg", ".jpeg")
     if is_jpeg and max(image.shape[:2]) > MAX_JPEG_SIDE:
         factor = MAX_JPEG_SIDE / max(image.shape[:2])

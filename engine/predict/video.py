@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.errors import UserError
 from engine.names import writable
+from se_backbones.files import atomic_path, probe_disk
 
 
 class UnreadableVideo(UserError):
@@ -55,8 +56,6 @@ def video_writer(path, frames_per_second):
     """Yield a function that appends one (H, W, 3) RGB uint8 frame to the mp4 file `path`; a frame of another
     size than the first is resized to it. However the body ends, what was appended becomes a playable file;
     without a frame there is none. Raises UserError if this OpenCV cannot write mp4."""
-    from se_backbones.files import atomic_path, probe_disk  # here: as in write_image
-
     writer = size = None
 
     def append(frame):
