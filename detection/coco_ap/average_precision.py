@@ -24,7 +24,8 @@ from detection.coco_ap.evaluators import (
     evaluator_version,
     largest_difference,
 )
-from detection.coco_ap.inputs import IOU_TYPES, EvaluationInput, build_input, read_detections, read_ground_truth
+from detection.coco_ap.inputs import EvaluationInput
+from detection.coco_ap.reading import read_input, read_inputs
 from engine.errors import UserError
 
 # name: (of precision or of recall, index of the IoU threshold or None for all, index of the area, of maxDets)
@@ -51,7 +52,7 @@ class CocoResult:
     figures: the twelve by name (the keys of FIGURES), in percent 0..100, None where there is nothing to find.
     per_category: AP by category name in the order of category ids, in percent, None without annotations.
     stats: the twelve as pycocotools gives them, in 0..1 at full precision, -1 where there is nothing to find.
-    seconds: from records in memory to figures; reading files and choosing an evaluator not counted.
+    seconds: from columns to figures; reading and choosing an evaluator not counted.
     notes: what the reader of the figures should know (annotations left out, areas filled in).
     """
 
@@ -102,15 +103,10 @@ def evaluate_coco(
     Raises:
         UserError: naming the file, record and key of what is wrong.
     """
-    data, records = read_ground_truth(ground_truth), read_detections(detections)
-    types = available_iou_types(data, records) if iou_types is None else tuple(dict.fromkeys(iou_types))
-    if not types:
-        raise UserError(f"no IoU type to evaluate: give one or more of {', '.join(IOU_TYPES)}")
     used = choose_evaluator() if evaluator == "auto" else evaluator
     result = CocoResult({}, {}, {}, used, evaluator_version(used), 0.0, 0, 0, 0)
-    for iou_type in types:
-        start = time.perf_counter()
-        given = build_input(data, records, iou_type)
+    for given in read_inputs(ground_truth, detections, iou_types):
+        start, iou_type = time.perf_counter(), given.iou_type
         names = _class_names(given, class_names)
         arrays = evaluate_with(used, given)
         stats = summarize(arrays)
@@ -122,16 +118,6 @@ def evaluate_coco(
         result.ground_truths, result.detections = len(given.ground_truth), len(given.detections)
         result.notes += [note for note in given.notes if note not in result.notes]
     return result
-
-
-def available_iou_types(ground_truth: dict, detections: Sequence[dict]) -> tuple[str, ...]:
-    """The IoU types for which the first annotation and the first detection both have something to compare."""
-    annotation = next(iter(ground_truth["annotations"]), {})
-    record = next(iter(detections), {})
-    annotation, record = (one if isinstance(one, dict) else {} for one in (annotation, record))
-    masks = bool(annotation.get("segmentation")) and bool(record.get("segmentation"))
-    boxes = "bbox" in record or not masks
-    return tuple(name for name, present in (("bbox", boxes), ("segm", masks)) if present)
 
 
 def summarize(arrays: Arrays) -> list[float]:
@@ -162,7 +148,7 @@ def compare_evaluators(
         for each: {"evaluator", "version", "seconds" (columns to figures), "largest_difference" (of any
         element of the precision and recall arrays to pycocotools'), "stats" (the twelve, 0..1)}.
     """
-    given = build_input(read_ground_truth(ground_truth), read_detections(detections), iou_type)
+    given = read_input(ground_truth, detections, iou_type)
     names = [name for name in EVALUATORS if evaluators is None or name in evaluators]
     names = [name for name in names if name != REFERENCE and evaluator_version(name) != "not installed"]
     rows, arrays = [], {}

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from detection.coco_ap.evaluators import as_coco
-from detection.coco_ap.inputs import build_input, read_detections, read_ground_truth
+from detection.coco_ap.reading import read_input
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 RESAMPLES = 1000
@@ -47,7 +47,7 @@ class MatchedDetections:
     """
 
     def __init__(self, ground_truth: str | os.PathLike | dict, detections: str | os.PathLike | Sequence[dict]):
-        given = build_input(read_ground_truth(ground_truth), read_detections(detections), "bbox")
+        given = read_input(ground_truth, detections)
         self.images = len(given.image_ids)
         self.categories: list[_Category] = []
         if not self.images or not given.category_ids:

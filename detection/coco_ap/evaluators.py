@@ -167,8 +167,9 @@ def _hotcoco(given: EvaluationInput) -> Arrays:
         iscrowd=truth.crowd.astype(np.int64),
         segmentation=truth.mask,
     )
-    rows = np.column_stack([found.image + 1, found.box, found.score, found.category + 1])
-    detections = ground_truth.load_res(np.ascontiguousarray(rows, dtype=np.float64), segmentation=found.mask)
+    rows = np.empty((len(found), 7))
+    rows[:, 0], rows[:, 1:5], rows[:, 5], rows[:, 6] = found.image + 1, found.box, found.score, found.category + 1
+    detections = ground_truth.load_res(rows, segmentation=found.mask)
     detections.update_anns(ids=np.arange(1, len(found) + 1), area=found.area)
     evaluation = hotcoco.COCOeval(ground_truth, detections, given.iou_type)
     evaluation.evaluate()

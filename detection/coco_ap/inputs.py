@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -97,25 +98,37 @@ def build_input(ground_truth: dict, detections: list[dict], iou_type: str) -> Ev
     if iou_type not in IOU_TYPES:
         raise UserError(f"unknown IoU type {iou_type!r}: one of {', '.join(IOU_TYPES)}")
     notes: list[str] = []
-    images = _by_id(ground_truth["images"], "images")
-    categories = _by_id(ground_truth["categories"], "categories")
-    image_ids, category_ids = [as_id(key) for key in images], [as_id(key) for key in categories]
-    sizes = np.array([_size(record) for record in images.values()], dtype=np.int64).reshape(-1, 2)
-    names = [_name(record, key, ground_truth["categories"]) for key, record in categories.items()]
-    repeated = {name for name, count in Counter(names).items() if count > 1}
-    names = [f"{name} (id {key})" if name in repeated else name for name, key in zip(names, category_ids, strict=True)]
-    image_index = {key: index for index, key in enumerate(image_ids)}
-    category_index = {key: index for index, key in enumerate(category_ids)}
+    listed = what_is_listed(ground_truth["images"], ground_truth["categories"])
+    image_index = {key: index for index, key in enumerate(listed.image_ids)}
+    category_index = {key: index for index, key in enumerate(listed.category_ids)}
+    sizes = listed.image_sizes
     return EvaluationInput(
         iou_type,
-        image_ids,
-        sizes,
-        category_ids,
-        names,
+        *listed,
         _ground_truth_columns(ground_truth["annotations"], image_index, category_index, sizes, iou_type, notes),
         _detection_columns(detections, image_index, category_index, sizes, iou_type, notes),
         notes,
     )
+
+
+class Listed(NamedTuple):
+    """What the ground truth lists, as EvaluationInput has it."""
+
+    image_ids: list
+    image_sizes: np.ndarray
+    category_ids: list
+    category_names: list[str]
+
+
+def what_is_listed(images: list, categories: list) -> Listed:
+    """The two lists of a ground truth, in ascending order of their ids. Raises UserError, as `build_input`."""
+    image_of, category_of = _by_id(images, "images"), _by_id(categories, "categories")
+    sizes = np.array([_size(record) for record in image_of.values()], dtype=np.int64).reshape(-1, 2)
+    category_ids = [as_id(key) for key in category_of]
+    names = [_name(record, key, categories) for key, record in category_of.items()]
+    repeated = {name for name, count in Counter(names).items() if count > 1}
+    names = [f"{name} (id {key})" if name in repeated else name for name, key in zip(names, category_ids, strict=True)]
+    return Listed([as_id(key) for key in image_of], sizes, category_ids, names)
 
 
 def _ground_truth_columns(annotations, image_index, category_index, sizes, iou_type, notes) -> Columns:
@@ -156,7 +169,7 @@ def _ground_truth_columns(annotations, image_index, category_index, sizes, iou_t
     area = np.where(without_area, own_area, numbers(areas, "area", name_kept))
     if (area < 0).any():
         notes.append(f"{(area < 0).sum()} annotations have a negative area: they do not count, as in pycocotools")
-    _note_box_form("annotations", box, image, sizes, iou_type, notes)
+    note_box_form("annotations", box, image, sizes, iou_type, notes)
     return Columns(image, category, box, area, crowd, np.zeros(len(rows)), mask)
 
 
@@ -192,11 +205,12 @@ def _detection_columns(given, image_index, category_index, sizes, iou_type, note
         and all("segmentation" in record for record in records)
     )
     box, area, mask = _shapes(records, image, sizes, iou_type, from_masks, name)
-    _note_box_form("detections", box, image, sizes, iou_type, notes)
+    note_box_form("detections", box, image, sizes, iou_type, notes)
     return Columns(image, category, box, area, np.zeros(len(records), dtype=bool), score, mask)
 
 
-def _note_box_form(what: str, box: np.ndarray, image: np.ndarray, sizes: np.ndarray, iou_type: str, notes) -> None:
+def note_box_form(what: str, box: np.ndarray, image: np.ndarray, sizes: np.ndarray, iou_type: str, notes) -> None:
+    """Adds what boxes look like where it is not x, y, width, height. ``what`` they are of, for the note."""
     if iou_type == "bbox" and (form := other_form(box, sizes[image])):
         notes.append(f"{what}: {FORMS[form]}. They are taken as they are")
 

@@ -3,10 +3,12 @@
 import codecs
 import json
 
+import numpy as np
 import pytest
 
 from engine.errors import UserError
-from engine.json_files import read_json
+from engine.json_files import _parse, read_json
+from soak.mutation import mutate_json
 
 VALUE = {"name": "Fußgänger 行人", "numbers": [1, 1.5, 10**300]}
 
@@ -51,3 +53,44 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         read_json(path, "annotations")
+
+
+def python_reads(path):
+    try:
+        return repr(_parse(path.read_bytes(), path, "JSON file"))
+    except UserError as error:
+        return str(error)
+
+
+def we_read(path):
+    try:
+        return repr(read_json(path))
+    except UserError as error:
+        return str(error)
+
+
+ODD = (
+    "123456789012345678901234567890", "18446744073709551616", "-9223372036854775809", "-0", "-0.0", "1E5", "1e400",
+    "5e-324", "0.1234567890123456789", "NaN", "[-Infinity]", '"\\ud800"', '"\\ud83d\\ude00"', '"\\u0000"', '"\x01"',
+    "[1,]", '{"a": 1, "a": 2}', " [1]\n", "[1] x", "01", "1.", "tru", '{"a"}', '"\x7f\u2028"',
+    "[" * 2000 + "]" * 2000,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_both_readers_see_one_value(tmp_path, text):
+    path = tmp_path / "value.json"
+    path.write_text(text, encoding="utf-8")
+    assert we_read(path) == python_reads(path)
+
+
+def test_both_readers_see_one_value_in_damaged_files(tmp_path):
+    path, random = tmp_path / "value.json", np.random.default_rng(0)
+    value = {"a": [{"b": n, "c": n / 3, "d": [None, True, str(n), {}]} for n in range(30)], "e": "Fußgänger 行人\n"}
+    read = 0
+    for _ in range(500):
+        path.write_bytes(mutate_json(value, random))
+        ours = we_read(path)
+        assert ours == python_reads(path)
+        read += ours.startswith("{")
+    assert 50 < read < 480
