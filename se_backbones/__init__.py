@@ -10,6 +10,7 @@ from se_backbones.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from se_backbones.backbone import Absorber, Backbone, FeatureInfo, SEOwner, SESite, find_network, sites_of
+    from se_backbones.layers.gated import use_gated_kernels
     from se_backbones.layers.norm import FrozenBatchNorm2d
     from se_backbones.registry import Family, Spec, create_backbone, find_spec, list_backbones, register, twin_name
     from se_backbones.se import SEConfig, SEGate
@@ -37,6 +38,7 @@ __all__ = [
     "register",
     "sites_of",
     "twin_name",
+    "use_gated_kernels",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -62,5 +64,6 @@ __getattr__, __dir__ = lazy_names(
         "register": "se_backbones.registry",
         "sites_of": "se_backbones.backbone",
         "twin_name": "se_backbones.registry",
+        "use_gated_kernels": "se_backbones.layers.gated",
     },
 )
