@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import detection
+import detection.backbone  # whose import sets an environment variable, by Detectron2's
 import se_backbones
 from se_backbones.lazy_names import lazy_names
 
