@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from se_backbones.registry import Family, Spec, create_backbone, find_spec, list_backbones, register, twin_name
     from se_backbones.se import SEConfig, SEGate
     from se_backbones.surgery.fold import FoldReport, fold_constant_gates
+    from se_backbones.surgery.fuse import FusedBackbone, fuse
     from se_backbones.surgery.insert import insert_se
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "FeatureInfo",
     "FoldReport",
     "FrozenBatchNorm2d",
+    "FusedBackbone",
     "SEConfig",
     "SEGate",
     "SEOwner",
@@ -33,6 +35,7 @@ __all__ = [
     "find_network",
     "find_spec",
     "fold_constant_gates",
+    "fuse",
     "insert_se",
     "list_backbones",
     "register",
@@ -50,6 +53,7 @@ __getattr__, __dir__ = lazy_names(
         "FeatureInfo": "se_backbones.backbone",
         "FoldReport": "se_backbones.surgery.fold",
         "FrozenBatchNorm2d": "se_backbones.layers.norm",
+        "FusedBackbone": "se_backbones.surgery.fuse",
         "SEConfig": "se_backbones.se",
         "SEGate": "se_backbones.se",
         "SEOwner": "se_backbones.backbone",
@@ -59,6 +63,7 @@ __getattr__, __dir__ = lazy_names(
         "find_network": "se_backbones.backbone",
         "find_spec": "se_backbones.registry",
         "fold_constant_gates": "se_backbones.surgery.fold",
+        "fuse": "se_backbones.surgery.fuse",
         "insert_se": "se_backbones.surgery.insert",
         "list_backbones": "se_backbones.registry",
         "register": "se_backbones.registry",

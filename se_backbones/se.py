@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -160,6 +160,11 @@ def _nearest(path: str, paths: Sequence[str]) -> str:
     return f"they are {', '.join(paths[:3])}, …, {paths[-1]}"
 
 
+def gate_of(name: str) -> Callable[[Tensor], Tensor]:
+    """The gate's non-linearity, by its name in GATES."""
+    return {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}[name]
+
+
 class SEGate(nn.Module):
     """Squeeze and excitation: computes the gate, and leaves the scaling to the caller, who can fuse it.
 
@@ -213,10 +218,7 @@ class SEGate(nn.Module):
             z = (total / (x.shape[2] * x.shape[3])).to(x.dtype)
         else:
             z = x.amax((2, 3), keepdim=True) if self.squeeze == "max" else x
-        s = self.fc2(torch.relu(self.fc1(z)))
-        if self.gate == "sigmoid":
-            return torch.sigmoid(s)
-        return torch.tanh(s) if self.gate == "tanh" else torch.relu(s)
+        return gate_of(self.gate)(self.fc2(torch.relu(self.fc1(z))))
 
     def extra_repr(self) -> str:
         return f"squeeze={self.squeeze}, gate={self.gate}"
