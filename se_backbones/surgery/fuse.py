@@ -44,16 +44,17 @@ class FusedBackbone(Backbone):
         for name, module in network.named_children():
             if name not in parts or any(path.partition(".")[0] == name for path in self.head_paths):
                 self.add_module(name, module)
-        _settle(self, dtype)
+        _settle(self.body, dtype)
+        self.eval().requires_grad_(False)
 
     def forward_features(self, x: Tensor) -> dict[str, Tensor]:
-        return self.body(_as_wanted(x, self))
+        return _run(self.body, x)
 
     def pool(self, x: Tensor) -> Tensor:
         return self._family.pool(self, x)
 
     def classify(self, x: Tensor) -> Tensor:
-        return self._family.classify(self, x)
+        return self._family.classify(self, x.to(self.head.weight.dtype))
 
     def train(self, mode: bool = True):
         if mode:
@@ -74,7 +75,8 @@ def fuse(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     Args:
         model: a network, or a model with one in it (a detector, with its stage in the head as well); in whatever mode,
             it is left alone. Normalisation by other means than BatchNorm's (GN) stays as it is.
-        dtype: of weights and maps, ``torch.bfloat16`` say; None: the model's own. Images are taken in any type.
+        dtype: of the stages' weights and maps, ``torch.bfloat16`` say; None: the model's own. Images are taken in any
+            type; the classifier stays as it is.
 
     Raises:
         ValueError: the model has no network of this package, several, or a fused one; or a number in it is not finite.
@@ -103,10 +105,11 @@ class _FusedStage(nn.Module):
         super().__init__()
         self.network_path, self.stage = stage.network_path, stage.stage
         self.body = fuse_graph(stage, stage.forward)
-        _settle(self, dtype)
+        _settle(self.body, dtype)
+        self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(_as_wanted(x, self))
+        return _run(self.body, x)
 
 
 def _settle(module: nn.Module, dtype: torch.dtype | None) -> None:
@@ -116,12 +119,19 @@ def _settle(module: nn.Module, dtype: torch.dtype | None) -> None:
         if dtype is not None and not isinstance(parent, (GatedSum, *NORMS)):
             for tensor in chain(parent.parameters(recurse=False), parent.buffers(recurse=False)):
                 tensor.data = tensor.to(dtype)
-    module.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    module.to(memory_format=torch.channels_last).requires_grad_(False)
 
 
-def _as_wanted(x: Tensor, module: nn.Module) -> Tensor:
-    conv = next(one for one in module.modules() if isinstance(one, FusedConv2d))
-    return x.to(conv.weight.dtype).contiguous(memory_format=torch.channels_last)
+def _run(body: nn.Module, x: Tensor):
+    """The body on a map of any type and memory format. Its own type holds, whatever autocast is on outside."""
+    if x.requires_grad and torch.is_grad_enabled():
+        raise ValueError("a fused network is for inference: gradients are for the one that it was made of")
+    conv = next(one for one in body.modules() if isinstance(one, FusedConv2d))
+    x = x.to(conv.weight.dtype).contiguous(memory_format=torch.channels_last)
+    if not torch.is_autocast_enabled(x.device.type):
+        return body(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return body(x)
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
