@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from se_backbones.backbone import Backbone, detached_stages, find_network
 from se_backbones.layers.fused import FusedConv2d, GatedSum
 from se_backbones.layers.norm import FrozenBatchNorm2d
+from se_backbones.layers.precision import without_autocast
 from se_backbones.se import SEGate
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
@@ -128,9 +129,7 @@ def _run(body: nn.Module, x: Tensor):
         raise ValueError("a fused network is for inference: gradients are for the one that it was made of")
     conv = next(one for one in body.modules() if isinstance(one, FusedConv2d))
     x = x.to(conv.weight.dtype).contiguous(memory_format=torch.channels_last)
-    if not torch.is_autocast_enabled(x.device.type):
-        return body(x)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         return body(x)
 
 

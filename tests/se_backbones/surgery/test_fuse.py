@@ -121,7 +121,7 @@ def test_bf16_is_as_near_as_the_network_in_bf16():
         x = images(96, 96, count=count)
         exact = outputs(model, x)
         ours = outputs(fuse(model, torch.bfloat16), x)
-        assert all(value.dtype == torch.bfloat16 for value in ours.values())
+        assert {name for name, value in ours.items() if value.dtype != torch.bfloat16} == {"logits"}
         assert difference(ours, exact) < max(1e-2, difference(outputs(half, x.bfloat16()), exact))
 
 
