@@ -15,8 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
-    "se_backbones", "engine", "synthetic", "classification", "places365", "detection", "studies", "soak", "tools",
-    "tests",
+    "se_backbones", "engine", "synthetic", "classification", "places365", "detection", "studies", "soak", "benchmarks",
+    "tools", "tests",
 )  # fmt: skip
 
 # What each room may import of ours, besides itself.
@@ -29,8 +29,12 @@ MAY_IMPORT = {
     "detection": {"se_backbones", "engine", "synthetic"},
     "studies": {"se_backbones", "engine", "synthetic", "classification", "places365", "detection"},
     "soak": {"se_backbones", "engine", "synthetic", "classification", "places365", "detection"},
-    "tools": {"se_backbones", "engine", "synthetic", "classification", "places365", "detection", "studies", "soak"},
-}
+    "benchmarks": {"se_backbones", "engine", "synthetic", "classification", "places365", "detection"},
+    "tools": {
+        "se_backbones", "engine", "synthetic", "classification", "places365", "detection", "studies", "soak",
+        "benchmarks",
+    },
+}  # fmt: skip
 
 # The networks need torch alone. Finding and reading published weights may need these, inside functions.
 LAZY_IN_WEIGHTS = {"huggingface_hub", "numpy", "safetensors", "timm", "torchvision", "tqdm"}

@@ -12,10 +12,10 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from se_backbones.backbone import Backbone, detached_stages, find_network
-from se_backbones.layers.fused import FusedConv2d, GatedSum
 from se_backbones.layers.norm import FrozenBatchNorm2d
 from se_backbones.layers.precision import without_autocast
 from se_backbones.se import SEGate
+from se_backbones.surgery.fused_layers import FusedConv2d, GatedSum
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
 ADD = {operator.add, operator.iadd, torch.add, "add", "add_"}

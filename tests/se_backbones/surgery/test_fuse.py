@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from se_backbones import SEConfig, create_backbone, find_network, find_spec, fuse, insert_se, list_backbones
-from se_backbones.layers import fused as layers
-from se_backbones.layers.fused import FusedConv2d, GatedSum
+from se_backbones.surgery import fused_layers as layers
+from se_backbones.surgery.fused_layers import FusedConv2d, GatedSum
 from tests.se_backbones.networks import images, randomised
 
 # Of each family one with SE and one without, the smallest that has all of its parts.
