@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from detection.coco_ap.average_precision import evaluate_coco, format_table
 from detection.data import DetectionData, test_batches
+from detection.roi_align import detector_for_inference
 from detection.task_info import DETECTION
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.device import autocast, choose_precision
-from engine.inference import for_inference
 from engine.json_files import write_json
 from engine.train.launch import raising_everywhere, shows_progress
 from engine.train.sampling import shard
@@ -40,7 +40,7 @@ def detect(model: nn.Module, data: DetectionData, cfg: CfgNode) -> list[dict]:
     bar = tqdm(total=len(mine), desc="evaluating", unit="img", disable=not shows_progress(), leave=False)
     device = next(model.parameters()).device
     dtype = choose_precision(cfg.TEST.PRECISION, device)
-    model = for_inference(model, dtype) if cfg.TEST.FUSE else model
+    model = detector_for_inference(model, dtype) if cfg.TEST.FUSE else model
     with raising_everywhere(device), torch.inference_mode(), autocast(device, dtype), bar:
         for batch in test_batches(mine, cfg):
             for image, output in zip(batch, model(batch), strict=True):

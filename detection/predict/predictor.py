@@ -5,10 +5,10 @@ import torch
 
 from detection.images import in_order, resize_for_test
 from detection.predict.detections import Detections
+from detection.roi_align import detector_for_inference
 from detection.trained import load_detector
 from engine.device import autocast, choose_precision
 from engine.errors import UserError
-from engine.inference import for_inference
 
 __all__ = ["Detections", "Predictor"]
 
@@ -26,7 +26,7 @@ class Predictor:
             raise UserError(f"the threshold is a score between 0 and 1; got {threshold}")
         self.cfg, self.threshold, self.device = cfg, threshold, next(model.parameters()).device
         self.dtype = choose_precision(precision, self.device)
-        self.model = for_inference(model, self.dtype)
+        self.model = detector_for_inference(model, self.dtype)
         self.classes, self.max_pixels = list(classes), cfg.INPUT.MAX_PIXELS
         self.category_ids = list(category_ids) if category_ids else None
 
