@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from benchmarks.coco_ap import coco_ap
+from benchmarks.detectors import detector
 from benchmarks.inference import fused, fused_cost, inference_cost, openvino
 from benchmarks.measure import Setting
 from benchmarks.tails import compiled, kernels, own_backward, tail
@@ -57,6 +58,15 @@ BENCHMARKS = {
             },
         ),
         Benchmark(openvino, _BOTH, {"time over OpenVINO's": ("over_openvino", "median")}),
+        Benchmark(
+            detector,
+            tuple({"batch": 1, "size": 480, **variant} for variant in _BOTH),
+            {
+                "times as fast": ("times_as_fast", "median"),
+                "with SE": ("se_times_as_fast", "median"),
+                "SE over plain": ("se_over_plain", "median"),
+            },
+        ),
         Benchmark(
             training_cost,
             _BOTH,

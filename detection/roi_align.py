@@ -71,11 +71,12 @@ def roi_align(
     bins = size / size.new_tensor([output_size[1], output_size[0]])
     samples = torch.full_like(size, sampling_ratio) if sampling_ratio > 0 else bins.ceil()
     kinds, kind = samples.long().unique(dim=0, return_inverse=True)
-    result = x.new_zeros(len(rois), output_size[0] * output_size[1], channels)
+    result = x.new_empty(len(rois), output_size[0] * output_size[1], channels)
     for index, (across, down) in enumerate(kinds.tolist()):
-        if across < 1 or down < 1:
-            continue
         rows = (kind == index).nonzero()[:, 0]
+        if across < 1 or down < 1:  # a box without area
+            result[rows] = 0
+            continue
         places_x, weights_x = _axis(begin[rows, 0], bins[rows, 0], output_size[1], across, width)
         places_y, weights_y = _axis(begin[rows, 1], bins[rows, 1], output_size[0], down, height)
         first = (image[rows] * (height * width))[:, None, None]
