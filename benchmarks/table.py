@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from benchmarks.coco_ap import coco_ap
-from benchmarks.detectors import detector
+from benchmarks.detectors import detector, roi_align
 from benchmarks.inference import fused, fused_cost, inference_cost, openvino
 from benchmarks.measure import Setting
 from benchmarks.tails import compiled, kernels, own_backward, tail
@@ -66,6 +66,11 @@ BENCHMARKS = {
                 "with SE": ("se_times_as_fast", "median"),
                 "SE over plain": ("se_over_plain", "median"),
             },
+        ),
+        Benchmark(
+            roi_align,
+            _BOTH,
+            {"times as fast": ("times_as_fast", "median"), "largest difference": ("largest_difference",)},
         ),
         Benchmark(
             training_cost,
