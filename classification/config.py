@@ -80,6 +80,7 @@ def get_cfg() -> CfgNode:
         }
     )
     cfg.SOLVER = detectron2_defaults().SOLVER
+    cfg.TEST = CfgNode({"EVAL_EPOCHS": 1.0, "IMS_PER_BATCH": 64, "CROPS": 1})  # 1, 10 or 12; epochs 0: at the end
     add_engine_defaults(cfg)
     for in_steps in ("STEPS", "WARMUP_ITERS", "CHECKPOINT_PERIOD", "AMP", "REFERENCE_WORLD_SIZE"):
         cfg.SOLVER.pop(in_steps, None)
@@ -94,7 +95,6 @@ def get_cfg() -> CfgNode:
     cfg.SOLVER.FREEZE_NORM_EPOCHS = 0.0  # so many last epochs in which BatchNorm uses and keeps its statistics
     cfg.SOLVER.HEAD_LR_FACTOR = 1.0  # the classifier's learning rate over that of the rest
     cfg.SOLVER.LABEL_SMOOTHING = 0.0
-    cfg.TEST = CfgNode({"EVAL_EPOCHS": 1.0, "IMS_PER_BATCH": 64, "CROPS": 1})  # 1, 10 or 12; epochs 0: at the end
     cfg.DATALOADER = CfgNode({"NUM_WORKERS": 4})
     cfg.SEED = 1
     cfg.OUTPUT_DIR = "output"

@@ -12,8 +12,10 @@ from tqdm import tqdm
 
 from detection.coco_ap.average_precision import evaluate_coco, format_table
 from detection.data import DetectionData, test_batches
+from detection.roi_align import detector_for_inference
 from detection.task_info import DETECTION
 from engine import compat  # noqa: F401  (before detectron2)
+from engine.device import autocast, choose_precision
 from engine.json_files import write_json
 from engine.train.launch import raising_everywhere, shows_progress
 from engine.train.sampling import shard
@@ -36,7 +38,10 @@ def detect(model: nn.Module, data: DetectionData, cfg: CfgNode) -> list[dict]:
     mine = [records[index] for index in shard(len(records), comm.get_rank(), comm.get_world_size())]
     results: list[dict] = []
     bar = tqdm(total=len(mine), desc="evaluating", unit="img", disable=not shows_progress(), leave=False)
-    with raising_everywhere(next(model.parameters()).device), torch.inference_mode(), bar:
+    device = next(model.parameters()).device
+    dtype = choose_precision(cfg.TEST.PRECISION, device)
+    model = detector_for_inference(model, dtype) if cfg.TEST.FUSE else model
+    with raising_everywhere(device), torch.inference_mode(), autocast(device, dtype), bar:
         for batch in test_batches(mine, cfg):
             for image, output in zip(batch, model(batch), strict=True):
                 results += instances_to_coco_json(output["instances"].to("cpu"), image["image_id"])

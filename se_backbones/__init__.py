@@ -10,10 +10,12 @@ from se_backbones.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from se_backbones.backbone import Absorber, Backbone, FeatureInfo, SEOwner, SESite, find_network, sites_of
+    from se_backbones.layers.gated import use_gated_kernels
     from se_backbones.layers.norm import FrozenBatchNorm2d
     from se_backbones.registry import Family, Spec, create_backbone, find_spec, list_backbones, register, twin_name
     from se_backbones.se import SEConfig, SEGate
     from se_backbones.surgery.fold import FoldReport, fold_constant_gates
+    from se_backbones.surgery.fuse import FusedBackbone, fuse
     from se_backbones.surgery.insert import insert_se
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "FeatureInfo",
     "FoldReport",
     "FrozenBatchNorm2d",
+    "FusedBackbone",
     "SEConfig",
     "SEGate",
     "SEOwner",
@@ -32,11 +35,13 @@ __all__ = [
     "find_network",
     "find_spec",
     "fold_constant_gates",
+    "fuse",
     "insert_se",
     "list_backbones",
     "register",
     "sites_of",
     "twin_name",
+    "use_gated_kernels",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -48,6 +53,7 @@ __getattr__, __dir__ = lazy_names(
         "FeatureInfo": "se_backbones.backbone",
         "FoldReport": "se_backbones.surgery.fold",
         "FrozenBatchNorm2d": "se_backbones.layers.norm",
+        "FusedBackbone": "se_backbones.surgery.fuse",
         "SEConfig": "se_backbones.se",
         "SEGate": "se_backbones.se",
         "SEOwner": "se_backbones.backbone",
@@ -57,10 +63,12 @@ __getattr__, __dir__ = lazy_names(
         "find_network": "se_backbones.backbone",
         "find_spec": "se_backbones.registry",
         "fold_constant_gates": "se_backbones.surgery.fold",
+        "fuse": "se_backbones.surgery.fuse",
         "insert_se": "se_backbones.surgery.insert",
         "list_backbones": "se_backbones.registry",
         "register": "se_backbones.registry",
         "sites_of": "se_backbones.backbone",
         "twin_name": "se_backbones.registry",
+        "use_gated_kernels": "se_backbones.layers.gated",
     },
 )

@@ -48,7 +48,11 @@ def build():
 
 def folders() -> list[str]:
     """The top-level packages that are installed, as their folders are named."""
-    return sorted(path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name not in ("tests", "soak"))
+    return sorted(
+        path.parent.name
+        for path in ROOT.glob("*/__init__.py")
+        if path.parent.name not in ("tests", "soak", "benchmarks")
+    )
 
 
 def files(folder: str) -> set[str]:
@@ -67,7 +71,7 @@ def test_every_module_and_every_file_beside_them_is_installed(build):
 
 def test_nothing_is_installed_under_a_name_that_anybody_may_use(build):
     top = {package.split(".")[0] for package in build["packages"]}
-    assert not top & {"tools", "tests", "configs", "docs", "results", "soak"}
+    assert not top & {"tools", "tests", "configs", "docs", "results", "soak", "benchmarks"}
 
 
 @pytest.mark.parametrize("room", [name for name in folders() if name != "tools"])

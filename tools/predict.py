@@ -22,7 +22,9 @@ def main(arguments=None):
     from detection.predict.files import predict_files
     from detection.predict.predictor import Predictor  # only now: Detectron2 takes seconds to import
 
-    predictor = Predictor.from_checkpoint(options.weights, options.config, options.device, options.threshold)
+    predictor = Predictor.from_checkpoint(
+        options.weights, options.config, options.device, options.threshold, options.precision
+    )
     print(f"detecting {len(predictor.classes)} classes on {predictor.device}", file=sys.stderr)
     limits = options.batch_size, options.max_images, options.max_pixels
     report = predict_files(predictor, options.inputs, options.output, *limits)

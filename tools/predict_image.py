@@ -24,7 +24,7 @@ def main(arguments=None):
     from classification.predict.files import predict_files
     from classification.predict.predictor import Predictor  # only now: PyTorch takes seconds to import
 
-    predictor = Predictor.from_checkpoint(options.weights, options.config, options.device)
+    predictor = Predictor.from_checkpoint(options.weights, options.config, options.device, precision=options.precision)
     print(f"telling {len(predictor.classes)} classes apart on {predictor.device}", file=sys.stderr)
     limits = options.batch_size, options.max_images, options.max_pixels
     report = predict_files(predictor, options.inputs, options.output, *limits)

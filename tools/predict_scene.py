@@ -25,7 +25,9 @@ def main(arguments=None):
     from classification.predict.predictor import Predictor  # only now: PyTorch takes seconds to import
     from places365.task import PLACES365_TASK
 
-    predictor = Predictor.from_checkpoint(options.weights, options.config, options.device, PLACES365_TASK)
+    predictor = Predictor.from_checkpoint(
+        options.weights, options.config, options.device, PLACES365_TASK, precision=options.precision
+    )
     print(f"telling {len(predictor.classes)} scene classes apart on {predictor.device}", file=sys.stderr)
     limits = options.batch_size, options.max_images, options.max_pixels
     report = predict_files(predictor, options.inputs, options.output, *limits)

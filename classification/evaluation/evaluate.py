@@ -19,7 +19,9 @@ from classification.images.broken_files import broken_limit
 from classification.index.index import ImageIndex
 from classification.task import CLASS_FOLDERS, ClassificationTask
 from engine import compat  # noqa: F401  (before detectron2)
+from engine.device import autocast, choose_precision
 from engine.errors import UserError
+from engine.inference import for_inference
 from engine.json_files import write_json
 from engine.train.launch import raise_everywhere, raising_everywhere, shows_progress
 from engine.train.sampling import shard
@@ -72,7 +74,10 @@ def predict_set(
     parts = [Predictions.from_probabilities(none, [], [], groups)]  # a share may be empty
     broken: list[tuple[int, str]] = []
     bar = tqdm(total=len(mine), desc="evaluating", unit="img", disable=not shows_progress(), leave=False)
-    with raising_everywhere(_device(model)), torch.inference_mode(), bar:
+    device = _device(model)
+    dtype = choose_precision(cfg.TEST.PRECISION, device)
+    model = for_inference(model, dtype) if cfg.TEST.FUSE else model
+    with raising_everywhere(device), torch.inference_mode(), autocast(device, dtype), bar:
         for batch in test_batches(index, mine, cfg) if len(mine) else ():
             probabilities = class_probabilities(model, batch.images)
             parts.append(_predictions(probabilities, batch, groups, index))

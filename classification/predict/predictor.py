@@ -16,7 +16,9 @@ from classification.predict.cam import class_activation_maps
 from classification.task import CLASS_FOLDERS, ClassificationTask
 from classification.trained import load_classifier
 from engine import compat  # noqa: F401  (before detectron2)
+from engine.device import choose_precision
 from engine.errors import UserError
+from engine.inference import for_inference
 
 from detectron2.config import CfgNode
 
@@ -69,7 +71,8 @@ class Predictor:
     """Names the classes of pictures of any size.
 
     A picture is prepared as in an evaluation with the same config: shorter side to INPUT.TEST_RESIZE, a crop of
-    INPUT.TEST_SIZE from the middle (or several, with TEST.CROPS): a file gets the answer that it gets there. The class
+    INPUT.TEST_SIZE from the middle (or several, with TEST.CROPS): a file gets the answer that it gets there, up to
+    rounding, for here the network is fused (``se_backbones.fuse``). The class
     activation map is of the crop in the middle; what lies outside of it has no part in the map.
 
     Attributes:
@@ -83,9 +86,11 @@ class Predictor:
         cfg: CfgNode,
         classes: Sequence[str],
         task: ClassificationTask = CLASS_FOLDERS,
+        precision: str = "fp32",
     ):
-        self.model, self.cfg, self.classes, self.task = model.eval(), cfg, list(classes), task
+        self.cfg, self.classes, self.task = cfg, list(classes), task
         self.device = next(model.parameters()).device
+        self.model = for_inference(model, choose_precision(precision, self.device))
         self.max_pixels = cfg.INPUT.MAX_PIXELS
         self._transform = TestTransform(cfg)
         self._groups = task.groups(self.classes)
@@ -98,10 +103,12 @@ class Predictor:
         config: str | Path | None = None,
         device: str = "auto",
         task: ClassificationTask = CLASS_FOLDERS,
+        precision: str = "fp32",
     ):
         """Loads a classifier from a run's checkpoint, which holds its config too; `config` names a YAML file to use
-        instead. device: auto, cpu or cuda. Raises UserError if the file or the device cannot be used."""
-        return cls(*load_classifier(weights, config, device), task)
+        instead. device: auto, cpu or cuda. precision: auto, fp32, bf16 or fp16. Raises UserError if the file or the
+        device cannot be used."""
+        return cls(*load_classifier(weights, config, device), task, precision)
 
     @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:

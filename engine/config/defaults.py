@@ -43,6 +43,7 @@ _RULES = {
     "INPUT.MAX_PIXELS": Rule("0, for any size, or more", lambda pixels: pixels >= 0),
     "DATALOADER.NUM_WORKERS": Rule("0, to load in the process itself, or up to 1024", lambda n: 0 <= n <= 1024),
     "TEST.IMS_PER_BATCH": COUNT,
+    "TEST.PRECISION": one_of(PRECISIONS),
     "SOLVER.IMS_PER_BATCH": COUNT,
     "SOLVER.ACCUMULATE": Rule("1, for batches in one part, or more", lambda parts: parts >= 1),
     "SOLVER.OPTIMIZER": one_of(("SGD", "AdamW")),
@@ -81,6 +82,8 @@ def add_engine_defaults(cfg: CfgNode) -> CfgNode:
     # units, above the best before for PATIENCE evaluations; after DROPS times the next plateau ends the training.
     solver.PLATEAU = CfgNode({"THRESHOLD": 0.0, "PATIENCE": 10, "DROPS": 3})
     solver.KEEP_CHECKPOINTS = 2  # the newest periodic ones; the final one is kept besides
+    cfg.TEST.FUSE = False  # evaluate the network fused, see se_backbones.fuse: faster, equal up to rounding
+    cfg.TEST.PRECISION = "fp32"  # of an evaluation: auto, fp32, bf16 or fp16
     cfg.INPUT.MAX_PIXELS = MAX_PIXELS  # width times height of an image; a larger one may be a trap for memory. 0: any
     cfg.LOG_PERIOD = 20  # steps between two lines on the console and in metrics.jsonl
     cfg.CHANNELS_LAST = True  # memory format: faster with tensor cores, and on CPUs

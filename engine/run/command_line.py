@@ -65,6 +65,9 @@ def prediction_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--config", metavar="FILE", help="YAML to use instead of the config inside the checkpoint")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--precision", default="fp32", metavar="P", help="fp32 (default), bf16, fp16 or auto: what is fast"
+    )
     parser.add_argument("--batch-size", type=int, metavar="N", help="pictures at a time (8 on a GPU, 1 on a CPU)")
     parser.add_argument("--max-images", type=int, metavar="N", help="stop after N pictures and video frames")
     parser.add_argument("--max-pixels", type=int, metavar="N", help="width x height allowed (INPUT.MAX_PIXELS); 0: any")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from se_backbones.backbone import Absorber, Backbone, SEOwner
+from se_backbones.families.resnet.units import residual_tail
 from se_backbones.layers.initialise import scale_to_groups
 from se_backbones.layers.norm import make_norm
 from se_backbones.layout import Facts, Layout
@@ -88,11 +89,9 @@ class ShuffleUnit(SEOwner):
         branch = shuffled(self.bn1(self.conv1(x)).relu_(), self.groups)
         branch = self.bn3(self.conv3(self.bn2(self.conv2(branch))))
         if self.stride == 1:
-            out = branch.add_(x) if self.se is None else torch.addcmul(x, branch, self.se(branch))
-        else:
-            branch = branch if self.se is None else branch * self.se(branch)
-            out = torch.cat((branch, F.avg_pool2d(x, 3, 2, 1)), 1)
-        return out.relu_()
+            return residual_tail(branch, self.se, x)
+        branch = branch if self.se is None else branch * self.se(branch)
+        return torch.cat((branch, F.avg_pool2d(x, 3, 2, 1)), 1).relu_()
 
 
 class ShuffleNet(Backbone):

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from se_backbones.backbone import Absorber, Backbone, SEOwner
 from se_backbones.families.cifar.layouts import SHAKE_LAYOUTS
+from se_backbones.layers.gated import gated_sum
 from se_backbones.layers.norm import make_norm
 from se_backbones.registry import Family, Spec, register
 from se_backbones.se import SEConfig
@@ -223,7 +224,7 @@ class MixGatedUnit(ShakeUnit, SEOwner):
         return tuple(Absorber(branch.last_norm, name=name) for branch in (self.branch1, self.branch2))
 
     def add(self, shortcut: Tensor, mixed: Tensor) -> Tensor:
-        return super().add(shortcut, mixed) if self.se is None else torch.addcmul(shortcut, mixed, self.se(mixed))
+        return super().add(shortcut, mixed) if self.se is None else gated_sum(shortcut, mixed, self.se)
 
 
 def out_channels(hyper: ShakeHyper, index: int) -> int:

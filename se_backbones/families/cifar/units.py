@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from se_backbones.backbone import Absorber, SEOwner
 from se_backbones.families.resnet.units import BARE_SHORTCUT, UNIT_OUTPUT
+from se_backbones.layers.gated import gated_sum
 from se_backbones.layers.norm import make_norm
 
 
@@ -81,9 +81,9 @@ class PreActivationUnit(SEOwner):
         shortcut = x if self.downsample is None else self.downsample(active)
         branch = self.branch(active * self.se(active) if self.placement == "pre" else active)
         if self.placement == "standard":
-            return torch.addcmul(shortcut, branch, self.se(branch))
+            return gated_sum(shortcut, branch, self.se)
         if self.placement == "identity":
-            return torch.addcmul(branch, shortcut, self.se(shortcut))
+            return gated_sum(branch, shortcut, self.se)
         out = branch.add_(shortcut)
         return out * self.se(out) if self.placement == "post" else out
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from se_backbones.backbone import Absorber, SEOwner
 from se_backbones.families.resnet.table import ResNetHyper
+from se_backbones.layers.gated import gated_sum
 from se_backbones.layers.norm import make_norm
 
 # Why gates at two placements of any residual unit have no absorber.
@@ -14,18 +16,18 @@ UNIT_OUTPUT = "scales the unit's output, behind the addition: no weight before i
 BARE_SHORTCUT = "scales a bare shortcut, which has no weight that could take up the mean"
 
 
-def residual_tail(branch: Tensor, gate: Tensor | None, shortcut: Tensor) -> Tensor:
-    """``relu(shortcut + gate * branch)``, the end of a residual unit; without a gate, ``relu(shortcut + branch)``.
+def residual_tail(branch: Tensor, se: Callable[[Tensor], Tensor] | None, shortcut: Tensor) -> Tensor:
+    """``relu(shortcut + se(branch) * branch)``, the end of a residual unit; without SE, ``relu(shortcut + branch)``.
 
-    Scale and add are one multiply-add over the map (the original release fused them as a layer named Axpy), and
-    the ReLU works in place, so no map is made beyond the result. torch.compile makes one kernel of all three.
+    No map is made beyond the result. torch.compile makes one kernel of scale, add and ReLU.
 
     Args:
-        branch, shortcut: (N, C, H, W). Without a gate, ``branch`` is overwritten.
-        gate: (N, C, 1, 1), (N, C, H, W), or None.
+        branch, shortcut: (N, C, H, W). Without SE, ``branch`` is overwritten.
+        se: gives the gate of a map, (N, C, 1, 1) or (N, C, H, W); or None.
     """
-    out = branch.add_(shortcut) if gate is None else torch.addcmul(shortcut, branch, gate)
-    return out.relu_()
+    if se is None:
+        return branch.add_(shortcut).relu_()
+    return gated_sum(shortcut, branch, se, relu=True)
 
 
 class ResidualUnit(SEOwner):
@@ -105,9 +107,9 @@ class ResidualUnit(SEOwner):
             return residual_tail(self.branch(x * self.se(x)), None, shortcut)
         branch = self.branch(x)
         if self.placement == "standard":
-            return residual_tail(branch, self.se(branch), shortcut)
+            return residual_tail(branch, self.se, shortcut)
         if self.placement == "identity":
-            return residual_tail(shortcut, self.se(shortcut), branch)
+            return residual_tail(shortcut, self.se, branch)
         out = residual_tail(branch, None, shortcut)
         return out * self.se(out) if self.placement == "post" else out
 

@@ -18,13 +18,16 @@ from torch import nn
 
 import classification.evaluation.evaluate as module
 from classification.config import get_cfg
-from classification.evaluation.evaluate import class_probabilities, evaluate_classifier, format_table
+from classification.evaluation.evaluate import class_probabilities, evaluate_classifier, format_table, predict_set
 from classification.groups import ClassGroups
 from classification.index.index import make_index
+from classification.model import ImageClassifier
 from classification.task import ClassificationTask
 from classification.task_info import classification_info
 from engine.errors import UserError
 from engine.train.launch import leave_processes
+from se_backbones import Backbone, FusedBackbone, create_backbone
+from tests.se_backbones.networks import randomised
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE, IMAGES = 32, 23
@@ -265,3 +268,28 @@ def work(rank, processes, folder):
 
 if __name__ == "__main__":
     work(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_evaluation_is_fused_and_in_a_precision_where_it_is_asked_for(tmp_path, fused, precision):
+    index, _ = make_images(tmp_path / "images", 8)
+    cfg = config(TEST__FUSE=fused, TEST__PRECISION=precision)
+    network = randomised(create_backbone("se_resnet18", len(CLASSES))).eval()
+    seen = []
+
+    def look(module, inputs, logits):
+        seen.append((isinstance(module, FusedBackbone), logits.dtype))
+
+    hook = nn.modules.module.register_module_forward_hook(
+        lambda module, *rest: look(module, *rest) if isinstance(module, Backbone) else None
+    )
+    try:
+        predictions, _ = predict_set(ImageClassifier(network, cfg), index, cfg)
+    finally:
+        hook.remove()
+    assert set(seen) == {(fused, torch.bfloat16 if precision == "bf16" else torch.float32)}
+    exact, _ = predict_set(ImageClassifier(network, config()), index, config())
+    difference = np.abs(np.sort(predictions.top5_probabilities) - np.sort(exact.top5_probabilities)).max()
+    assert len(predictions) == 8 and difference < (1e-5 if precision == "fp32" else 0.05)
+    assert (difference == 0) == (precision == "fp32" and not fused)

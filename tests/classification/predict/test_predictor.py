@@ -23,6 +23,7 @@ from classification.predict.files import predict_files, prediction_record
 from classification.predict.pictures import write_pictures
 from classification.predict.predictor import Prediction, Predictor, crop_box
 from classification.task import CLASS_FOLDERS
+from classification.trained import load_classifier
 from engine.errors import UserError
 from engine.images.reading import read_image
 from engine.predict.video import Video, video_writer
@@ -193,10 +194,10 @@ def test_the_crop_is_where_the_evaluation_cuts(size, resize):
         assert value / 255 * (length - 1) + 0.5 == pytest.approx(where, abs=2 * half + length / 255)
 
 
-def test_the_map_lies_where_the_network_looks(predictor):
+def test_the_map_lies_where_the_network_looks(predictor, checkpoint):
     """The place that a cell of res5 depends on most, by the gradient of its channels, against the place where
     `activation` shows that cell."""
-    network, size, (row, column) = predictor.model.network, 160, (2, 1)
+    network, size, (row, column) = load_classifier(checkpoint, None, "cpu")[0].network, 160, (2, 1)
     total = torch.zeros(size, size)
     for seed in range(2):
         generator = torch.Generator().manual_seed(seed)
@@ -369,6 +370,6 @@ def test_a_polite_kill_keeps_what_was_done(tool, tmp_path, monkeypatch, capsys):
 
     for index in range(6):
         save(tmp_path / "in" / f"{index}.png", picture(40, 40))
-    monkeypatch.setattr(Predictor, "from_checkpoint", lambda *arguments: Killed())
+    monkeypatch.setattr(Predictor, "from_checkpoint", lambda *arguments, **options: Killed())
     assert tool.main(["--weights", "x", str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 130
     assert len(records(tmp_path / "out")) == 3 and "interrupted after 3 pictures" in capsys.readouterr().out

@@ -119,7 +119,7 @@ def test_an_integer_for_a_text_is_that_text(defaults, tmp_path):
 def checked():
     """(*overrides) → what of every task's keys is checked, with these changed."""
     solver = {"IMS_PER_BATCH": 8, "BASE_LR": 0.1, "MOMENTUM": 0.9, "NESTEROV": False, "WEIGHT_DECAY": 1e-4}
-    cfg = add_engine_defaults(CfgNode({"SOLVER": {**solver, "WEIGHT_DECAY_NORM": 0.0}, "INPUT": {}}))
+    cfg = add_engine_defaults(CfgNode({"SOLVER": {**solver, "WEIGHT_DECAY_NORM": 0.0}, "INPUT": {}, "TEST": {}}))
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupCosineLR"
     cfg.MODEL = CfgNode(
         {"PIXEL_MEAN": [0.0] * 3, "PIXEL_STD": [1.0] * 3, "BACKBONE": {"RECOMPUTE": False}, "WEIGHTS_NETWORK": ""}
