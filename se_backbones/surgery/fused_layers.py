@@ -34,8 +34,13 @@ class FusedConv2d(nn.Module):
         weight: (C_out, C_in / groups, kh, kw).
         bias: (C_out,).
         like: the convolution whose stride, padding, dilation and groups it takes.
+
+    Attributes:
         activation: a key of ACTIVATIONS. Behind a sum: none or ``relu``.
         overwrites: the other map is nobody else's, and its memory may hold the result.
+
+    Raises:
+        ValueError: padding by the name ``same`` that is not the same on both sides.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, like: nn.Conv2d):
@@ -45,6 +50,8 @@ class FusedConv2d(nn.Module):
         padding = like.padding
         if isinstance(padding, str):
             sides = [d * (k - 1) for d, k in zip(like.dilation, like.kernel_size, strict=True)]
+            if padding == "same" and any(side % 2 for side in sides):
+                raise ValueError(f"a convolution of {tuple(like.kernel_size)} padded by 'same' has uneven borders")
             padding = [side // 2 for side in sides] if padding == "same" else [0, 0]
         self.stride, self.padding, self.dilation = list(like.stride), list(padding), list(like.dilation)
         self.groups = like.groups

@@ -304,3 +304,6 @@ def test_padding_by_name_and_biases():
         fused = FusedConv2d(conv.weight, conv.bias, conv)
         x = images(9, 11)[:, :1].repeat(1, 4, 1, 1)
         torch.testing.assert_close(fused(x), conv(x), rtol=1e-5, atol=1e-5)
+    uneven = nn.Conv2d(4, 6, 2, padding="same")
+    with pytest.raises(ValueError, match="uneven borders"):
+        FusedConv2d(uneven.weight, uneven.bias, uneven)
