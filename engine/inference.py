@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 
 from engine.errors import UserError
-from se_backbones import FusedBackbone, find_network, fuse
+from se_backbones import Backbone, FusedBackbone, fuse
 
 
 def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A copy of a model with its network fused, see ``se_backbones.fuse``: equal to it up to rounding. A model whose
-    network is fused already is given back.
+    """A copy of a model with its network fused, see ``se_backbones.fuse``: equal to it up to rounding. A network that
+    is fused already, and a model with another project's, stay as they are.
 
     Args:
         dtype: in which the network computes; what stands around it does by autocast.
@@ -19,9 +21,10 @@ def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Mo
     Raises:
         UserError: weights that are not finite.
     """
+    networks = [module for module in model.modules() if isinstance(module, Backbone)]
+    if not networks or isinstance(networks[0], FusedBackbone):
+        return copy.deepcopy(model).eval()
     try:
-        if isinstance(find_network(model), FusedBackbone):
-            return model.eval()
         return fuse(model, None if dtype == torch.float32 else dtype)
     except ValueError as error:
         raise UserError(f"the model cannot be used: {error}") from None
