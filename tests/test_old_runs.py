@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+import detection.backbone  # noqa: F401  (whose import sets an environment variable, by Detectron2's)
 from se_backbones import create_backbone
 from se_backbones.weights import DETECTOR_PARTS, load_weights
 
