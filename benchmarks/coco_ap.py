@@ -81,7 +81,7 @@ def coco_ap(setting: Setting, images: int = IMAGES) -> dict:
         rows = compare_evaluators(*paths)
     seconds = {"command": whole, "imports": imports, "reading_and_evaluating": inside}
     return {
-        "theirs": " ".join(f"{rows[-1]['evaluator']} {rows[-1]['version']}".split()),
+        "theirs": f"{rows[-1]['evaluator']} {rows[-1]['version']}",
         "detections": images * EACH,
         "processor_seconds": {name: round(statistics.median(values), 3) for name, values in seconds.items()},
         "evaluators": [

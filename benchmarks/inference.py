@@ -6,9 +6,10 @@ import copy
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.measure import Setting, import_peer, medians, ratio, take_turns
+from benchmarks.se_cost import cost_of_se
 from se_backbones import Backbone, create_backbone, fuse
 
 
@@ -27,19 +28,15 @@ def forward_pass(model: nn.Module, setting: Setting, dtype: torch.dtype | None =
     """Weights and images in one type: under autocast each call would convert the weights again."""
     dtype = dtype or setting.dtype
     model = copy.deepcopy(model).to(setting.device, dtype, memory_format=torch.channels_last).eval()
-    images = setting.images().to(dtype)
-
-    @torch.inference_mode()
-    def call():
-        model(images)
-
-    return call
+    return _call_of(model, setting.images().to(dtype))
 
 
 def fused_pass(network: Backbone, setting: Setting) -> Callable[[], None]:
-    model = LastMap(fuse(network.to(setting.device), setting.dtype))
-    images = setting.images().to(setting.dtype)
+    fast = fuse(network.to(setting.device), setting.dtype)
+    return _call_of(LastMap(fast), setting.images().to(setting.dtype))
 
+
+def _call_of(model: nn.Module, images: Tensor) -> Callable[[], None]:
     @torch.inference_mode()
     def call():
         model(images)
@@ -56,17 +53,7 @@ def fused_cost(setting: Setting) -> dict:
 
 def inference_cost(setting: Setting) -> dict:
     """SE's cost in inference: forward of se_resnet50 over resnet50, ours and timm's, nothing fused."""
-    timm = import_peer("timm")
-    calls = {name: forward_pass(LastMap(create_backbone(name)), setting) for name in ("se_resnet50", "resnet50")}
-    for name in ("seresnet50", "resnet50"):
-        calls[f"timm_{name}"] = forward_pass(timm.create_model(name, num_classes=0, global_pool=""), setting)
-    times = take_turns(calls, setting.rounds, setting.device)
-    return {
-        "theirs": f"timm {timm.__version__}",
-        "seconds": medians(times),
-        "se_over_plain": ratio(times, "se_resnet50", "resnet50"),
-        "theirs_se_over_plain": ratio(times, "timm_seresnet50", "timm_resnet50"),
-    }
+    return cost_of_se(setting, lambda model: forward_pass(model, setting))
 
 
 def fused(setting: Setting) -> dict:

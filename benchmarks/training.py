@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import Setting, faster, import_peer, medians, ratio, take_turns
+from benchmarks.measure import Setting, faster, import_peer
+from benchmarks.se_cost import cost_of_se
 from engine.device import autocast
 from se_backbones import create_backbone
 
@@ -34,18 +35,5 @@ def network(setting: Setting) -> dict:
 
 def training_cost(setting: Setting) -> dict:
     """SE's cost in training: forward and backward of se_resnet50 over resnet50, ours and timm's."""
-    timm, images = import_peer("timm"), setting.images()
-    models = {
-        "se_resnet50": create_backbone("se_resnet50"),
-        "resnet50": create_backbone("resnet50"),
-        "timm_seresnet50": timm.create_model("seresnet50"),
-        "timm_resnet50": timm.create_model("resnet50"),
-    }
-    calls = {name: training_pass(model, images, setting) for name, model in models.items()}
-    times = take_turns(calls, setting.rounds, setting.device)
-    return {
-        "theirs": f"timm {timm.__version__}",
-        "seconds": medians(times),
-        "se_over_plain": ratio(times, "se_resnet50", "resnet50"),
-        "theirs_se_over_plain": ratio(times, "timm_seresnet50", "timm_resnet50"),
-    }
+    images = setting.images()
+    return cost_of_se(setting, lambda model: training_pass(model, images, setting))

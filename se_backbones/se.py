@@ -163,6 +163,16 @@ def _nearest(path: str, paths: Sequence[str]) -> str:
     return f"they are {', '.join(paths[:3])}, …, {paths[-1]}"
 
 
+def channel_sums(x: Tensor) -> Tensor:
+    """(N, C, H, W) → (N, C, 1, 1), in the map's type, but float32 for fp16, which would overflow.
+
+    Before a division it is better than mean(): its gradient stays a broadcast view, where mean() would write out a
+    whole map, in another memory format than x's. So would a sum of another type, which autocast takes on GPUs unless a
+    type is named; on CPUs it would copy the map.
+    """
+    return x.sum((2, 3), keepdim=True, dtype=torch.float32 if x.dtype == torch.float16 else x.dtype)
+
+
 def gate_of(name: str) -> Callable[[Tensor], Tensor]:
     """The gate's non-linearity, by its name in GATES."""
     return {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}[name]
@@ -225,11 +235,7 @@ class SEGate(nn.Module):
         for tanh, from 0 up for relu. What follows a squeeze is a few numbers, which autocast leaves in the type of the
         weights."""
         if self.squeeze == "avg":
-            # A sum and then the division: its gradient stays a broadcast view, where mean() would write out a whole
-            # map, in another memory format than x's. So would a sum of another type, which autocast takes on GPUs
-            # unless a type is named. fp16 alone would overflow.
-            total = x.sum((2, 3), keepdim=True, dtype=torch.float32 if x.dtype == torch.float16 else x.dtype)
-            z = total / (x.shape[2] * x.shape[3])
+            z = channel_sums(x) / (x.shape[2] * x.shape[3])
         elif self.squeeze == "max":
             z = x.amax((2, 3), keepdim=True)
         else:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from se_backbones.se import SEGate, gate_of
+from se_backbones.se import SEGate, channel_sums, gate_of
 
 # How oneDNN calls what may follow a convolution.
 ACTIVATIONS = {"": ("none", []), "relu": ("relu", []), "relu6": ("hardtanh", [0.0, 6.0])}
@@ -177,9 +177,7 @@ class GatedSum(nn.Module):
     def gate(self, x: Tensor) -> Tensor:
         """The gate of the branch, (N, C_out), times the factor, from the convolution's input. The two layers, a few
         numbers, are computed in float32."""
-        # Adding up in another type than the map's, PyTorch would copy the map; only fp16 needs it.
-        total = x.sum((2, 3), dtype=torch.float32 if x.dtype == torch.float16 else x.dtype)
-        mean = total.to(self.first.dtype) / (x.shape[2] * x.shape[3])
+        mean = channel_sums(x).flatten(1).to(self.first.dtype) / (x.shape[2] * x.shape[3])
         gate = F.linear(F.linear(mean, self.first, self.shift1).relu_(), self.second, self.shift2)
         gate = gate_of(self.activation)(gate)
         return (gate if self.factor == 1 else gate * self.factor).to(x.dtype)
