@@ -8,8 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import Setting, import_peer, medians, ratio, take_turns
+from benchmarks.measure import Setting, import_peer
 from benchmarks.se_cost import cost_of_se
+from engine.timing import medians, ratio, take_turns
 from se_backbones import Backbone, create_backbone, fuse
 
 

@@ -6,9 +6,10 @@ import json
 import pytest
 
 from benchmarks import coco_ap, detectors, table
-from benchmarks.measure import Setting, ratio
+from benchmarks.measure import Setting
 from benchmarks.table import BENCHMARKS, Benchmark, page
 from detection.coco_ap.reading import read_input
+from engine.timing import ratio
 
 TINY = ("--rounds", "2", "--batch", "2", "--size", "32", "--device", "cpu", "--precision", "fp32")
 WITH_A_COMPILER = "compiled"
