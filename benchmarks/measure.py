@@ -42,4 +42,4 @@ def import_peer(module: str):
     try:
         return __import__(module)
     except ImportError as error:
-        raise UserError(f'{module} is not installed: pip install -e ".[dev]"') from error
+        raise UserError(f'{module} is not installed: pip install -e ".[dev,export]"') from error

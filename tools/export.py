@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from engine.errors import UserError, main_guard
 from engine.export.formats import FORMATS
 from engine.export.options import Options
+from engine.run.command_line import keep_work_when_killed
 
 
 def parse(arguments=None):
@@ -62,6 +63,7 @@ def export(options):
 
 def main(arguments=None):
     options = parse(arguments)
+    keep_work_when_killed()  # Ctrl-C leaves no half of a file, and so does SIGTERM
     report = export(options)
 
     from engine.export.report import describe

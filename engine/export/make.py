@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
+from tqdm import tqdm
 
 from engine.device import hardware
 from engine.errors import UserError
@@ -71,9 +72,13 @@ def make_file(
     quantise = quantiser(calibration(), options.float_gates) if options.precision == "int8" else None
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder, _Stages(3) as stage:
         temporary = Path(folder) / path.name
-        writer.write(capture(graph), temporary, facts, quantise)
+        stage("capturing")
+        program = capture(graph)
+        stage("writing")
+        writer.write(program, temporary, facts, quantise)
+        stage("comparing")
         try:
             found = check(writer.Session(temporary, torch.device("cpu")))
         except UserError as error:
@@ -83,6 +88,20 @@ def make_file(
                 os.fsync(file.fileno())
             os.replace(here, there)
     return path, facts, found
+
+
+class _Stages(tqdm):
+    """A bar of stages, which is called as each begins."""
+
+    def __init__(self, count: int):
+        super().__init__(
+            total=count, bar_format="{desc} ({n_fmt} of {total_fmt}, {elapsed})", leave=False, disable=None
+        )
+
+    def __call__(self, name: str) -> None:
+        self.set_description_str(name, refresh=False)
+        self.update()
+        self.refresh()
 
 
 def compare_speed(options: Options, own: Callable, exported: Callable, images: int) -> dict:

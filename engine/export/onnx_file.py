@@ -7,6 +7,7 @@ import io
 import logging
 import re
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,8 +20,11 @@ from engine.export.facts import KEY, ExportFacts
 OPSET = 20
 
 
-def onnx_model(program: ExportedProgram, facts: ExportFacts):
+def onnx_model(program: ExportedProgram, inputs: Mapping[str, Sequence[int | str]], outputs: Sequence[str]):
     """The program as an ``onnx.ModelProto``.
+
+    Args:
+        inputs, outputs: as in ``ExportFacts``.
 
     Raises:
         UserError: an operation that ONNX has not.
@@ -31,8 +35,8 @@ def onnx_model(program: ExportedProgram, facts: ExportFacts):
                 program,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=list(facts.inputs),
-                output_names=facts.outputs,
+                input_names=list(inputs),
+                output_names=list(outputs),
                 verbose=False,
             )
         except Exception as error:
@@ -40,18 +44,18 @@ def onnx_model(program: ExportedProgram, facts: ExportFacts):
             what = f"the operation {found[1]}" if found else f"{type(error).__name__}: {str(error).strip()[:300]}"
             raise UserError(f"the model cannot be written in ONNX ({what}); try --format torch-export") from error
     model = made.model_proto
-    _name_sizes(model, facts)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = KEY, facts.to_text()
+    _name_sizes(model, inputs)
     return model
 
 
 def write(program: ExportedProgram, path: Path, facts: ExportFacts, quantise=None) -> None:
     import onnx
 
-    model = onnx_model(program, facts)
+    model = onnx_model(program, facts.inputs, facts.outputs)
     if quantise is not None:
         model = quantise(model)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, facts.to_text()
     onnx.save(model, path)
 
 
@@ -85,11 +89,11 @@ class Session:
         return [torch.from_numpy(array) for array in self._session.run(None, feed)]
 
 
-def _name_sizes(model, facts: ExportFacts) -> None:
-    """Sizes that can vary get the names that the facts give them, in place of those of the capture."""
+def _name_sizes(model, inputs: Mapping[str, Sequence[int | str]]) -> None:
+    """Sizes that can vary get names of ours, in place of those of the capture."""
     names = {}
     for value in model.graph.input:
-        for dimension, called in zip(value.type.tensor_type.shape.dim, facts.inputs[value.name], strict=True):
+        for dimension, called in zip(value.type.tensor_type.shape.dim, inputs[value.name], strict=True):
             if isinstance(called, str):
                 names |= dict.fromkeys(re.findall(r"[su]\d+", dimension.dim_param), called)
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,18 +18,31 @@ from engine.export.onnx_file import onnx_model
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 
 
-def write(program: ExportedProgram, path: Path, facts: ExportFacts, quantise=None) -> None:
-    """By way of ONNX, whose reader takes graphs of whole detectors."""
+def openvino_model(program: ExportedProgram, inputs: Mapping[str, Sequence[int | str]], outputs: Sequence[str]):
+    """The program as an ``openvino.Model``, by way of ONNX: OpenVINO's reader of that takes graphs of whole detectors.
+
+    Args:
+        inputs, outputs: as in ``ExportFacts``.
+
+    Raises:
+        UserError: an operation that one of the two has not.
+    """
     import onnx
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
         between = Path(folder) / "model.onnx"
-        onnx.save(onnx_model(program, facts), between)
+        onnx.save(onnx_model(program, inputs, outputs), between)
         try:
-            model = openvino.Core().read_model(between)
+            return openvino.Core().read_model(between)
         except Exception as error:
             raise UserError(f"OpenVINO cannot read the model: {str(error).strip().splitlines()[-1]}") from error
+
+
+def write(program: ExportedProgram, path: Path, facts: ExportFacts, quantise=None) -> None:
+    import openvino
+
+    model = openvino_model(program, facts.inputs, facts.outputs)
     if quantise is not None:
         from openvino.passes import ConstantFolding, Manager
 
