@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 
 from engine.errors import UserError
@@ -29,6 +34,42 @@ class Setting:
         """(batch, 3, size, size), channels last, float32."""
         images = torch.randn(self.batch, 3, self.size, self.size, device=self.device)
         return images.contiguous(memory_format=torch.channels_last)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch and OpenCV on one thread each, as in a loader's worker."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+def data_folder() -> Path:
+    """Where the data sets of benchmarks lie: SE_DATA."""
+    return Path(os.environ.get("SE_DATA", "../shared/data"))
+
+
+def rates_over(rates: Mapping[str, Sequence], base: str) -> dict[str, dict]:
+    """What each of several gives a second, from (wall, processor) pairs of each round; ratios are to those of `base` in
+    the same round."""
+    found = {}
+    for name, values in rates.items():
+        wall, processor = np.median(values, axis=0)
+        ratios = (np.array(values) / np.array(rates[base]))[:, 0]
+        found[name] = {
+            "images_per_second": round(float(wall), 1),
+            "images_per_processor_second": round(float(processor), 1),
+            "times_as_many": {
+                "median": round(float(np.median(ratios)), 3),
+                "quartiles": [round(float(q), 3) for q in np.quantile(ratios, (0.25, 0.75))],
+            },
+        }
+    return found
 
 
 def faster(ours: Callable, theirs: Callable, setting: Setting) -> dict:
