@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from benchmarks.measure import Setting, faster, medians, ratio, take_turns
+from benchmarks.measure import Setting, faster
 from detection.config import load_config
 from detection.model import build_detector
 from detection.roi_align import FastROIAlign, detector_for_inference
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.device import autocast
+from engine.timing import medians, ratio, take_turns
 from se_backbones.weights import convert_file
 
 from detectron2.config import get_cfg

@@ -8,8 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import Setting, import_peer, medians, ratio, take_turns
+from benchmarks.measure import Setting, import_peer
 from benchmarks.se_cost import cost_of_se
+from engine.export.openvino_file import openvino_model
+from engine.export.program import Graph, capture
+from engine.timing import medians, ratio, take_turns
 from se_backbones import Backbone, create_backbone, fuse
 
 
@@ -79,7 +82,8 @@ def openvino(setting: Setting) -> dict:
     ov = import_peer("openvino")
     network = create_backbone("se_resnet50")
     images = setting.images()
-    graph = ov.convert_model(torch.export.export(LastMap(fuse(network)).eval(), (images.contiguous(),)))
+    program = capture(Graph(LastMap(fuse(network)).eval(), {"images": images.contiguous()}, ("map",)))
+    graph = openvino_model(program, {"images": list(images.shape)}, ["map"])
     compiled = ov.Core().compile_model(
         graph,
         "CPU",

@@ -1,21 +1,19 @@
-"""Calls that take turns, and the ratios of their times."""
+"""What a benchmark is run with, and how it is compared with a peer."""
 
 from __future__ import annotations
 
-import math
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
-from tqdm import tqdm
 
 from engine.errors import UserError
-
-SHORTEST = 0.02  # seconds that one measurement lasts at least
-
-Times = Mapping[str, Sequence[float]]
+from engine.timing import medians, ratio, take_turns
 
 
 @dataclass(frozen=True)
@@ -38,39 +36,40 @@ class Setting:
         return images.contiguous(memory_format=torch.channels_last)
 
 
-def take_turns(calls: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each call, by name, a round of all of them after the other; the first two rounds, which warm up, are
-    left out. Short calls are repeated within a measurement."""
-
-    def seconds_of(call, repeats):
-        begin = time.perf_counter()
-        for _ in range(repeats):
-            call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return (time.perf_counter() - begin) / repeats
-
-    times = {name: [] for name in calls}
-    repeats = 1
-    for turn in tqdm(range(rounds + 2), desc="measuring", leave=False, disable=None):
-        seconds = {name: seconds_of(call, repeats) for name, call in calls.items()}
-        if turn == 1:
-            repeats = math.ceil(SHORTEST / min(seconds.values()))
-        if turn >= 2:
-            for name, value in seconds.items():
-                times[name].append(value)
-    return times
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch and OpenCV on one thread each, as in a loader's worker."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
 
 
-def medians(times: Times) -> dict[str, float]:
-    return {name: round(statistics.median(values), 6) for name, values in times.items()}
+def data_folder() -> Path:
+    """Where the data sets of benchmarks lie: SE_DATA."""
+    return Path(os.environ.get("SE_DATA", "../shared/data"))
 
 
-def ratio(times: Times, over: str, under: str) -> dict:
-    """One call's time over another's, each round on its own: {"median", "quartiles"}."""
-    ratios = [a / b for a, b in zip(times[over], times[under], strict=True)]
-    quartiles = statistics.quantiles(ratios, n=4)[::2]
-    return {"median": round(statistics.median(ratios), 3), "quartiles": [round(q, 3) for q in quartiles]}
+def rates_over(rates: Mapping[str, Sequence], base: str) -> dict[str, dict]:
+    """What each of several gives a second, from (wall, processor) pairs of each round; ratios are to those of `base` in
+    the same round."""
+    found = {}
+    for name, values in rates.items():
+        wall, processor = np.median(values, axis=0)
+        ratios = (np.array(values) / np.array(rates[base]))[:, 0]
+        found[name] = {
+            "images_per_second": round(float(wall), 1),
+            "images_per_processor_second": round(float(processor), 1),
+            "times_as_many": {
+                "median": round(float(np.median(ratios)), 3),
+                "quartiles": [round(float(q), 3) for q in np.quantile(ratios, (0.25, 0.75))],
+            },
+        }
+    return found
 
 
 def faster(ours: Callable, theirs: Callable, setting: Setting) -> dict:
@@ -84,4 +83,4 @@ def import_peer(module: str):
     try:
         return __import__(module)
     except ImportError as error:
-        raise UserError(f'{module} is not installed: pip install -e ".[dev]"') from error
+        raise UserError(f'{module} is not installed: pip install -e ".[dev,export]"') from error

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from benchmarks.measure import Setting, import_peer, medians, ratio, take_turns
+from benchmarks.measure import Setting, import_peer
+from engine.timing import medians, ratio, take_turns
 from se_backbones import create_backbone
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from benchmarks.archives import archives
 from benchmarks.coco_ap import coco_ap
 from benchmarks.detectors import detector, roi_align
+from benchmarks.images import images
 from benchmarks.inference import fused, fused_cost, inference_cost, openvino
 from benchmarks.measure import Setting
 from benchmarks.tails import compiled, kernels, own_backward, tail
@@ -87,6 +89,22 @@ BENCHMARKS = {
                 "processor seconds, whole command": ("processor_seconds", "command"),
                 "reading and evaluating": ("processor_seconds", "reading_and_evaluating"),
                 "imports": ("processor_seconds", "imports"),
+            },
+        ),
+        Benchmark(
+            images,
+            ({"precision": "fp32", "batch": 32, "size": 224, "rounds": 7},),
+            {
+                "times as many images a second": ("ours", "times_as_many", "median"),
+                "with normalisation": ("ours_normalised", "times_as_many", "median"),
+            },
+        ),
+        Benchmark(
+            archives,
+            ({"precision": "fp32", "batch": 128, "size": 32, "rounds": 7},),
+            {
+                "a zip, times as many as folders": ("zip", "times_as_many", "median"),
+                "a tar": ("tar", "times_as_many", "median"),
             },
         ),
         Benchmark(compiled, ({"precision": "fp32"},), {"kernels": ("kernels",)}),

@@ -38,7 +38,8 @@ def detect(model: nn.Module, data: DetectionData, cfg: CfgNode) -> list[dict]:
     mine = [records[index] for index in shard(len(records), comm.get_rank(), comm.get_world_size())]
     results: list[dict] = []
     bar = tqdm(total=len(mine), desc="evaluating", unit="img", disable=not shows_progress(), leave=False)
-    device = next(model.parameters()).device
+    parameter = next(model.parameters(), None)
+    device = model.device if parameter is None else parameter.device  # an exported model has none
     dtype = choose_precision(cfg.TEST.PRECISION, device)
     model = detector_for_inference(model, dtype) if cfg.TEST.FUSE else model
     with raising_everywhere(device), torch.inference_mode(), autocast(device, dtype), bar:

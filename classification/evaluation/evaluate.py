@@ -224,7 +224,8 @@ def _too_many(broken: list[tuple[int, str]], limit: int, index: ImageIndex) -> U
 
 
 def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+    parameter = next(model.parameters(), None)
+    return model.device if parameter is None else parameter.device  # an exported model has none
 
 
 def _warn_of_broken(broken: list[tuple[int, str]], task: ClassificationTask) -> None:

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from classification.cam import ActivationMaps, class_activation_maps
 from classification.evaluation.metrics import GUESSES
+from classification.exported import ExportedClassifier, load_exported_classifier
 from classification.images.transforms import TestTransform
 from classification.model import ImageClassifier
-from classification.predict.cam import class_activation_maps
 from classification.task import CLASS_FOLDERS, ClassificationTask
 from classification.trained import load_classifier
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.device import choose_precision
 from engine.errors import UserError
+from engine.export.formats import check_config, check_precision, format_of
 from engine.inference import for_inference
 
 from detectron2.config import CfgNode
@@ -82,19 +85,23 @@ class Predictor:
 
     def __init__(
         self,
-        model: ImageClassifier,
+        model: ImageClassifier | ExportedClassifier,
         cfg: CfgNode,
         classes: Sequence[str],
         task: ClassificationTask = CLASS_FOLDERS,
         precision: str = "fp32",
     ):
         self.cfg, self.classes, self.task = cfg, list(classes), task
-        self.device = next(model.parameters()).device
-        self.model = for_inference(model, choose_precision(precision, self.device))
+        if isinstance(model, ExportedClassifier):
+            check_precision(precision, model.session.facts)
+            self.device, self.model, self._stride = model.device, model, model.stride
+        else:
+            self.device = next(model.parameters()).device
+            self.model = for_inference(model, choose_precision(precision, self.device))
+            self._stride = model.network.feature_info[model.network.stages[-1]].stride
         self.max_pixels = cfg.INPUT.MAX_PIXELS
         self._transform = TestTransform(cfg)
         self._groups = task.groups(self.classes)
-        self._stride = model.network.feature_info[model.network.stages[-1]].stride
 
     @classmethod
     def from_checkpoint(
@@ -106,9 +113,13 @@ class Predictor:
         precision: str = "fp32",
     ):
         """Loads a classifier from a run's checkpoint, which holds its config too; `config` names a YAML file to use
-        instead. device: auto, cpu or cuda. precision: auto, fp32, bf16 or fp16. Raises UserError if the file or the
-        device cannot be used."""
-        return cls(*load_classifier(weights, config, device), task, precision)
+        instead. Or from what ``tools/export.py`` made of one, which has its config and its precision in it. device:
+        auto, cpu or cuda. precision: auto, fp32, bf16 or fp16. Raises UserError if the file or the device cannot be
+        used."""
+        if format_of(weights) is None:
+            return cls(*load_classifier(weights, config, device), task, precision)
+        check_config(config, weights)
+        return cls(*load_exported_classifier(weights, device), task, precision)
 
     @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
@@ -123,7 +134,7 @@ class Predictor:
         crops = np.stack([self._prepare(image) for image in images])  # (N, T, S, S, 3), T crops of each
         count, each = crops.shape[:2]
         pixels = torch.from_numpy(crops).flatten(0, 1).permute(0, 3, 1, 2)
-        found = class_activation_maps(self.model.network, self.model.normalise(pixels))
+        found = self._activation_maps(pixels)
         probabilities = found.logits.double().softmax(1).unflatten(0, (count, each)).mean(1).cpu().numpy()
         if not np.isfinite(probabilities).all():
             raise UserError("the network's answer is not finite: its weights or BatchNorm statistics have diverged")
@@ -131,9 +142,7 @@ class Predictor:
         maps = found.maps[:, 0]
         if each > 1:  # the centre crop alone may have another first class than all of them together
             centres = torch.from_numpy(np.stack([self._transform.centre(image) for image in images]))
-            centres = self.model.normalise(centres.permute(0, 3, 1, 2))
-            first = torch.from_numpy(np.ascontiguousarray(order[:, :1]))
-            maps = class_activation_maps(self.model.network, centres, first).maps[:, 0]
+            maps = self._activation_maps(centres.permute(0, 3, 1, 2), torch.from_numpy(order.copy())).maps[:, 0]
         return [
             Prediction(
                 classes=best,
@@ -145,6 +154,13 @@ class Predictor:
             )
             for image, best, row, cam in zip(images, order, probabilities, maps.cpu().numpy(), strict=True)
         ]
+
+    def _activation_maps(self, pixels: Tensor, classes: Tensor | None = None) -> ActivationMaps:
+        """classes: (N, C), the likeliest first, of which the first is mapped."""
+        if isinstance(self.model, ExportedClassifier):
+            return self.model.activation_maps(pixels, classes)
+        first = None if classes is None else classes[:, :1]
+        return class_activation_maps(self.model.network, self.model.normalise(pixels), first)
 
     def _group_probabilities(self, row: np.ndarray) -> dict[str, float]:
         if self._groups is None or not self._groups.told_apart:

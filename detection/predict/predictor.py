@@ -3,12 +3,14 @@
 import numpy as np
 import torch
 
+from detection.exported import ExportedDetector, load_exported_detector
 from detection.images import in_order, resize_for_test
 from detection.predict.detections import Detections
 from detection.roi_align import detector_for_inference
 from detection.trained import load_detector
 from engine.device import autocast, choose_precision
 from engine.errors import UserError
+from engine.export.formats import check_config, check_precision, format_of
 
 __all__ = ["Detections", "Predictor"]
 
@@ -24,17 +26,26 @@ class Predictor:
     def __init__(self, model, cfg, classes, category_ids=None, threshold=0.5, precision="fp32"):
         if not 0 <= threshold <= 1:
             raise UserError(f"the threshold is a score between 0 and 1; got {threshold}")
-        self.cfg, self.threshold, self.device = cfg, threshold, next(model.parameters()).device
-        self.dtype = choose_precision(precision, self.device)
-        self.model = detector_for_inference(model, self.dtype)
+        self.cfg, self.threshold = cfg, threshold
+        if isinstance(model, ExportedDetector):
+            check_precision(precision, model.session.facts)
+            self.model, self.device, self.dtype = model, model.device, torch.float32
+        else:
+            self.device = next(model.parameters()).device
+            self.dtype = choose_precision(precision, self.device)
+            self.model = detector_for_inference(model, self.dtype)
         self.classes, self.max_pixels = list(classes), cfg.INPUT.MAX_PIXELS
         self.category_ids = list(category_ids) if category_ids else None
 
     @classmethod
     def from_checkpoint(cls, weights, config=None, device="auto", threshold=0.5, precision="fp32"):
         """Load a detector from a run's checkpoint, which holds its config too; `config` names a YAML file to
-        use instead. device: auto, cpu or cuda. precision: auto, fp32, bf16 or fp16. Raises UserError if the file or
-        the device cannot be used."""
+        use instead. Or from what ``tools/export.py`` made of one, which has its config and its precision in it.
+        device: auto, cpu or cuda. precision: auto, fp32, bf16 or fp16. Raises UserError if the file or the device
+        cannot be used."""
+        if format_of(weights) is not None:
+            check_config(config, weights)
+            return cls(*load_exported_detector(weights, device, threshold), threshold=threshold, precision=precision)
         # The detector's own threshold, 0.05 by default, comes before its limit of objects an image: with ours
         # in its place the results are the same or, for a lower threshold, complete.
         score = str(float(threshold))

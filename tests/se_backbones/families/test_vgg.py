@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from classification.predict.cam import class_activation_maps
+from classification.cam import class_activation_maps
 from se_backbones import SEConfig, create_backbone, find_spec, fold_constant_gates, insert_se, registry
 from se_backbones.errors import WeightsError
 from se_backbones.layers.norm import FrozenBatchNorm2d

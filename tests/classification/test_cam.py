@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from classification.predict.cam import class_activation_maps
+from classification.cam import class_activation_maps
 from se_backbones import create_backbone, find_spec, list_backbones
 
 CLASSES = 7

@@ -1,0 +1,80 @@
+"""The same images in class folders, in a zip and in a tar: training batches of each in turn, in one process."""
+
+from __future__ import annotations
+
+import tarfile
+import tempfile
+import time
+import zipfile
+from collections.abc import Mapping
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.measure import Setting, data_folder, one_thread, rates_over
+from classification.config import load_config
+from classification.images.batches import training_batches
+from classification.index.class_folders import find_split
+from classification.index.index import ImageIndex, open_index
+from engine.errors import UserError
+
+IMAGES = 10_000  # of each place in a round
+
+
+def archives(setting: Setting) -> dict:
+    """Training batches of the same images from class folders, one zip and one tar, which are read in place; one
+    process, one thread, no workers, batches in turn, files in the system's cache: SE_DATA/cifar10.zip."""
+    with tempfile.TemporaryDirectory() as folder, one_thread():
+        indices, seconds = {}, {}
+        for name, path in places(data_folder() / "cifar10.zip", Path(folder)).items():
+            indices[name], seconds[name] = built(path, Path(folder) / "cache")
+        return {
+            "images": len(indices["folders"]),
+            "index_seconds": {name: round(value, 2) for name, value in seconds.items()},
+            **throughput(indices, setting),
+        }
+
+
+def places(archive: Path, folder: Path) -> dict[str, Path]:
+    """The images of an uncompressed zip as {"folders", "zip", "tar"}: path, in a folder."""
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            zipped.extractall(folder / "folders")
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{archive}: {error}. Set SE_DATA to the folder that it lies in") from None
+    with tarfile.open(folder / "images.tar", "w") as tarred:
+        tarred.add(folder / "folders", "")
+    return {"folders": folder / "folders", "zip": archive, "tar": folder / "images.tar"}
+
+
+def built(path: Path, cache: Path) -> tuple[ImageIndex, float]:
+    """The index of the training images, and the seconds that finding and indexing them took."""
+    begin = time.perf_counter()
+    index = open_index(find_split(path, "train"), cache)
+    return index, time.perf_counter() - begin
+
+
+def throughput(indices: Mapping[str, ImageIndex], setting: Setting) -> dict:
+    """Images a second of each place, and how many times those of the folders."""
+    steps = max(min(IMAGES, len(indices["folders"])) // setting.batch, 1)
+    cfg = load_config(None, [str(word) for word in [
+        "MODEL.DEVICE", "cpu", "INPUT.TRAIN_SIZE", setting.size, "INPUT.TEST_SIZE", setting.size,
+        "DATALOADER.NUM_WORKERS", 0, "SOLVER.IMS_PER_BATCH", setting.batch,
+        "SOLVER.MAX_ITER", steps * (setting.rounds + 1),
+    ]])  # fmt: skip
+    batches = {name: training_batches(index, cfg, 0, 0, 1) for name, index in indices.items()}
+    rates = {name: [] for name in indices}
+    orders = cycle([list(indices), list(indices)[::-1]])  # who comes first finds the processor's caches swept
+    for turn in tqdm(range(setting.rounds + 1), desc="measuring", leave=False, disable=None):
+        spent = {name: np.zeros(2) for name in indices}
+        for _, order in zip(range(steps), orders, strict=False):
+            for name in order:
+                begin = time.perf_counter(), time.process_time()
+                next(batches[name])
+                spent[name] += time.perf_counter() - begin[0], time.process_time() - begin[1]
+        if turn:  # the first one warms up
+            for name, seconds in spent.items():
+                rates[name].append(steps * setting.batch / seconds)
+    return rates_over(rates, "folders")
