@@ -65,10 +65,9 @@ ONNX = ("onnx", "onnxscript")  # the second writes the first
 FORMATS = {
     one.name: one
     for one in (
-        Format("onnx", ".onnx", "onnx_file", ("onnx", "onnxscript", "onnxruntime"), ("fp32", "bf16", "fp16", "int8")),
-        Format(
-            "openvino", ".xml", "openvino_file", ("onnx", "onnxscript", "openvino"), ("fp32", "bf16", "fp16", "int8")
-        ),
+        # ONNX Runtime has no convolution in bf16 on processors.
+        Format("onnx", ".onnx", "onnx_file", (*ONNX, "onnxruntime"), ("fp32", "fp16", "int8")),
+        Format("openvino", ".xml", "openvino_file", (*ONNX, "openvino"), ("fp32", "bf16", "fp16", "int8")),
         Format("torch-export", ".pt2", "torch_export_file", (), ("fp32", "bf16", "fp16")),
     )
 }

@@ -48,6 +48,7 @@ def test_a_file_is_written_compared_and_predicted_with(run, folder):
         (["--batch-size", "0"], 2, "1 or more"),
         (["--format", "tflite"], 2, "invalid choice"),
         (["--precision", "int8"], 2, "cannot hold int8; onnx and openvino can"),
+        (["--format", "onnx", "--precision", "bf16"], 2, "cannot hold bf16; openvino and torch-export can"),
         (["--weights", "nowhere.pth"], 2, "no checkpoint at nowhere.pth"),
         ([], 2, "--images FILE"),
     ],

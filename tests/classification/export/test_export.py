@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import torch.utils.cpp_extension  # nncf's quantisation imports it, which lengthens the import path
 from PIL import Image
 
 from classification.cam import class_activation_maps
