@@ -69,7 +69,7 @@ def make_file(
     """
     kind, path = FORMATS[options.format], options.path
     writer = kind.load()
-    quantise = quantiser(calibration(), options.float_gates) if options.precision == "int8" else None
+    quantise = quantiser(calibration(), not options.int8_gates) if options.precision == "int8" else None
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder, _Stages(3) as stage:

@@ -27,7 +27,7 @@ class Options:
     batch_size: int = 1
     images: tuple[Path, ...] = ()
     calibration: int = 300
-    float_gates: bool = False
+    int8_gates: bool = False
     evaluate: bool = False
     rounds: int = 9
     overrides: Sequence[str] = field(default_factory=tuple)
