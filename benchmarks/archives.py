@@ -7,13 +7,10 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Mapping
-from itertools import cycle
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
-
-from benchmarks.measure import Setting, data_folder, one_thread, rates_over
+from benchmarks.measure import Setting, data_folder, image_rates, one_thread
 from classification.config import load_config
 from classification.images.batches import training_batches
 from classification.index.class_folders import find_split
@@ -65,16 +62,4 @@ def throughput(indices: Mapping[str, ImageIndex], setting: Setting) -> dict:
         "SOLVER.MAX_ITER", steps * (setting.rounds + 1),
     ]])  # fmt: skip
     batches = {name: training_batches(index, cfg, 0, 0, 1) for name, index in indices.items()}
-    rates = {name: [] for name in indices}
-    orders = cycle([list(indices), list(indices)[::-1]])  # who comes first finds the processor's caches swept
-    for turn in tqdm(range(setting.rounds + 1), desc="measuring", leave=False, disable=None):
-        spent = {name: np.zeros(2) for name in indices}
-        for _, order in zip(range(steps), orders, strict=False):
-            for name in order:
-                begin = time.perf_counter(), time.process_time()
-                next(batches[name])
-                spent[name] += time.perf_counter() - begin[0], time.process_time() - begin[1]
-        if turn:  # the first one warms up
-            for name, seconds in spent.items():
-                rates[name].append(steps * setting.batch / seconds)
-    return rates_over(rates, "folders")
+    return image_rates({name: partial(next, made) for name, made in batches.items()}, steps, setting, "folders")

@@ -20,7 +20,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.io import ImageReadMode, decode_jpeg
 from tqdm import tqdm
 
-from benchmarks.measure import Setting, data_folder, one_thread, rates_over
+from benchmarks.measure import Setting, data_folder, image_rates, one_thread
 from classification.config import get_cfg
 from classification.images.batches import training_batches
 from classification.images.transforms import TestTransform, TrainTransform
@@ -95,19 +95,7 @@ def throughput(photos: list[Path], folder: Path, setting: Setting) -> dict:
         "ours_normalised": lambda: normalise(next(ours).images),  # as theirs are; ours leaves it to the device
         "torchvision": lambda: next(theirs),
     }
-    steps = len(photos) // setting.batch
-    rates = {name: [] for name in pipelines}
-    for turn in tqdm(range(setting.rounds + 1), desc="measuring", leave=False, disable=None):
-        seconds = {name: np.zeros(2) for name in pipelines}
-        for _ in range(steps):
-            for name, pipeline in pipelines.items():
-                begin = time.perf_counter(), time.process_time()
-                pipeline()
-                seconds[name] += time.perf_counter() - begin[0], time.process_time() - begin[1]
-        if turn:  # the first one warms up
-            for name, spent in seconds.items():
-                rates[name].append(steps * setting.batch / spent)
-    return rates_over(rates, "torchvision")
+    return image_rates(pipelines, len(photos) // setting.batch, setting, "torchvision")
 
 
 def decoders(photos: list[Path]) -> dict[str, float]:

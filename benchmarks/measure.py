@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from engine.errors import UserError
 from engine.timing import medians, ratio, take_turns
@@ -54,9 +57,27 @@ def data_folder() -> Path:
     return Path(os.environ.get("SE_DATA", "../shared/data"))
 
 
-def rates_over(rates: Mapping[str, Sequence], base: str) -> dict[str, dict]:
-    """What each of several gives a second, from (wall, processor) pairs of each round; ratios are to those of `base` in
-    the same round."""
+def image_rates(batches: Mapping[str, Callable], steps: int, setting: Setting, base: str) -> dict[str, dict]:
+    """Images a second of wall and of processor time, medians over the rounds, and of their ratios to those of ``base``
+    in the same round.
+
+    Args:
+        batches: what makes a batch of ``setting.batch`` images. They take turns, now in one order, now in the other:
+            who comes first finds the processor's caches swept.
+        steps: batches of each in a round; the first round warms up.
+    """
+    rates: dict[str, list] = {name: [] for name in batches}
+    orders = cycle([list(batches), list(batches)[::-1]])
+    for turn in tqdm(range(setting.rounds + 1), desc="measuring", leave=False, disable=None):
+        spent = {name: np.zeros(2) for name in batches}
+        for _, order in zip(range(steps), orders, strict=False):
+            for name in order:
+                begin = time.perf_counter(), time.process_time()
+                batches[name]()
+                spent[name] += time.perf_counter() - begin[0], time.process_time() - begin[1]
+        if turn:
+            for name, seconds in spent.items():
+                rates[name].append(steps * setting.batch / seconds)
     found = {}
     for name, values in rates.items():
         wall, processor = np.median(values, axis=0)

@@ -11,13 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from detection.annotations.categories import class_list
 from detection.annotations.masks import BadMask, read_mask
 from detection.annotations.values import as_id, read_crowd
-from detection.images import TrainingMapper, read_checked, resize_for_test
+from detection.images import TrainingMapper, channels_first, read_checked, resize_for_test
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.images.reading import UnreadableImage
@@ -285,8 +284,8 @@ class TestSet(Dataset):
         record = self.records[index]
         with _named(record):
             image = resize_for_test(read_checked(record, self.cfg), self.cfg)
-        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        return {key: record[key] for key in ("file_name", "image_id", "height", "width")} | {"image": pixels}
+        given = {key: record[key] for key in ("file_name", "image_id", "height", "width")}
+        return given | {"image": channels_first(image)}
 
 
 def same_size_batches(records: list[dict], max_images: int) -> list[list[int]]:

@@ -15,7 +15,7 @@ from detection.data import DetectionData, test_batches
 from detection.roi_align import detector_for_inference
 from detection.task_info import DETECTION
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.device import autocast, choose_precision
+from engine.device import autocast, choose_precision, device_of
 from engine.json_files import write_json
 from engine.train.launch import raising_everywhere, shows_progress
 from engine.train.sampling import shard
@@ -38,8 +38,7 @@ def detect(model: nn.Module, data: DetectionData, cfg: CfgNode) -> list[dict]:
     mine = [records[index] for index in shard(len(records), comm.get_rank(), comm.get_world_size())]
     results: list[dict] = []
     bar = tqdm(total=len(mine), desc="evaluating", unit="img", disable=not shows_progress(), leave=False)
-    parameter = next(model.parameters(), None)
-    device = model.device if parameter is None else parameter.device  # an exported model has none
+    device = device_of(model)
     dtype = choose_precision(cfg.TEST.PRECISION, device)
     model = detector_for_inference(model, dtype) if cfg.TEST.FUSE else model
     with raising_everywhere(device), torch.inference_mode(), autocast(device, dtype), bar:

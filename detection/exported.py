@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detection.config import config_from_checkpoint
+from detection.images import padded_size
 from detection.task_info import DETECTION
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.device import choose_device
@@ -69,7 +70,7 @@ def fitted(image: Tensor, size: tuple[int, int] | None, multiple: int) -> tuple[
         scale = min(size[0] / height, size[1] / width)
         height, width = max(int(height * scale), 1), max(int(width * scale), 1)
         image = F.interpolate(image, (height, width), mode="bilinear", antialias=True)
-    rows, columns = size or (-(-side // multiple) * multiple for side in (height, width))
+    rows, columns = size or padded_size((height, width), multiple)
     pixels = image.round().clamp(0, 255).to(torch.uint8)
     return F.pad(pixels, (0, columns - width, 0, rows - height)), torch.tensor([height, width])
 

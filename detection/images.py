@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -79,7 +80,7 @@ class TrainingMapper(DatasetMapper):
         record = copy.deepcopy(record)
         seen = T.AugInput(read_checked(record, self._cfg))
         transforms = self.augmentations(seen)
-        record["image"] = torch.as_tensor(np.ascontiguousarray(seen.image.transpose(2, 0, 1)))
+        record["image"] = channels_first(seen.image)
         self._transform_annotations(record, transforms, seen.image.shape[:2])
         return record
 
@@ -91,3 +92,20 @@ def resize_for_test(image: np.ndarray, cfg: CfgNode) -> np.ndarray:
         return image
     resize = ResizeShortestEdge([size, size], cfg.INPUT.MAX_SIZE_TEST)
     return resize.get_transform(image).apply_image(image)
+
+
+def test_input(image: np.ndarray, cfg: CfgNode) -> dict:
+    """A picture, (H, W, 3) RGB uint8, as a detector takes it: {"image": (3, H', W') uint8, "height": H, "width": W}."""
+    pixels = in_order(resize_for_test(image, cfg), cfg)
+    return {"image": channels_first(pixels), "height": image.shape[0], "width": image.shape[1]}
+
+
+def channels_first(pixels: np.ndarray) -> torch.Tensor:
+    """(H, W, 3) → (3, H, W), in one piece."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def padded_size(size: Sequence[int], multiple: int) -> tuple[int, int]:
+    """Height and width, each up to the next multiple."""
+    height, width = (-(-side // multiple) * multiple for side in size)
+    return height, width

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from engine.errors import UserError
 
@@ -36,6 +37,12 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} GPU(s), counted from cuda:0")
     return device
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's parameters are; an exported one has none, and says where it runs."""
+    parameter = next(model.parameters(), None)
+    return model.device if parameter is None else parameter.device
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

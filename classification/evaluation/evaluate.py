@@ -19,7 +19,7 @@ from classification.images.broken_files import broken_limit
 from classification.index.index import ImageIndex
 from classification.task import CLASS_FOLDERS, ClassificationTask
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.device import autocast, choose_precision
+from engine.device import autocast, choose_precision, device_of
 from engine.errors import UserError
 from engine.inference import for_inference
 from engine.json_files import write_json
@@ -74,7 +74,7 @@ def predict_set(
     parts = [Predictions.from_probabilities(none, [], [], groups)]  # a share may be empty
     broken: list[tuple[int, str]] = []
     bar = tqdm(total=len(mine), desc="evaluating", unit="img", disable=not shows_progress(), leave=False)
-    device = _device(model)
+    device = device_of(model)
     dtype = choose_precision(cfg.TEST.PRECISION, device)
     model = for_inference(model, dtype) if cfg.TEST.FUSE else model
     with raising_everywhere(device), torch.inference_mode(), autocast(device, dtype), bar:
@@ -121,7 +121,7 @@ def evaluate_classifier(
     predictions, broken = predict_set(model, index, cfg, groups)
     seconds = time.perf_counter() - begin
     limit = broken_limit(len(index), cfg.DATA.MAX_BROKEN_SHARE)
-    raise_everywhere(_too_many(broken, limit, index) if len(broken) > limit else None, _device(model))
+    raise_everywhere(_too_many(broken, limit, index) if len(broken) > limit else None, device_of(model))
     figures = {}
     if predictions is not None:
         if not np.array_equal(predictions.indices, np.arange(len(index))):
@@ -221,11 +221,6 @@ def _too_many(broken: list[tuple[int, str]], limit: int, index: ImageIndex) -> U
         f"allows {limit:,}: {shown}{'; …' * (len(broken) > MAX_NAMED)}. Get them again, or "
         "allow more"
     )
-
-
-def _device(model: nn.Module) -> torch.device:
-    parameter = next(model.parameters(), None)
-    return model.device if parameter is None else parameter.device  # an exported model has none
 
 
 def _warn_of_broken(broken: list[tuple[int, str]], task: ClassificationTask) -> None:

@@ -23,7 +23,8 @@ from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.export.formats import Session
 from engine.export.int8 import spread
-from engine.export.make import Options, compare_speed, facts_of, make_file, report_of
+from engine.export.make import compare_speed, evaluated_exactly, facts_of, make_file, report_of
+from engine.export.options import Options
 from engine.export.program import Graph
 from engine.images.reading import read_image
 from engine.inference import for_inference
@@ -119,13 +120,6 @@ def _check(
         found["metric"] = {"data": index.source, "images": len(index)}
         with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
             for name, one in (("checkpoint", model), ("exported", exported)):
-                figures = evaluate_classifier(one, index, _unfused(cfg), Path(folder) / name, task)
+                figures = evaluate_classifier(one, index, evaluated_exactly(cfg), Path(folder) / name, task)
                 found["metric"][name] = {key: figures[task.info.name][key] for key in ("top1", "top5")}
     return found
-
-
-def _unfused(cfg: CfgNode) -> CfgNode:
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.TEST.FUSE, cfg.TEST.PRECISION = False, "fp32"
-    return cfg

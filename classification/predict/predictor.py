@@ -18,7 +18,7 @@ from classification.model import ImageClassifier
 from classification.task import CLASS_FOLDERS, ClassificationTask
 from classification.trained import load_classifier
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.device import choose_precision
+from engine.device import choose_precision, device_of
 from engine.errors import UserError
 from engine.export.formats import check_config, check_precision, format_of
 from engine.inference import for_inference
@@ -91,12 +91,11 @@ class Predictor:
         task: ClassificationTask = CLASS_FOLDERS,
         precision: str = "fp32",
     ):
-        self.cfg, self.classes, self.task = cfg, list(classes), task
+        self.cfg, self.classes, self.task, self.device = cfg, list(classes), task, device_of(model)
         if isinstance(model, ExportedClassifier):
             check_precision(precision, model.session.facts)
-            self.device, self.model, self._stride = model.device, model, model.stride
+            self.model, self._stride = model, model.stride
         else:
-            self.device = next(model.parameters()).device
             self.model = for_inference(model, choose_precision(precision, self.device))
             self._stride = model.network.feature_info[model.network.stages[-1]].stride
         self.max_pixels = cfg.INPUT.MAX_PIXELS

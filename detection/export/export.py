@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from detection.data import DetectionData, TestSet
 from detection.evaluate import evaluate_detector
 from detection.export.graph import detector_graph
 from detection.exported import ExportedDetector, fitted
-from detection.images import in_order, resize_for_test
+from detection.images import padded_size, test_input
 from detection.roi_align import detector_for_inference
 from detection.task_info import DETECTION
 from detection.train import load_data
@@ -24,7 +23,8 @@ from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.export.formats import Session
 from engine.export.int8 import spread
-from engine.export.make import Options, compare_speed, facts_of, make_file, report_of
+from engine.export.make import compare_speed, evaluated_exactly, facts_of, make_file, report_of
+from engine.export.options import Options
 from engine.export.program import Graph
 from engine.images.reading import read_image
 
@@ -78,9 +78,9 @@ def _graph(model: nn.Module, options: Options, images: Sequence[dict], multiple:
     padding is part of what a squeeze sees, so that gates change.
     """
     dynamic = "size" in options.dynamic
-    sizes = Counter(_padded(image["image"].shape[1:], multiple) for image in images)
+    sizes = Counter(padded_size(image["image"].shape[1:], multiple) for image in images)
     # Where it can vary this is an example, in which no map is one place high or wide: that would be taken for a rule.
-    height, width = EXAMPLE if dynamic else _padded(options.size or sizes.most_common(1)[0][0], multiple)
+    height, width = EXAMPLE if dynamic else padded_size(options.size or sizes.most_common(1)[0][0], multiple)
     module = detector_graph(detector_for_inference(model, options.dtype), options.dtype)
     example = {
         "image": torch.zeros(1, 3, height, width, dtype=torch.uint8),
@@ -90,15 +90,10 @@ def _graph(model: nn.Module, options: Options, images: Sequence[dict], multiple:
     return Graph(module, example, module.outputs, any_size if dynamic else {})
 
 
-def _padded(size: Sequence[int], multiple: int) -> tuple[int, int]:
-    height, width = (-(-side // multiple) * multiple for side in size)
-    return height, width
-
-
 def _images(paths: Sequence[Path], cfg: CfgNode, count: int, split: str) -> list[dict]:
     """Images as a detector takes them: of the files, or else of a split, spread over it."""
     if paths:
-        return [_prepared(read_image(path, cfg.INPUT.MAX_PIXELS), cfg) for path in paths]
+        return [test_input(read_image(path, cfg.INPUT.MAX_PIXELS), cfg) for path in paths]
     try:
         data = _data(cfg, split)
     except UserError as error:
@@ -115,12 +110,6 @@ def _data(cfg: CfgNode, split: str) -> DetectionData:
         return load_data(cfg, split, Path(folder), drop_bad=False)
 
 
-def _prepared(image: np.ndarray, cfg: CfgNode) -> dict:
-    resized = in_order(resize_for_test(image, cfg), cfg)
-    pixels = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-    return {"image": pixels, "height": image.shape[0], "width": image.shape[1]}
-
-
 def _check(session: Session, model: nn.Module, images: list[dict], options: Options, cfg: CfgNode) -> dict:
     exported = ExportedDetector(session)
     with torch.inference_mode():
@@ -130,13 +119,10 @@ def _check(session: Session, model: nn.Module, images: list[dict], options: Opti
     found |= compare_speed(options, lambda: fused(first), lambda: exported(first), 1)
     if options.evaluate:
         data = _data(cfg, "VAL")
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.TEST.FUSE, cfg.TEST.PRECISION = False, "fp32"
         found["metric"] = {"data": str(data.json_path), "images": len(data.coco["images"])}
         with tempfile.TemporaryDirectory() as folder:
             for name, one in (("checkpoint", model), ("exported", exported)):
-                figures = evaluate_detector(one, data, cfg, Path(folder) / name)
+                figures = evaluate_detector(one, data, evaluated_exactly(cfg), Path(folder) / name)
                 found["metric"][name] = {
                     kind: {key: figures[kind][key] for key in DETECTION.main_figures}
                     for kind in ("bbox", "segm")

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 
 from detection.exported import ExportedDetector, load_exported_detector
-from detection.images import in_order, resize_for_test
+from detection.images import padded_size, test_input
 from detection.predict.detections import Detections
 from detection.roi_align import detector_for_inference
 from detection.trained import load_detector
-from engine.device import autocast, choose_precision
+from engine.device import autocast, choose_precision, device_of
 from engine.errors import UserError
 from engine.export.formats import check_config, check_precision, format_of
 
@@ -26,12 +26,11 @@ class Predictor:
     def __init__(self, model, cfg, classes, category_ids=None, threshold=0.5, precision="fp32"):
         if not 0 <= threshold <= 1:
             raise UserError(f"the threshold is a score between 0 and 1; got {threshold}")
-        self.cfg, self.threshold = cfg, threshold
+        self.cfg, self.threshold, self.device = cfg, threshold, device_of(model)
         if isinstance(model, ExportedDetector):
             check_precision(precision, model.session.facts)
-            self.model, self.device, self.dtype = model, model.device, torch.float32
+            self.model, self.dtype = model, torch.float32
         else:
-            self.device = next(model.parameters()).device
             self.dtype = choose_precision(precision, self.device)
             self.model = detector_for_inference(model, self.dtype)
         self.classes, self.max_pixels = list(classes), cfg.INPUT.MAX_PIXELS
@@ -77,15 +76,12 @@ class Predictor:
         image = np.asarray(image)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"expected a picture (H, W, 3) of uint8, got {image.shape} of {image.dtype}")
-        height, width = image.shape[:2]
-        resized = in_order(resize_for_test(image, self.cfg), self.cfg)
-        pixels = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1))).float()
-        return {"image": pixels, "height": height, "width": width}
+        return test_input(image, self.cfg)
 
     def _padded_size(self, size):
         backbone = getattr(self.model, "backbone", None)
         step = max(int(getattr(backbone, "size_divisibility", 0) or 0), 1)
-        return tuple(-(-side // step) * step for side in size)
+        return padded_size(size, step)
 
     def _detections(self, instances):
         instances = instances.to("cpu")

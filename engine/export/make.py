@@ -25,7 +25,7 @@ from engine.run.folder import command, versions
 from engine.run.statements import preprocessing
 from engine.task import TaskInfo
 from engine.timing import medians, ratio, take_turns
-from se_backbones.files import naming
+from se_backbones.files import atomic_path, naming
 
 Result = TypeVar("Result")
 
@@ -72,7 +72,8 @@ def make_file(
     quantise = quantiser(calibration(), not options.int8_gates) if options.precision == "int8" else None
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder, _Stages(3) as stage:
+        beside = tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-")
+    with beside as folder, _Stages(3) as stage:
         temporary = Path(folder) / path.name
         stage("capturing")
         program = capture(graph)
@@ -84,10 +85,17 @@ def make_file(
         except UserError as error:
             raise UserError(str(error).replace(str(temporary), str(path))) from error
         for here, there in zip(kind.files(temporary), kind.files(path), strict=True):
-            with open(here, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(here, there)
+            with atomic_path(there) as part:
+                os.replace(here, part)
     return path, facts, found
+
+
+def evaluated_exactly(cfg: CfgNode) -> CfgNode:
+    """A config whose evaluation takes a model as it is, in float32."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.TEST.FUSE, cfg.TEST.PRECISION = False, "fp32"
+    return cfg
 
 
 class _Stages(tqdm):
