@@ -242,7 +242,9 @@ def fold_gate(model: nn.Module, site: SESite, mean: Tensor) -> None:
     network = find_network(model)
     spec = network.spec
     if any(other.gate is not None for other in sites_of(model)):
-        network.spec = replace(spec, se=replace(spec.se, without=(*spec.se.without, site.path)))
+        hidden = tuple(pair for pair in spec.se.hidden if pair[0] != site.path)
+        se = replace(spec.se, without=(*spec.se.without, site.path), hidden=hidden)
+        network.spec = replace(spec, se=se)
     else:
         network.spec = replace(spec, name=twin_name(spec, se=False) or spec.name, se=None)
 
