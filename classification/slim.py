@@ -15,7 +15,6 @@ from classification.evaluation.evaluate import evaluate_classifier
 from classification.images.batches import ImageBatch, test_batches
 from classification.index.index import ImageIndex
 from classification.loss import ClassificationLoss
-from classification.model import ImageClassifier
 from classification.task import ClassificationTask
 from classification.train import load_index, run_classification
 from classification.trained import load_classifier
@@ -104,7 +103,11 @@ def _as_they_are(cfg: CfgNode) -> CfgNode:
 
 
 def open_classifier(
-    weights: Path, task: ClassificationTask, device: str = "auto", data: str | None = None, overrides: Sequence[str] = ()
+    weights: Path,
+    task: ClassificationTask,
+    device: str = "auto",
+    data: str | None = None,
+    overrides: Sequence[str] = (),
 ) -> ClassifierSubject:
     """A classifier's checkpoint as a subject.
 
