@@ -160,6 +160,7 @@ class Backbone(nn.Module):
 
     stages: tuple[str, ...]
     can_dilate = False  # whether the last stage can keep the stride of the one before
+    fixed_widths = ""  # why its inner channels cannot be fewer, behind "it"; empty: they can
     linear_head = True  # the classifier is one linear layer behind the mean over the last map
     head_path = "fc"  # of the layer that gives the logits
     head_paths: tuple[str, ...] = ("fc",)  # of everything behind the last map that has weights
