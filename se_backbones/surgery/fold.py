@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from se_backbones.backbone import Backbone, SESite, find_network, sites_of
 from se_backbones.registry import twin_name
+from se_backbones.surgery.gates import GateMoments, record
 
 
 @dataclass
@@ -85,32 +86,10 @@ class FoldReport:
         return "\n".join(lines)
 
 
-class _Range:
-    """The running minimum, maximum and sum of a gate, each (C,)."""
-
-    def __init__(self):
-        self.values = 0
-        self.minimum = self.maximum = self.sum = None
-
-    def add(self, _module, _inputs, gate: Tensor) -> None:
-        # (N, C), or one row a place without a squeeze; sums of float32 values are exact here.
-        values = gate.detach().movedim(1, -1).flatten(0, -2).double()
-        low, high, total = values.amin(0), values.amax(0), values.sum(0)
-        if self.sum is None:
-            self.minimum, self.maximum, self.sum = low, high, total
-        else:
-            self.minimum, self.maximum = self.minimum.minimum(low), self.maximum.maximum(high)
-            self.sum += total
-        self.values += len(values)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.sum / self.values
-
-    def summary(self, name: str) -> GateRange:
-        deviation = torch.maximum(self.maximum - self.mean, self.mean - self.minimum).max()
-        numbers = (self.minimum.min(), self.maximum.max(), self.mean.mean(), deviation)
-        return GateRange(name, *(number.item() for number in numbers))
+def _range(name: str, moments: GateMoments) -> GateRange:
+    mean = moments.mean
+    deviation = torch.maximum(moments.maximum - mean, mean - moments.minimum).max()
+    return GateRange(name, *(x.item() for x in (moments.minimum.min(), moments.maximum.max(), mean.mean(), deviation)))
 
 
 def fold_constant_gates(model: nn.Module, data: Iterable[Tensor], tolerance: float) -> FoldReport:
@@ -159,11 +138,15 @@ def fold_constant_gates(model: nn.Module, data: Iterable[Tensor], tolerance: flo
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        ranges, images = _watch(network, gated, data)
+        batches = ((_on_device(network, batch), None) for batch in data)
+        moments = record(network.forward_features, gated, batches)
+        images = moments[gated[0].path].images
+        if not images:
+            raise ValueError("the data hold no image")
         before = deepcopy(network)
         report = FoldReport(float(tolerance), images)
         for site in gated:
-            gate, mean = ranges[site.path].summary(site.path), ranges[site.path].mean
+            gate, mean = _range(site.path, moments[site.path]), moments[site.path].mean
             gate.reason = _obstacle(site, mean, gate.deviation, tolerance)
             if not gate.reason:
                 _fold(site, mean)
@@ -175,23 +158,6 @@ def fold_constant_gates(model: nn.Module, data: Iterable[Tensor], tolerance: flo
         for module, training in modes.items():
             module.training = training
     return report
-
-
-@torch.no_grad()
-def _watch(network: Backbone, gated: list[SESite], data: Iterable[Tensor]) -> tuple[dict[str, _Range], int]:
-    ranges = {site.path: _Range() for site in gated}
-    hooks = [site.gate.register_forward_hook(ranges[site.path].add) for site in gated]
-    images = 0
-    try:
-        for batch in data:
-            network.forward_features(_on_device(network, batch))
-            images += len(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not images:
-        raise ValueError("the data hold no image")
-    return ranges, images
 
 
 def _obstacle(site: SESite, mean: Tensor, deviation: float, tolerance: float) -> str:
