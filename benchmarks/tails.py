@@ -41,7 +41,7 @@ def tail_calls(setting: Setting) -> Callable[[], None]:
     """The tails of res2 to res5 with their squeeze, forward and backward."""
     units = []
     for channels, stride in ((256, 4), (512, 8), (1024, 16), (2048, 32)):
-        se = SEGate(channels, SEConfig(), 16).to(setting.device, setting.dtype)
+        se = SEGate(channels, SEConfig(), channels // 16).to(setting.device, setting.dtype)
         units.append((se, *maps_of(setting, channels, stride)))
 
     def call():
@@ -92,7 +92,7 @@ def kernels(setting: Setting) -> dict:
                 shape = (min(setting.batch, 8), channels, height, width)
                 maps = [torch.randn(shape, device=setting.device).to(dtype).to(memory_format=layout) for _ in range(3)]
                 grad = maps.pop()
-                se = SEGate(channels, SEConfig(), 16).to(setting.device, dtype)
+                se = SEGate(channels, SEConfig(), channels // 16).to(setting.device, dtype)
                 # The same gate in float64, from the same rounded weights; the sign of a sum near 0 is a matter of
                 # rounding, so the gradient is 0 there.
                 exact = copy.deepcopy(se).double()

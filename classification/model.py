@@ -31,6 +31,7 @@ def build_network(cfg: CfgNode, num_classes: int) -> Backbone:
             freeze_at=backbone.FREEZE_AT,
             dropout=backbone.DROPOUT,
             recompute=backbone.RECOMPUTE,
+            widths=backbone.WIDTHS,
         )
     except ValueError as error:
         raise UserError(f"MODEL.BACKBONE: {error}") from error

@@ -68,6 +68,7 @@ def _create(cfg: CfgNode, out_features: list[str]) -> Network:
             out_features=out_features,
             last_dilation=cfg.MODEL.RESNETS.RES5_DILATION,
             recompute=cfg.MODEL.BACKBONE.RECOMPUTE,
+            widths=cfg.MODEL.BACKBONE.WIDTHS,
         )
     except ValueError as error:
         raise UserError(f"MODEL.BACKBONE, MODEL.RESNETS: {error}") from error

@@ -127,7 +127,8 @@ class SESite:
                 f"{', '.join(self.owner.placements)}"
             )
         beside = next(chain(self.owner.parameters(), self._network.parameters()))
-        gate = SEGate(self.channels(config.placement), config, config.reduction_of(self.stage))
+        channels = self.channels(config.placement)
+        gate = SEGate(channels, config, config.hidden_of(self.path, self.stage, channels))
         self.owner.se = gate.to(beside.device, beside.dtype)
         self.owner.placement = config.placement
         return gate

@@ -15,6 +15,7 @@ from torch import Tensor
 from se_backbones.backbone import Backbone
 from se_backbones.layout import Layout, LookAlike
 from se_backbones.se import SEConfig
+from se_backbones.widths import Width, checked_widths, narrow
 
 _KEEP = object()
 
@@ -33,6 +34,8 @@ class Spec:
         image_size: side in pixels of the images at which its cost is quoted.
         paper_gflops: thousand millions of multiply-adds at that size in the paper's table 2, or None.
         paper_parameters: millions, as the paper quotes them, or None.
+        widths: layers that have fewer channels than the family gives them, of a pruned network: (path, output channels,
+            input channels) of convolutions, linear layers and normalisations. No row of the table has any.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Spec:
     image_size: int = 224
     paper_gflops: float | None = None
     paper_parameters: float | None = None
+    widths: tuple[Width, ...] = ()
 
     def with_se(self, se: SEConfig | None) -> Spec:
         """The row with other SE settings, resolved for its network.
@@ -166,8 +170,8 @@ def twin_name(spec: Spec, se: bool) -> str | None:
 
 
 def skeleton(spec: Spec) -> Backbone:
-    """The whole plain network of a row, with its classifier and without memory for its tensors: for shapes, sites and
-    stages. Not to be changed: it is kept."""
+    """The whole plain network of a row, as wide as the family builds it, with its classifier and without memory for its
+    tensors: for shapes, sites and stages. Not to be changed: it is kept."""
     return _skeleton(spec.family, spec.hyper, spec.num_classes)
 
 
@@ -196,6 +200,7 @@ def create_backbone(
     dropout: float | None = None,
     zero_init_last: bool = False,
     recompute: bool = False,
+    widths: Sequence[Width] = (),
 ) -> Backbone:
     """Builds a network of the table.
 
@@ -214,6 +219,7 @@ def create_backbone(
         zero_init_last: each residual branch starts at zero (Goyal et al., arXiv 1706.02677, section 5.1).
         recompute: gradient checkpointing: blocks are computed again in the backward pass and need not keep their
             inner maps. Can be set on the network later.
+        widths: layers with fewer channels than the row's, as in ``Spec.widths``: of a pruned network.
 
     Raises:
         ValueError: an unknown name (the message gives the nearest ones) or a value outside those above.
@@ -238,7 +244,9 @@ def create_backbone(
     if dropout is not None:
         spec = replace(spec, hyper=replace(spec.hyper, dropout=dropout))
     spec = spec.with_se(spec.se if se is _KEEP else se)
+    spec = replace(spec, widths=checked_widths(widths))
     network = network_class(spec, num_classes, out_features=out_features, norm=norm, last_dilation=last_dilation)
+    narrow(network, spec.widths, skeleton(spec))
     network.initialise(zero_init_last)
     for site in network.se_sites() if spec.se else ():
         if spec.se.at(site.path, site.stage):

@@ -50,6 +50,8 @@ class SEConfig:
             bias starts at 1; without a bias relu gives 0 and is refused.)
         without: sites of those stages that carry no SE after all, by path: ``("layer4.2",)`` (see
             fold_constant_gates). Kept sorted.
+        hidden: sites whose bottleneck has another width than C / r: ``(("layer4.0", 24),)``, path and channels; a
+            mapping too. Kept sorted.
 
     Raises:
         ValueError: a value outside the ones named above; the message says which and what is allowed. Stages and
@@ -64,6 +66,7 @@ class SEConfig:
     bias: bool = True
     init: str = "default"
     without: tuple[str, ...] = ()
+    hidden: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self):
         for field, allowed in (
@@ -84,6 +87,7 @@ class SEConfig:
         if wrong := [path for path in paths if not (isinstance(path, str) and path)]:
             raise ValueError(f"SE without must name sites by their paths, as in 'layer4.2'; got {wrong[0]!r}")
         object.__setattr__(self, "without", tuple(sorted(set(paths), key=natural_key)))
+        object.__setattr__(self, "hidden", _checked_hidden(self.hidden))
         if self.init == "neutral" and self.gate == "relu" and not self.bias:
             raise ValueError("a relu gate without bias cannot start neutral: it would close the branch for good")
 
@@ -95,8 +99,8 @@ class SEConfig:
             sites: (path, stage) of every place of the network that can carry a gate, first to last.
 
         Raises:
-            ValueError: a stage or a path in ``without`` that the network does not have, or a number of reductions
-                that is not the number of its stages.
+            ValueError: a stage or a path in ``without`` or ``hidden`` that the network does not have, a number of
+                reductions that is not the number of its stages, or a width of a site that carries no gate.
         """
         known = tuple(dict.fromkeys(stage for _, stage in sites))
         stages = self.stages
@@ -118,11 +122,23 @@ class SEConfig:
         for path in self.without:
             if path not in paths:
                 raise ValueError(f"SE without: there is no unit {path}; {_nearest(path, paths)}")
-        return replace(self, reduction=ratios, stages=stages, without=self.without)
+        resolved = replace(self, reduction=ratios, stages=stages)
+        gated = [path for path, stage in sites if resolved.at(path, stage)]
+        for path, _ in self.hidden:
+            if path not in paths:
+                raise ValueError(f"SE hidden: there is no unit {path}; {_nearest(path, paths)}")
+            if path not in gated:
+                raise ValueError(f"SE hidden: {path} carries no gate by the settings for stages and without")
+        return resolved
 
     def reduction_of(self, stage: str) -> int:
         """The reduction ratio of a stage, by name. The settings must be ``resolved`` where there are several."""
         return self.reduction if isinstance(self.reduction, int) else dict(self.reduction)[stage]
+
+    def hidden_of(self, path: str, stage: str, channels: int) -> int:
+        """Channels between the two layers of a site's gate: its own width, or C / r by its stage's r, and at least 1.
+        The settings must be ``resolved``."""
+        return dict(self.hidden).get(path, max(channels // self.reduction_of(stage), 1))
 
     def at(self, path: str, stage: str) -> bool:
         """Whether the site carries a gate. The settings must be ``resolved``."""
@@ -144,6 +160,23 @@ def _checked_reduction(value) -> int | tuple:
     if pairs:
         return tuple(pairs)
     return many[0] if len(many) == 1 else many
+
+
+def _checked_hidden(value) -> tuple[tuple[str, int], ...]:
+    pairs = value.items() if isinstance(value, Mapping) else value
+    try:
+        found = dict(pairs)
+        right = len(found) == len(pairs) and all(
+            isinstance(path, str) and path and type(width) is int and width >= 1 for path, width in found.items()
+        )
+    except (TypeError, ValueError):
+        right = False
+    if not right:
+        raise ValueError(
+            f"SE hidden must be pairs of a site's path, once each, and its channels, 1 or more, as in ('layer4.0', 24);"
+            f" got {value!r}"
+        )
+    return tuple(sorted(found.items(), key=lambda pair: natural_key(pair[0])))
 
 
 def _named(stage: str | int, known: Sequence[str]) -> str:
@@ -197,12 +230,11 @@ class SEGate(nn.Module):
     Args:
         channels: C, the channels of the map that is squeezed and of the gate.
         config: the settings; ``placement`` and ``stages`` are the caller's concern.
-        reduction: r for this place.
+        hidden: channels between the two layers, C/r.
     """
 
-    def __init__(self, channels: int, config: SEConfig, reduction: int):
+    def __init__(self, channels: int, config: SEConfig, hidden: int):
         super().__init__()
-        hidden = max(channels // reduction, 1)
         layer = nn.Conv2d if config.squeeze == "none" else FullyConnected
         self.fc1 = layer(channels, hidden, 1, bias=config.bias)
         self.fc2 = layer(hidden, channels, 1, bias=config.bias)

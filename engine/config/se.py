@@ -10,11 +10,14 @@ from engine.errors import UserError
 from se_backbones import SEConfig, find_spec, twin_name
 from se_backbones.registry import skeleton
 from se_backbones.surgery.insert import neutral_config
+from se_backbones.widths import check_widths, checked_widths
 
 
 def add_se_defaults(cfg: CfgNode) -> None:
-    """Adds MODEL.SE: the fields of SEConfig in capitals, and INSERT."""
+    """Adds MODEL.SE, the fields of SEConfig in capitals and INSERT, and MODEL.BACKBONE.WIDTHS."""
     standard = SEConfig()
+    # Of a pruned network: [path of a layer, output channels, input channels] where they are fewer than the row's.
+    cfg.MODEL.BACKBONE.WIDTHS = []
     cfg.MODEL.SE = CfgNode(
         {
             "REDUCTION": [standard.reduction],  # one, one a stage, or [[res3, 8], [res5, 32]] by name
@@ -25,6 +28,7 @@ def add_se_defaults(cfg: CfgNode) -> None:
             "BIAS": standard.bias,
             "INIT": standard.init,
             "WITHOUT": [],  # sites of those stages that have no SE after all: layer4.2, say
+            "HIDDEN": [],  # sites whose bottleneck has other channels than C / r: [[layer4.0, 24]]
             # MODEL.WEIGHTS are a plain network's (or a whole plain detector's): SE is put into them so that the model
             # starts by computing what they computed. Counts where a training begins, and nowhere else.
             "INSERT": False,
@@ -48,7 +52,7 @@ def se_config(cfg: CfgNode) -> SEConfig | None:
         se = SEConfig(**settings).resolved(row.sites())
         se = neutral_config(se) if insert else se
     except ValueError as error:
-        named = re.sub(r"\bSE (reduction|placement|stages|squeeze|gate|init|without)\b", _as_key, str(error))
+        named = re.sub(r"\bSE (reduction|placement|stages|squeeze|gate|init|without|hidden)\b", _as_key, str(error))
         raise UserError(named if named != str(error) else f"MODEL.BACKBONE.ARCHITECTURE, MODEL.SE: {error}") from error
     if row.se is not None:
         return se
@@ -82,9 +86,14 @@ def _as_key(field: re.Match) -> str:
 
 
 def check_se(cfg: CfgNode) -> None:
-    """Raises UserError where ``se_config`` would, where the architecture does not know the placement, and where weight
-    decay would undo an insertion."""
+    """Raises UserError where ``se_config`` would, where the architecture does not know the placement or the widths, and
+    where weight decay would undo an insertion."""
     se = se_config(cfg)
+    try:
+        widths = checked_widths(cfg.MODEL.BACKBONE.WIDTHS)
+        check_widths(widths, skeleton(find_spec(cfg.MODEL.BACKBONE.ARCHITECTURE)))
+    except ValueError as error:
+        raise UserError(f"MODEL.BACKBONE.WIDTHS, of {cfg.MODEL.BACKBONE.ARCHITECTURE}: {error}") from error
     if se is not None:
         _check_placement(cfg.MODEL.BACKBONE.ARCHITECTURE, se)
     if not cfg.MODEL.SE.INSERT or se is None or se.gate != "relu":

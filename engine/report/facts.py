@@ -94,7 +94,7 @@ def _se(run: Run) -> str | None:
         return None  # no network of this version: what it had cannot be told
     if not carries_se:
         return "none, the plain network"
-    order = ("REDUCTION", "PLACEMENT", "STAGES", "SQUEEZE", "GATE", "BIAS", "INIT", "WITHOUT")
+    order = ("REDUCTION", "PLACEMENT", "STAGES", "SQUEEZE", "GATE", "BIAS", "INIT", "WITHOUT", "HIDDEN")
     parts = [f"{key.lower()} {flat(settings[key])}" for key in order if settings.get(key) not in (None, [])]
     return ", ".join(parts) or "yes"
 

@@ -155,6 +155,7 @@ def description(task: TaskInfo, cfg: CfgNode, classes: Sequence[str]) -> dict:
         "task": task.name,
         "backbone": cfg.MODEL.BACKBONE.ARCHITECTURE,
         "se": asdict(se) if (se := se_config(cfg)) else None,  # placement and gate leave no mark on the weights
+        "widths": [list(width) for width in cfg.MODEL.BACKBONE.WIDTHS],
         "classes": list(classes),
         "preprocessing": preprocessing(cfg),
         "unmarked": unmarked_settings(cfg, task),

@@ -218,7 +218,8 @@ def _fold(site: SESite, mean: Tensor) -> None:
 def _update_spec(model: nn.Module, network: Backbone, folded: list[str]) -> None:
     spec = network.spec
     if any(site.gate is not None for site in sites_of(model)):
-        se = replace(spec.se, without=(*spec.se.without, *folded))
+        hidden = tuple(pair for pair in spec.se.hidden if pair[0] not in folded)
+        se = replace(spec.se, without=(*spec.se.without, *folded), hidden=hidden)
         network.spec = replace(spec, se=se)
     else:
         network.spec = replace(spec, name=twin_name(spec, se=False) or spec.name, se=None)

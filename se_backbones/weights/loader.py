@@ -14,6 +14,7 @@ from se_backbones.preprocessing import Preprocessing
 from se_backbones.registry import Spec
 from se_backbones.weights.account import inside_units
 from se_backbones.weights.allow import DETECTOR_PARTS, Allowed
+from se_backbones.weights.formats.own_format import is_ours
 from se_backbones.weights.identity import Doubt, stated_as
 from se_backbones.weights.layouts import OURS_DETECTION
 from se_backbones.weights.match import Match, match
@@ -229,6 +230,14 @@ def _hints(report: LoadReport, weights: WeightsFile, target: Target):
     unknown = [weights.in_network(weights.names[key]) for key in report.unexpected]
     if strange := inside_units(weights.backbone(), unknown, target.spec):
         yield strange
+    pruned = [list(width) for width in weights.metadata.get("widths") or ()] if is_ours(weights.metadata) else []
+    if pruned != [list(width) for width in target.spec.widths]:
+        yield (
+            "the file's network was pruned, and the model has other channels: build it with the widths that the run's "
+            "config has (MODEL.BACKBONE.WIDTHS; create_backbone(widths=…))"
+            if pruned
+            else "the model is built as a pruned network (MODEL.BACKBONE.WIDTHS); the file does not say it is of one"
+        )
     theirs, ours = weights.shape, describe(target.backbone_tensors(), target.family)
     if theirs is None or ours is None:
         return

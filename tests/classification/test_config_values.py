@@ -27,6 +27,8 @@ WRONG = {
     "MODEL.SE.GATE": OPTIONS,
     "MODEL.SE.INIT": OPTIONS,
     "MODEL.SE.WITHOUT": ("['layer9.1']", "[3]"),
+    "MODEL.SE.HIDDEN": ("[['layer9.1', 4]]", "[['layer4.1', 0]]", "['layer4.1']"),
+    "MODEL.BACKBONE.WIDTHS": ("[3]", "[['layer9.1.conv1', 4, 4]]", "[['layer1.0.conv1', 8, 64]]"),
     "DATA.IMAGES": ("512", ""),
     "DATA.MAX_BROKEN_SHARE": SHARES,
     "INPUT.FORMAT": OPTIONS,

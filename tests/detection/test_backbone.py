@@ -107,6 +107,16 @@ def test_reductions_and_stages_can_be_given_by_name(tmp_path):
         assert (se.stages, se.without) == (("res3", "res5"), ("layer4.2",))
 
 
+@pytest.mark.parametrize("name", ["build_se_fpn_backbone", "build_se_backbone"])
+def test_a_pruned_network_is_built_from_its_config(name):
+    widths = [["layer1.0.conv1", 24, 64], ["layer1.0.bn1", 24, 24], ["layer1.0.conv2", 64, 24]]
+    cfg = small("MODEL.BACKBONE.NAME", name, "MODEL.BACKBONE.WIDTHS", str(widths))
+    backbone = build_backbone(cfg)
+    net = getattr(backbone, "bottom_up", backbone).net
+    layer = net.layer1[0].conv2
+    assert (layer.in_channels, [list(width) for width in net.spec.widths]) == (24, sorted(widths))
+
+
 @pytest.mark.parametrize(
     "overrides, words",
     [

@@ -28,7 +28,7 @@ def maps(dtype=torch.float64, layout=torch.channels_last, shape=(2, 6, 3, 5)):
 
 def make_gate(channels=6, dtype=torch.float64, **settings):
     torch.manual_seed(1)
-    return SEGate(channels, SEConfig(**settings), 2).to(dtype)
+    return SEGate(channels, SEConfig(**settings), channels // 2).to(dtype)
 
 
 def plain(shortcut, branch, se, relu):

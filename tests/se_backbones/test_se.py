@@ -88,7 +88,7 @@ def se_of(*without):
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_gate_is_the_papers_formula(squeeze, gate, bias):
     torch.manual_seed(0)
-    module = SEGate(32, SEConfig(squeeze=squeeze, gate=gate, bias=bias), reduction=4)
+    module = SEGate(32, SEConfig(squeeze=squeeze, gate=gate, bias=bias), hidden=8)
     if bias:
         nn.init.normal_(module.fc1.bias)
         nn.init.normal_(module.fc2.bias)
@@ -104,7 +104,7 @@ def test_the_gate_is_the_papers_formula(squeeze, gate, bias):
 @pytest.mark.parametrize("gate, constant", [("sigmoid", 0.5), ("relu", 1.0), ("tanh", 0.0)])
 def test_a_neutral_gate_is_one_constant_and_its_second_layer_learns_at_once(gate, constant):
     torch.manual_seed(0)
-    module = SEGate(16, SEConfig(gate=gate, init="neutral"), reduction=4)
+    module = SEGate(16, SEConfig(gate=gate, init="neutral"), hidden=4)
     out = module(torch.randn(2, 16, 4, 4))
     assert torch.equal(out, torch.full_like(out, constant))
     (out * torch.randn_like(out)).sum().backward()
@@ -112,12 +112,12 @@ def test_a_neutral_gate_is_one_constant_and_its_second_layer_learns_at_once(gate
 
 
 def test_the_squeeze_of_a_large_fp16_map_does_not_overflow():
-    module = SEGate(8, SEConfig(), reduction=2).half()
+    module = SEGate(8, SEConfig(), hidden=4).half()
     out = module(torch.full((1, 8, 128, 128), 100.0, dtype=torch.float16))  # the sum alone is 1.6 million
     assert out.isfinite().all()
 
 
 def test_the_squeezes_gradient_is_that_of_the_mean():
-    module = SEGate(8, SEConfig(), reduction=2).double()
+    module = SEGate(8, SEConfig(), hidden=4).double()
     x = torch.randn(2, 8, 3, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(module, (x,))
