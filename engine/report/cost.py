@@ -7,10 +7,11 @@ import warnings
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine import quiet  # noqa: F401  (before fvcore.nn)
-from se_backbones import create_backbone, find_spec
+from engine.device import device_of
+from se_backbones import Backbone, create_backbone, find_spec
 
 from fvcore.nn import FlopCountAnalysis  # isort: skip
 
@@ -30,16 +31,35 @@ class Cost:
     paper_gflops: float | None = None
 
 
-def count_multiply_adds(model: nn.Module, size: int = 224) -> int:
-    """Multiply-adds of convolutions and linear layers for one image of ``size`` × ``size``, by fvcore's counter.
+class _Maps(nn.Module):
+    """A network's maps, as a tuple."""
+
+    def __init__(self, network: Backbone):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.network.forward_features(x).values())
+
+
+def count_multiply_adds(model: nn.Module, size: int | tuple[int, int] = 224) -> int:
+    """Multiply-adds of convolutions and linear layers for one image, by fvcore's counter; of a network without a
+    classifier those of its maps.
 
     One multiply-add is one operation, as in the paper. Normalisation, pooling and the products of the gate with the
     map, which the paper's figures leave out too, are not counted.
+
+    Args:
+        size: the image's side in pixels, or its height and width.
     """
+    height, width = (size, size) if isinstance(size, int) else size
+    image = torch.zeros(1, 3, height, width, device=device_of(model))
+    if isinstance(model, Backbone) and model.num_classes == 0:
+        model = _Maps(model)
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        by_operator = FlopCountAnalysis(model.eval(), torch.zeros(1, 3, size, size)).by_operator()
+        by_operator = FlopCountAnalysis(model.eval(), image).by_operator()
     return int(sum(count for operator, count in by_operator.items() if operator in _COUNTED))
 
 

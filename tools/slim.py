@@ -1,0 +1,83 @@
+"""Make a trained classifier or detector smaller by what its gates know: python tools/slim.py drop --help"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from engine.errors import UserError, main_guard
+from engine.run.command_line import keep_work_when_killed
+
+
+def add_drop(parser):
+    parser.add_argument("--fall", type=float, metavar="X", help="points that the figure may fall (one standard error)")
+
+
+def drop(subject, args, output):
+    from engine.slim.drop import describe, drop_gates
+
+    return describe(drop_gates(subject, output, args.calibration, args.fall, args.rounds))
+
+
+# Name → what it does, the arguments of its own, what carries it out: (subject, arguments, FILE) → text. Its file's name
+# ends as the last word says.
+COMMANDS = {
+    "drop": ("take out the most constant gates until the figure falls by more than so much", add_drop, drop, "dropped"),
+}
+
+
+def parse(arguments=None):
+    parser = argparse.ArgumentParser(
+        description="Makes a trained network smaller and writes it as a checkpoint that every tool takes, with its "
+        "config, a report and a picture beside it.",
+        epilog="KEY VALUE: config keys to change, such as DATA.TRAIN.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (help_text, add, *_) in COMMANDS.items():
+        command = commands.add_parser(name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}.")
+        command.add_argument("--weights", required=True, type=Path, metavar="FILE", help="such as RUN/model_final.pth")
+        command.add_argument("--data", metavar="D", help="the folder that the images lie in now (the run's)")
+        command.add_argument("--output", type=Path, metavar="FILE", help="by default beside the weights")
+        command.add_argument("--calibration", type=int, default=256, metavar="N", help="training images to see (256)")
+        command.add_argument("--rounds", type=int, default=15, metavar="N", help="in which times are measured (15)")
+        command.add_argument("--device", default="auto", metavar="D", help="auto (default), cpu, cuda or cuda:N")
+        add(command)
+        command.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config keys to change")
+    args = parser.parse_args(arguments)
+    if args.calibration < 1 or args.rounds < 2:
+        parser.error("--calibration is 1 or more, --rounds 2 or more")
+    return args
+
+
+def open_subject(args):
+    from engine.train.checkpoint import load_checkpoint  # only now: PyTorch takes seconds to import
+
+    task, given = load_checkpoint(args.weights).get("task"), (args.device, args.data, args.overrides)
+    if task == "detection":
+        from detection.slim import open_detector
+
+        return open_detector(args.weights, *given)
+    from classification.slim import open_classifier
+    from classification.task import CLASS_FOLDERS
+    from places365.task import PLACES365_TASK
+
+    tasks = {one.info.name: one for one in (CLASS_FOLDERS, PLACES365_TASK)}
+    if task not in tasks:
+        raise UserError(f"{args.weights}: no model of the task {task!r} can be made smaller")
+    return open_classifier(args.weights, tasks[task], *given)
+
+
+def main(arguments=None):
+    args = parse(arguments)
+    keep_work_when_killed()  # Ctrl-C leaves no half of a file, and so does SIGTERM
+    *_, carry_out, mark = COMMANDS[args.command]
+    output = args.output or args.weights.with_name(f"{args.weights.stem}_{mark}.pth")
+    subject = open_subject(args)
+    subject.check_output(output)
+    print(f"{carry_out(subject, args, output)}\ndone: {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main_guard(main))
