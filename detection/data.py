@@ -209,7 +209,7 @@ class TrainingSet(Dataset):
             return self.mapper(record)
 
 
-def _require_masks(records: list[dict], cfg: CfgNode, source: Path) -> None:
+def require_masks(records: list[dict], cfg: CfgNode, source: Path) -> None:
     """Raises UserError where Detectron2's mapper would die of the masks of images that are trained on."""
     if not all("segmentation" in a for r in records for a in r["annotations"]):
         raise UserError(f"{source}: MODEL.MASK_ON needs a segmentation in every annotation")
@@ -246,7 +246,7 @@ def training_batches(data: DetectionData, cfg: CfgNode, start: int, rank: int, w
         crowds = f" (its {data.crowds} crowds, `iscrowd` 1, are none)" if data.crowds else ""
         raise UserError(f"{data.json_path}: no image has an annotation to learn from{crowds}")
     if cfg.MODEL.MASK_ON:
-        _require_masks(records, cfg, data.json_path)
+        require_masks(records, cfg, data.json_path)
     groups = [int(r["width"] > r["height"]) for r in records] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
     try:
         batches = TrainingBatches(

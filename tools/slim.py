@@ -17,7 +17,8 @@ def add_drop(parser):
 def drop(subject, args, output):
     from engine.slim.drop import describe, drop_gates
 
-    return describe(drop_gates(subject, output, args.calibration, args.fall, args.rounds))
+    report = drop_gates(subject, output, args.calibration, args.fall, args.rounds)
+    return describe(report, subject.info.label(report["figure"]))
 
 
 # Name → what it does, the arguments of its own, what carries it out: (subject, arguments, FILE) → text. Its file's name

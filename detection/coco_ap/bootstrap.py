@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from detection.coco_ap.reading import read_input
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 RESAMPLES = 1000
+FOR_A_STANDARD_ERROR = 200  # Efron and Tibshirani, section 6.4: more change it little
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,30 @@ def _precision(category: _Category, weights: np.ndarray) -> float | None:
     return total / len(right)
 
 
+def _resampled(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each of so many images comes when as many are drawn with replacement, again and again: (I,) each."""
+    random = np.random.default_rng(seed)
+    for _ in tqdm(range(resamples), desc="resampling images", leave=False, disable=None):
+        yield random.multinomial(images, np.full(images, 1 / images))
+
+
+def standard_error(matched: MatchedDetections, resamples: int = FOR_A_STANDARD_ERROR, seed: int = 0) -> float:
+    """How far a detector's AP would stray on other images, in points: the standard deviation over images drawn with
+    replacement, as many as there are (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 6.2).
+
+    Args:
+        seed: of the draws.
+
+    Raises:
+        ValueError: there is nothing to find.
+    """
+    if matched.ap() is None:
+        raise ValueError("there is no object to find, and so no AP")
+    found = (matched.ap(weights) for weights in _resampled(matched.images, resamples, seed))
+    found = [value for value in found if value is not None]  # a draw without any object says nothing
+    return float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
+
+
 @dataclass(frozen=True)
 class APDifference:
     """The second detector's AP minus the first's, in points.
@@ -146,10 +171,8 @@ def paired_bootstrap(
     counts = {matched.images for matched in (*first, *second)}
     if len(counts) != 1 or any(matched.ap() is None for matched in (*first, *second)):
         raise ValueError(f"a pair needs the same images, with objects in them; got {sorted(counts)} images")
-    images, random = counts.pop(), np.random.default_rng(seed)
     differences = []
-    for _ in tqdm(range(resamples), desc="resampling images", leave=False, disable=None):
-        weights = random.multinomial(images, np.full(images, 1 / images))
+    for weights in _resampled(counts.pop(), resamples, seed):
         sides = [[matched.ap(weights) for matched in side] for side in (first, second)]
         if None not in (*sides[0], *sides[1]):  # a draw without any object says nothing
             differences.append(np.mean(sides[1]) - np.mean(sides[0]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 
@@ -85,7 +86,7 @@ class FoldReport:
         return "\n".join(lines)
 
 
-class _Range:
+class WatchedGate:
     """The running minimum, maximum and sum of a gate, each (C,)."""
 
     def __init__(self):
@@ -105,6 +106,7 @@ class _Range:
 
     @property
     def mean(self) -> Tensor:
+        """(C,) float64."""
         return self.sum / self.values
 
     def summary(self, name: str) -> GateRange:
@@ -153,34 +155,54 @@ def fold_constant_gates(model: nn.Module, data: Iterable[Tensor], tolerance: flo
     if iter(data) is data:
         raise ValueError("the data are walked through twice: give a list or a DataLoader, not an iterator")
     network = find_network(model)
-    gated = [site for site in network.se_sites() if site.gate is not None]
-    if not gated:
-        raise ValueError("the network has no squeeze-and-excitation to fold")
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        ranges, images = _watch(network, gated, data)
+    with _evaluating(network):
+        watched, images = watch_gates(network, data)
         before = deepcopy(network)
         report = FoldReport(float(tolerance), images)
-        for site in gated:
-            gate, mean = ranges[site.path].summary(site.path), ranges[site.path].mean
-            gate.reason = _obstacle(site, mean, gate.deviation, tolerance)
+        for site in network.se_sites():
+            if site.path not in watched:
+                continue
+            gate, mean = watched[site.path].summary(site.path), watched[site.path].mean
+            steady = gate.deviation <= tolerance  # not so for a NaN
+            gate.reason = obstacle(site, mean) if steady else f"strays from its mean by {gate.deviation:.3g}"
             if not gate.reason:
-                _fold(site, mean)
+                fold_gate(model, site, mean)
                 gate.folded = True
             report.gates.append(gate)
-        _update_spec(model, network, report.folded)
         report.outputs = _compare(before, network, data)
-    finally:
-        for module, training in modes.items():
-            module.training = training
     return report
 
 
+@contextmanager
+def _evaluating(network: Backbone) -> Iterator[None]:
+    """The network in eval mode; behind it every module in its own again."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 @torch.no_grad()
-def _watch(network: Backbone, gated: list[SESite], data: Iterable[Tensor]) -> tuple[dict[str, _Range], int]:
-    ranges = {site.path: _Range() for site in gated}
-    hooks = [site.gate.register_forward_hook(ranges[site.path].add) for site in gated]
+def watch_gates(network: Backbone, data: Iterable[Tensor]) -> tuple[dict[str, WatchedGate], int]:
+    """What the gates of a network in eval mode do on images.
+
+    Args:
+        data: batches (N, 3, H, W), normalised.
+
+    Returns:
+        path of each site with a gate, first to last -> what its gate did; and how many images there were.
+
+    Raises:
+        ValueError: the network has no gates, or there is no image.
+    """
+    sites = [site for site in network.se_sites() if site.gate is not None]
+    if not sites:
+        raise ValueError("the network has no squeeze-and-excitation to fold")
+    watched = {site.path: WatchedGate() for site in sites}
+    hooks = [site.gate.register_forward_hook(watched[site.path].add) for site in sites]
     images = 0
     try:
         for batch in data:
@@ -191,13 +213,11 @@ def _watch(network: Backbone, gated: list[SESite], data: Iterable[Tensor]) -> tu
             hook.remove()
     if not images:
         raise ValueError("the data hold no image")
-    return ranges, images
+    return watched, images
 
 
-def _obstacle(site: SESite, mean: Tensor, deviation: float, tolerance: float) -> str:
-    """Why a gate stays; empty where it can go."""
-    if not deviation <= tolerance:  # also a NaN
-        return f"strays from its mean by {deviation:.3g}"
+def obstacle(site: SESite, mean: Tensor) -> str:
+    """Why a gate with this mean, (C,), cannot be folded; empty where it can. Ends the sentence "the gate …"."""
     if (mean == 1).all():
         return ""
     absorbers = site.absorbers()
@@ -208,18 +228,22 @@ def _obstacle(site: SESite, mean: Tensor, deviation: float, tolerance: float) ->
     return ""
 
 
-def _fold(site: SESite, mean: Tensor) -> None:
+def fold_gate(model: nn.Module, site: SESite, mean: Tensor) -> None:
+    """Takes one gate, for which there is no ``obstacle``, out of a model's network, and says so in the network's
+    ``spec``.
+
+    Args:
+        mean: (C,), what is put in its place.
+    """
     if not (mean == 1).all():
         for absorber in site.absorbers():
             absorber.multiply(mean)
     site.detach()
-
-
-def _update_spec(model: nn.Module, network: Backbone, folded: list[str]) -> None:
+    network = find_network(model)
     spec = network.spec
-    if any(site.gate is not None for site in sites_of(model)):
-        hidden = tuple(pair for pair in spec.se.hidden if pair[0] not in folded)
-        se = replace(spec.se, without=(*spec.se.without, *folded), hidden=hidden)
+    if any(other.gate is not None for other in sites_of(model)):
+        hidden = tuple(pair for pair in spec.se.hidden if pair[0] != site.path)
+        se = replace(spec.se, without=(*spec.se.without, site.path), hidden=hidden)
         network.spec = replace(spec, se=se)
     else:
         network.spec = replace(spec, name=twin_name(spec, se=False) or spec.name, se=None)

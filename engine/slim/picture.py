@@ -1,0 +1,41 @@
+"""Pictures of what was made of a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from engine.report.plots import COLOURS, DPI, INK, MUTED, style_axes, write_figure
+
+
+def draw_steps(report: dict, label: str, path: Path) -> Path:
+    """The figure against the number of gates that are gone, each point with the gate that went last; the line is what
+    the figure may fall to, the point below it the gate that went back.
+
+    Args:
+        report: of ``drop_gates``; label: what the figure is called.
+    """
+    steps, before = report["steps"], report["before"]
+    values = [before["value"], *(step["value"] for step in steps)]
+    figure = Figure(figsize=(max(6.4, 0.45 * len(values)), 3.8), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    style_axes(axes)
+    axes.plot(values, color=COLOURS[0], linewidth=1.6, marker="o", markersize=4)
+    if not steps[-1]["dropped"]:
+        axes.plot(len(steps), values[-1], "o", color=COLOURS[3], markersize=6)
+    least = before["value"] - report["allowed_fall"]
+    axes.axhline(least, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    axes.annotate(f"{least:.2f}", (0, least), (2, 3), textcoords="offset points", fontsize=7, color=MUTED)
+    for number, step in enumerate(steps, 1):
+        axes.annotate(
+            step["gate"], (number, values[number]), (0, 7), textcoords="offset points", fontsize=6, color=MUTED,
+            rotation=60, rotation_mode="anchor",
+        )  # fmt: skip
+    axes.margins(x=0.04, y=0.25)
+    axes.set_title("Gates dropped, the most constant first", loc="left", fontsize=11, color=INK, fontweight="bold")
+    axes.set_xlabel("gates dropped", fontsize=9, color=MUTED)
+    axes.set_ylabel(f"{label}, %", fontsize=9, color=MUTED)
+    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    return write_figure(figure, path)
