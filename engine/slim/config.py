@@ -24,8 +24,7 @@ def config_of(cfg: CfgNode, spec: Spec, weights: Path) -> CfgNode:
     model, row = cfg.MODEL, find_spec(spec.name)
     model.BACKBONE.ARCHITECTURE = spec.name
     _set_se(model, spec, row)
-    if "WIDTHS" in model.BACKBONE:
-        model.BACKBONE.WIDTHS = _lists(spec.widths)
+    model.BACKBONE.WIDTHS = _lists(spec.widths)
     model.WEIGHTS, model.WEIGHTS_NETWORK, model.ALLOW = str(weights), "", []
     if "HEAD" in model:  # a key of tasks that would otherwise begin with a new one
         model.HEAD = "keep"
@@ -35,7 +34,7 @@ def config_of(cfg: CfgNode, spec: Spec, weights: Path) -> CfgNode:
 
 
 def _set_se(model: CfgNode, spec: Spec, row: Spec) -> None:
-    defaults = CfgNode({"MODEL": {}})
+    defaults = CfgNode({"MODEL": {"BACKBONE": {}}})
     add_se_defaults(defaults)
     model.SE = defaults.MODEL.SE
     se = spec.se

@@ -33,6 +33,7 @@ from studies.lab.statistics import (
     seed_test,
 )
 from studies.lab.study import Row
+from studies.lab.surgery import config_of, told_of
 
 T = TypeVar("T")
 
@@ -138,6 +139,7 @@ def _row(row: Row, cells: Sequence[Cell], whole: Mapping[int, dict]) -> dict:
     entry = {
         "name": row.name,
         "changes": [*(["--config", row.config] if row.config else []), *row.changes],
+        "surgery": str(row.surgery) if row.surgery is not None else None,
         "paper": [{"table": p.table, "model": p.model, "figures": dict(p.figures)} for p in row.paper],
         "runs": runs,
     }
@@ -176,7 +178,7 @@ def multiply_adds(cell: Cell, result: Mapping) -> int | None:
     if not cell.kind.test_size:
         return None
     classes = len(result["per_category"][cell.kind.group])
-    cfg = on_device(cell.cfg, "cpu")
+    cfg = on_device(config_of(cell), "cpu")
     return count_multiply_adds(build_network(cfg, classes), cfg.INPUT.TEST_SIZE)
 
 
