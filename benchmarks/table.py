@@ -13,6 +13,7 @@ from benchmarks.inference import fused, fused_cost, inference_cost, openvino
 from benchmarks.measure import Setting
 from benchmarks.tails import compiled, kernels, own_backward, tail
 from benchmarks.training import network, training_cost
+from benchmarks.waiting import waiting
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,17 @@ BENCHMARKS = {
             training_cost,
             _BOTH,
             {"SE over plain": ("se_over_plain", "median"), "timm's": ("theirs_se_over_plain", "median")},
+        ),
+        Benchmark(
+            waiting,
+            tuple({"batch": 8, "size": 128, "rounds": 5, **variant} for variant in _BOTH),
+            {
+                "busy over quiet, ours": ("busy_over_quiet", "ours"),
+                "libgomp's own": ("busy_over_quiet", "libgomp's own"),
+                "passive": ("busy_over_quiet", "passive"),
+                "quiet, ours over libgomp's": ("quiet_over_libgomp", "ours"),
+                "passive over libgomp's": ("quiet_over_libgomp", "passive"),
+            },
         ),
         Benchmark(network, _BOTH, {"times as fast": ("times_as_fast", "median")}),
         Benchmark(tail, _BOTH, {"times as fast": ("times_as_fast", "median")}),

@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageFile
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
-SET_BY_LIBRARIES = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")
+SET_BY_LIBRARIES = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "OPENCV_OPENCL_RUNTIME", "GOMP_SPINCOUNT")
 
 
 def _seed(config):

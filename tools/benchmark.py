@@ -7,6 +7,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import engine  # noqa: F401  (before PyTorch: engine/openmp.py)
+
+# isort: split
 import torch
 
 from benchmarks.measure import Setting

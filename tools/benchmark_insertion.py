@@ -8,6 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import engine  # noqa: F401  (before PyTorch: engine/openmp.py)
+
+# isort: split
 import torch
 
 from detection.config import config_from_checkpoint, load_config

@@ -5,9 +5,10 @@ import json
 import zipfile
 
 import pytest
+import torch
 from PIL import Image
 
-from benchmarks import coco_ap, detectors, table
+from benchmarks import coco_ap, detectors, table, waiting
 from benchmarks.measure import Setting
 from benchmarks.table import BENCHMARKS, Benchmark, page
 from detection.coco_ap.reading import read_input
@@ -40,6 +41,7 @@ def test_every_benchmark_runs_and_has_what_its_page_shows(tool, name, tmp_path, 
     monkeypatch.setenv("SE_DATA", str(sets))
     monkeypatch.setattr(detectors, "HEIGHT", 64)
     monkeypatch.setattr(detectors, "WIDTH", 64)
+    monkeypatch.setattr(waiting, "_seconds", lambda *of: 0.5)
     assert tool.main([name, *TINY, "--json", str(tmp_path / "one.json")]) == 0
     result = json.loads((tmp_path / "one.json").read_text())
     assert result["benchmark"] == name and result["precision"] == "fp32" and result["size"] == 32
@@ -60,6 +62,20 @@ def test_the_ap_command_is_timed_on_files_that_are_regular(monkeypatch, tool, tm
     assert all(row["largest_difference"] < 1e-12 for row in result["evaluators"])
     given = read_input(*coco_ap.drawn_set(tmp_path, 3))
     assert len(given.image_ids) == 3 and len(given.detections) == 3 * 98 and given.notes == []
+
+
+def test_each_way_of_waiting_is_a_process_of_its_own(monkeypatch):
+    environment = {"GOMP_SPINCOUNT": "7", "OMP_WAIT_POLICY": "ACTIVE"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    step = "import os; names = 'GOMP_SPINCOUNT', 'OMP_WAIT_POLICY'; print(len([n for n in names if n in os.environ]))"
+    monkeypatch.setattr(waiting, "STEP", step)
+    setting = Setting(1, 32, 1, torch.device("cpu"), torch.float32)
+    found = [waiting._seconds(way, changes, "fp32", setting) for way, changes in waiting.WAYS.items()]
+    assert found == [0, 0, 1]
+    with waiting._busy_process() as process:
+        assert process.poll() is None
+    assert process.poll() is not None
 
 
 def test_all_writes_a_page_of_what_there_is(tool, tmp_path, monkeypatch, capsys):
