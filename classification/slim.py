@@ -104,7 +104,11 @@ def _as_they_are(cfg: CfgNode) -> CfgNode:
 
 
 def open_classifier(
-    weights: Path, task: ClassificationTask, device: str = "auto", data: str | None = None, overrides: Sequence[str] = ()
+    weights: Path,
+    task: ClassificationTask,
+    device: str = "auto",
+    data: str | None = None,
+    overrides: Sequence[str] = (),
 ) -> ClassifierSubject:
     """A classifier's checkpoint as a subject.
 

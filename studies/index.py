@@ -16,6 +16,7 @@ from studies import (
     nosqueeze,
     placement,
     places,
+    ratios,
     reduction,
     role_of_excitation,
     schedule,
@@ -44,6 +45,7 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
             bias.STUDY,
             schedule.STUDY,
             role_of_excitation.STUDY,
+            ratios.STUDY,
         )
     }
 )

@@ -76,7 +76,7 @@ def drop_gates(
     report = report_of(
         subject, "drop", before, after, rounds,
         allowed_fall=allowed, calibration_images=seen, steps=[asdict(step) for step in steps],
-        gates=[asdict(gate) for gate in gates],
+        gates=[_plain(gate) for gate in gates],
     )  # fmt: skip
     write_result(subject, output, report, lambda path: draw_steps(report, _label(subject, before), path))
     return report
@@ -141,6 +141,11 @@ def _reasons(gates: Sequence[GateRange]) -> str:
     return "; ".join(f"the gate of {', '.join(names)} {reason}" for reason, names in by_reason.items())
 
 
+def _plain(gate: GateRange) -> dict:
+    """As JSON has it: None where a gate was not watched."""
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in vars(gate).items()}
+
+
 def _label(subject: Subject, score: Score) -> str:
     return subject.info.label(score.name)
 
@@ -152,11 +157,12 @@ def describe(report: dict, label: str) -> str:
     dropped = [gate for gate in gates if gate["folded"]]
     lines = [
         f"{len(dropped)} of {len(gates)} gates dropped; {label} may fall by {report['allowed_fall']:.2f} points",
-        f"  {'gate':14}{'deviation':>10}{'mean':>8}  {label} without it and those above",
+        f"  {'gate':14}{'deviation':>9}{'mean':>9}  {label} without it and those above",
     ]
     order = list(values)
     for gate in sorted(gates, key=lambda gate: order.index(gate["name"]) if gate["name"] in values else len(order)):
         value = f"{values[gate['name']]:.2f}  " if gate["name"] in values else ""
         fate = "dropped" if gate["folded"] else f"kept: {gate['reason']}"
-        lines.append(f"  {gate['name']:14}{gate['deviation']:10.4f}{gate['mean']:8.4f}  {value}{fate}")
+        seen = [f"{'-' if gate[key] is None else format(gate[key], '.4f'):>9}" for key in ("deviation", "mean")]
+        lines.append(f"  {gate['name']:14}{''.join(seen)}  {value}{fate}")
     return "\n".join([*lines, describe_change(report, label)])

@@ -26,8 +26,9 @@ def draw_steps(report: dict, label: str, path: Path) -> Path:
     if not steps[-1]["dropped"]:
         axes.plot(len(steps), values[-1], "o", color=COLOURS[3], markersize=6)
     least = before["value"] - report["allowed_fall"]
-    axes.axhline(least, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    axes.annotate(f"{least:.2f}", (0, least), (2, 3), textcoords="offset points", fontsize=7, color=MUTED)
+    if max(values) - least < 3 * max(max(values) - min(values), 1):  # else the curve would be flat above it
+        axes.axhline(least, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        axes.annotate(f"{least:.2f}", (0, least), (2, 3), textcoords="offset points", fontsize=7, color=MUTED)
     for number, step in enumerate(steps, 1):
         axes.annotate(
             step["gate"], (number, values[number]), (0, 7), textcoords="offset points", fontsize=6, color=MUTED,

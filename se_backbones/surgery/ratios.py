@@ -166,9 +166,7 @@ def drop_hidden_units(
             drop_units(site.gate, chosen[site.path], taken.means[site.path])
         taken = _take(model, sites, losses)
         report.loss, report.parameters = taken.loss, se_parameters(sites)
-        report.rounds.append(
-            DroppingRound(sum(map(len, chosen.values())), report.parameters, estimated, taken.loss)
-        )
+        report.rounds.append(DroppingRound(sum(map(len, chosen.values())), report.parameters, estimated, taken.loss))
     find_network(model).spec = cut_spec(model)
     report.gates = [
         GateRatio(site.path, site.stage, site.gate.fc1.in_channels, before[site.path], units_of(site.gate))

@@ -139,10 +139,11 @@ def _row(row: Row, cells: Sequence[Cell], whole: Mapping[int, dict]) -> dict:
     entry = {
         "name": row.name,
         "changes": [*(["--config", row.config] if row.config else []), *row.changes],
-        "surgery": str(row.surgery) if row.surgery is not None else None,
         "paper": [{"table": p.table, "model": p.model, "figures": dict(p.figures)} for p in row.paper],
         "runs": runs,
     }
+    if row.surgery is not None:
+        entry |= {"surgery": str(row.surgery), "cut": next(filter(None, map(told_of, cells)), None)}
     if runs:
         kind, images = cells[0].kind, whole[cells[0].number]["images"]
         columns = {name: [run["figures"][name] for run in runs] for name in kind.figures}

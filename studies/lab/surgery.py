@@ -7,21 +7,24 @@ folder's name; what it found does not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from fvcore.common.config import CfgNode
 
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.json_files import read_json, write_json
+from engine.slim.config import config_of as config_of_network
+from engine.slim.ratios import ratios
 from se_backbones.registry import Spec
 from studies.lab.cells import CUT, PLACES, Cell, own_settings
 
 # kind → (subject, the cell's seed, **the row's settings) → what there is to tell, as plain values. It changes the
 # subject's network in place, and its spec with it. What comes of it is a function of these arguments and of the data.
 # A ValueError or UserError of it is told with the row's name.
-SURGERIES: dict[str, Callable[..., dict]] = {}
+SURGERIES: Mapping[str, Callable[..., dict]] = MappingProxyType({"ratios": ratios})
 
 
 def cut(cell: Cell) -> list[str]:
@@ -38,14 +41,13 @@ def cut(cell: Cell) -> list[str]:
         surgery = cell.row.surgery
         if surgery.kind not in SURGERIES:
             raise UserError(f"there is no surgery {surgery.kind!r}; there are {', '.join(SURGERIES)}")
-        subject = cell.kind.subject(cell.origin, cell.cfg.MODEL.DEVICE, _places(cell))
+        subject = cell.kind.subject(Path(cell.origin), cell.cfg.MODEL.DEVICE, None, _places(cell))
         try:
             told = SURGERIES[surgery.kind](subject, cell.seed, **dict(surgery.settings))
         except (ValueError, UserError) as error:
             raise UserError(f"the row {cell.row.name!r} ({surgery}): {error}") from error
-        cell.folder.mkdir(parents=True, exist_ok=True)
         subject.write(cell.folder / CUT, told)
-        write_json(_report(cell), {"words": spec_words(subject.network.spec), "told": told})
+        write_json(_report(cell), {"words": _network_words(cell, subject.network.spec), "told": told})
     return words_of(cell)
 
 
@@ -65,16 +67,14 @@ def config_of(cell: Cell) -> CfgNode:
     return cell.kind.load_config(cell.config, [*cell.words, *words]) if words else cell.cfg
 
 
-def spec_words(spec: Spec) -> list[str]:
-    """The ``KEY VALUE`` words with which a config describes a cut network, on top of the uncut one's."""
-    words = [] if spec.se is None else ["MODEL.SE.HIDDEN", _listed(spec.se.hidden)]
-    if spec.se is not None:
-        words += ["MODEL.SE.WITHOUT", str(list(spec.se.without))]
-    return [*words, "MODEL.BACKBONE.WIDTHS", _listed(spec.widths)]
-
-
-def _listed(rows: tuple[tuple, ...]) -> str:
-    return str([list(row) for row in rows])
+def _network_words(cell: Cell, spec: Spec) -> list[str]:
+    """The words with which the cell's config describes a cut network."""
+    there, wanted = cell.cfg.MODEL, config_of_network(cell.cfg, spec, cell.folder / CUT).MODEL
+    words = []
+    for part in ("BACKBONE", "SE"):
+        differing = [key for key, value in wanted[part].items() if value != there[part][key]]
+        words += [word for key in differing for word in (f"MODEL.{part}.{key}", str(wanted[part][key]))]
+    return words
 
 
 def _report(cell: Cell) -> Path:
