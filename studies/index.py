@@ -16,6 +16,7 @@ from studies import (
     nosqueeze,
     placement,
     places,
+    pruning,
     ratios,
     reduction,
     role_of_excitation,
@@ -45,6 +46,7 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
             bias.STUDY,
             schedule.STUDY,
             role_of_excitation.STUDY,
+            pruning.STUDY,
             ratios.STUDY,
         )
     }

@@ -21,10 +21,30 @@ def drop(subject, args, output):
     return describe(report, subject.info.label(report["figure"]))
 
 
+def add_prune(parser):
+    parser.add_argument("--ratio", type=float, default=0.5, metavar="X", help="share of each layer's channels (0.5)")
+    parser.add_argument("--importance", default="gate", metavar="NAME", help="gate, gate_bn, bn, l1, taylor or random")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the importance random (0)")
+    parser.add_argument("--fine-tune", nargs="*", metavar="KEY VALUE", help="train on, with these keys, comes last")
+    parser.add_argument("--from-scratch", action="store_true", help="train the same widths from random weights too")
+
+
+def prune(subject, args, output):
+    from engine.slim.prune import describe, prune_and_train
+
+    report = prune_and_train(
+        subject, output, lambda weights: open_subject(args, weights), ratio=args.ratio, importance=args.importance,
+        images=args.calibration, seed=args.seed, fine_tune=args.fine_tune, from_scratch=args.from_scratch,
+        rounds=args.rounds,
+    )  # fmt: skip
+    return describe(report, subject.info.label(report["figure"]))
+
+
 # Name → what it does, the arguments of its own, what carries it out: (subject, arguments, FILE) → text. Its file's name
 # ends as the last word says.
 COMMANDS = {
     "drop": ("take out the most constant gates until the figure falls by more than so much", add_drop, drop, "dropped"),
+    "prune": ("cut the least important inner channels, and train on", add_prune, prune, "pruned"),
 }
 
 
@@ -51,22 +71,23 @@ def parse(arguments=None):
     return args
 
 
-def open_subject(args):
+def open_subject(args, weights=None):
     from engine.train.checkpoint import load_checkpoint  # only now: PyTorch takes seconds to import
 
-    task, given = load_checkpoint(args.weights).get("task"), (args.device, args.data, args.overrides)
+    weights = weights or args.weights
+    task, given = load_checkpoint(weights).get("task"), (args.device, args.data, args.overrides)
     if task == "detection":
         from detection.slim import open_detector
 
-        return open_detector(args.weights, *given)
+        return open_detector(weights, *given)
     from classification.slim import open_classifier
     from classification.task import CLASS_FOLDERS
     from places365.task import PLACES365_TASK
 
     tasks = {one.info.name: one for one in (CLASS_FOLDERS, PLACES365_TASK)}
     if task not in tasks:
-        raise UserError(f"{args.weights}: no model of the task {task!r} can be made smaller")
-    return open_classifier(args.weights, tasks[task], *given)
+        raise UserError(f"{weights}: no model of the task {task!r} can be made smaller")
+    return open_classifier(weights, tasks[task], *given)
 
 
 def main(arguments=None):

@@ -174,7 +174,9 @@ class _Stages(nn.Module):
 
     def _copied(self, module: nn.Module, start: str) -> nn.Module:
         # Tensors are copied without their memory; a frozen one would end the tracing.
-        memo: dict = {id(p): nn.Parameter(torch.empty_like(p, device="meta", dtype=torch.float32)) for p in module.parameters()}
+        memo: dict = {
+            id(p): nn.Parameter(torch.empty_like(p, device="meta", dtype=torch.float32)) for p in module.parameters()
+        }
         memo |= {id(b): torch.empty_like(b, device="meta", dtype=torch.float32) for b in module.buffers()}
         copy = deepcopy(module, memo)
         for parent in list(copy.modules()):

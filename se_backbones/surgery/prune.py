@@ -114,8 +114,8 @@ def prune(
     kept = [_keep(group, value, ratio) for group, value in zip(groups, values, strict=True)]
     if all(len(stay) == group.channels for group, stay in zip(groups, kept, strict=True)):
         raise ValueError(f"a ratio of {ratio:g} rounds down to no channel in every layer of this network")
+    cut_groups(groups, kept)
     for group, stay in zip(groups, kept, strict=True):
-        cut_group(group, stay)
         site = group.gate.site if group.gate else ""
         report.groups.append(GroupCut(group.path, group.channels, len(stay), site))
     network = find_network(model)
@@ -139,18 +139,22 @@ def _keep(group: ChannelGroup, importance: Tensor, ratio: float) -> Tensor:
     return torch.cat(stay).sort().values
 
 
-def cut_group(group: ChannelGroup, stay: Tensor) -> None:
+def cut_groups(groups: Sequence[ChannelGroup], kept: Sequence[Tensor]) -> None:
     """Takes channels out of every layer that has them, in place.
 
     Args:
-        stay: of the group's channels, those that are not cut, ascending.
+        kept: for each group those of its channels that are not cut, ascending.
     """
-    if len(stay) == group.channels:
-        return
-    gone = torch.ones(group.channels, dtype=torch.bool)
-    gone[stay] = False
-    for part in group.parts:
-        _cut(part, part.own[gone])
+    # A layer behind a concatenation has channels of several groups: it is cut once, by the numbers that they have now.
+    gone: dict[tuple[nn.Module, bool], tuple[Part, list[Tensor]]] = {}
+    for group, stay in zip(groups, kept, strict=True):
+        cut = torch.ones(group.channels, dtype=torch.bool)
+        cut[stay] = False
+        for part in group.parts:
+            gone.setdefault((part.layer, part.side == "input"), (part, []))[1].append(part.own[cut])
+    for part, own in gone.values():
+        if len(together := torch.cat(own)):
+            _cut(part, together)
 
 
 @torch.no_grad()
@@ -180,7 +184,9 @@ def _cut(part: Part, gone: Tensor) -> None:
 def _cut_inputs(conv: nn.Conv2d, index: Tensor) -> None:
     """``index``: the inputs that stay, ascending, as many of each group."""
     groups = conv.groups
-    width = conv.in_channels // groups  # a filter sees the inputs of its own group alone, counted from the group's first
+    width = (
+        conv.in_channels // groups
+    )  # a filter sees the inputs of its own group alone, counted from the group's first
     by_group = conv.weight.unflatten(0, (groups, -1))
     own = (index % width).view(groups, -1)
     _set(conv, "weight", torch.cat([by_group[number][:, own[number]] for number in range(groups)]))

@@ -17,6 +17,7 @@ from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.json_files import read_json, write_json
 from engine.slim.config import config_of as config_of_network
+from engine.slim.prune import pruned
 from engine.slim.ratios import ratios
 from se_backbones.registry import Spec
 from studies.lab.cells import CUT, PLACES, Cell, own_settings
@@ -24,7 +25,7 @@ from studies.lab.cells import CUT, PLACES, Cell, own_settings
 # kind → (subject, the cell's seed, **the row's settings) → what there is to tell, as plain values. It changes the
 # subject's network in place, and its spec with it. What comes of it is a function of these arguments and of the data.
 # A ValueError or UserError of it is told with the row's name.
-SURGERIES: Mapping[str, Callable[..., dict]] = MappingProxyType({"ratios": ratios})
+SURGERIES: Mapping[str, Callable[..., dict]] = MappingProxyType({"prune": pruned, "ratios": ratios})
 
 
 def cut(cell: Cell) -> list[str]:

@@ -189,9 +189,7 @@ class InceptionUnit(SEOwner):
 
     def first_convolutions(self) -> list[nn.Conv2d]:
         """What takes in the unit's input, one a branch."""
-        return [
-            blocks[0].conv for branch in self.branches.values() if (blocks := _blocks(branch))
-        ]
+        return [blocks[0].conv for branch in self.branches.values() if (blocks := _blocks(branch))]
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) → (N, C_out, H, W), or half of the size, rounded up."""
