@@ -1,12 +1,12 @@
 """Which measure tells a network's channels apart: pruned by the gates, and by controls, at equal widths.
 
-Every row of a ratio has the same widths, and so the same parameters and multiply-adds, and trains for as many steps with
-one recipe; what differs is which channels stayed, and for the row from scratch that none of their weights did. All begin
-with one network, trained with its gates inside, behind the convolution whose channels are cut. The seeds are those of
-the fine-tuning, and of what is drawn at random; the cut of a measure is one.
+Every row of a ratio has the same widths, and so the same parameters and multiply-adds, and trains for as many steps
+with one recipe; what differs is which channels stayed, and for the row from scratch that none of their weights did. All
+begin with one network, trained with its gates inside, behind the convolution whose channels are cut. The seeds are
+those of the fine-tuning, and of what is drawn at random; the cut of a measure is one.
 
-At scale cpu a row trains for one epoch, 391 steps of 128 images, so that the 45 runs of three seeds fit into 40 minutes on
-two cores at 45 seconds a run.
+At scale cpu a row trains for one epoch, so that the 45 runs of three seeds fit into 40 minutes on two cores at 45
+seconds a run.
 """
 
 from studies.bases import CIFAR10, IMAGENET
@@ -49,8 +49,8 @@ def _rows(base, scale):
 STUDY = Study(
     name="pruning",
     title="Pruning by the gates",
-    compares="a network with its gates inside, pruned by its gates, by BatchNorm's scale, by filters, by gradients and at "
-    "random to the same widths and trained on for the same steps, beside the same widths from scratch",
+    compares="a network with its gates inside, pruned by its gates, by BatchNorm's scale, by filters, by gradients and "
+    "at random to the same widths and trained on for the same steps, beside the same widths from scratch",
     tables=(),
     bases={
         "cpu": Base(CIFAR10.task, CIFAR10.config, words=WORDS),

@@ -112,8 +112,8 @@ def describe(report: dict, label: str) -> str:
     groups = told["groups"]
     cut, of = (sum(group[key] for group in groups) for key in ("kept", "channels"))
     lines = [
-        f"{of - cut:,} of {of:,} inner channels cut by {told['importance']}, {told['ratio']:g} of each of {len(groups)} "
-        f"layers; {sum(bool(group['site']) for group in groups)} of them are scaled by a gate",
+        f"{of - cut:,} of {of:,} inner channels cut by {told['importance']}, {told['ratio']:g} of each of "
+        f"{len(groups)} layers; {sum(bool(group['site']) for group in groups)} of them are scaled by a gate",
         describe_change(report, label),
         f"{label}, cut and not trained: {report['cut']['value']:.2f}",
     ]

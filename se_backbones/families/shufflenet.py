@@ -99,8 +99,8 @@ class ShuffleNet(Backbone):
 
     stages = ("stem", "stage2", "stage3", "stage4")
     fixed_widths = (
-        "shuffles channels between grouped convolutions, and to which group one goes depends on how many there are: with "
-        "fewer the others would go elsewhere"
+        "shuffles channels between grouped convolutions, and to which group one goes depends on how many there are: "
+        "with fewer the others would go elsewhere"
     )
 
     def __init__(self, spec: Spec, num_classes: int, *, out_features: Sequence[str], norm: str, last_dilation: int):

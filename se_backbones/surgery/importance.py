@@ -128,8 +128,8 @@ def _why_no_gate(model: nn.Module) -> str:
     if not placements:
         return "it has no gates"
     return (
-        f"at the placement {', '.join(sorted(placements))} they scale the residual stream, or what is added to it, which "
-        "all units of a stage share"
+        f"at the placement {', '.join(sorted(placements))} they scale the residual stream, or what is added to it, "
+        "which all units of a stage share"
     )
 
 
