@@ -74,7 +74,8 @@ def taylor(model: nn.Module, groups: Sequence[ChannelGroup], evidence: Evidence)
     Raises:
         ValueError: there are no losses.
     """
-    masks = [torch.ones(group.channels, device=group.norm.layer.weight.device, requires_grad=True) for group in groups]
+    weights = [group.norm.layer.weight for group in groups]
+    masks = [torch.ones_like(weight, requires_grad=True) for weight in weights]
     totals = [torch.zeros(group.channels, dtype=torch.float64) for group in groups]
 
     def masked(mask: Tensor) -> Callable[..., Tensor]:

@@ -17,6 +17,7 @@ from classification.train import load_index
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.device import choose_device
 from engine.errors import UserError
+from engine.gates.account import even
 from engine.run.experiment import on_device
 from engine.run.initial_weights import find_trained_weights, load_trained_weights
 from se_backbones.backbone import Backbone, SESite
@@ -65,11 +66,6 @@ def shown_classes(classes: Sequence[str]) -> list[int]:
     return list(dict.fromkeys([*ours, *even]))[: len(CLASSES)]
 
 
-def even_channels(channels: int, count: int = CHANNELS) -> list[int]:
-    """Channels drawn evenly, first and last among them; all where there are no more."""
-    return sorted(set(np.linspace(0, channels - 1, min(count, channels)).round().astype(int).tolist()))
-
-
 def gates_of(cell: Cell) -> dict:
     """What the gates of a whole cell's weights do on its validation images, as plain values.
 
@@ -101,7 +97,7 @@ def gates_of(cell: Cell) -> dict:
 
 def _gate(name: str, site: SESite, moments: GateMoments, shown: Sequence[int]) -> dict:
     mean, spread = moments.class_mean, moments.class_variance.sqrt()
-    channels = even_channels(mean.shape[1])
+    channels = even(mean.shape[1], CHANNELS)
     values = moments.values * mean.shape[1]
     return {
         "name": name,

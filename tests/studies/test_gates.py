@@ -1,6 +1,5 @@
-"""Gates by class: which are watched, and which of their channels and classes are drawn."""
+"""Gates by class: which are watched, and which classes are drawn."""
 
-import numpy as np
 import pytest
 
 from se_backbones import create_backbone
@@ -24,9 +23,6 @@ def test_every_family_has_gates_to_watch(name):
     assert list(dict.fromkeys(site.stage for site in sites)) == stages
 
 
-def test_channels_are_drawn_evenly_and_classes_are_the_papers_where_there_are():
-    assert gates.even_channels(8) == list(range(8))
-    drawn = gates.even_channels(256)
-    assert len(drawn) == 50 and drawn[0] == 0 and drawn[-1] == 255 and set(np.diff(drawn)) == {5, 6}
+def test_classes_that_are_drawn_are_the_papers_where_there_are():
     assert gates.shown_classes(["ant", "cliff", "dog", "goldfish", "yak"]) == [3, 1, 0, 4]
     assert gates.shown_classes(["a", "b"]) == [0, 1]

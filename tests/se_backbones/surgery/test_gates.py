@@ -146,12 +146,30 @@ def test_the_scale_of_the_normalisation_that_takes_a_gate_up():
     assert isinstance(absorbed_scale(create_backbone("resnet18", se=post).se_sites()[0]), str)
 
 
-@pytest.mark.parametrize("name", ["se_mobilenet_v1_050", "se_shufflenet_v1_g3", "se_bn_inception", "se_vgg16",
-                                  "se_inception_resnet_v2", "se_resnet18"])  # fmt: skip
-def test_every_family_answers_for_each_of_its_channels(name):
-    for site in create_backbone(name, num_classes=2).se_sites():
-        scale = absorbed_scale(site)
-        assert isinstance(scale, str) or (scale.shape == (site.channels(site.placement),) and not scale.isnan().any())
+FAMILIES = (
+    "se_resnet18", "se_mobilenet_v1_050", "se_shufflenet_v1_g3", "se_bn_inception", "se_vgg16",
+    "se_inception_resnet_v2", "se_preresnet20_cifar", "se_wrn16_8_cifar", "se_shakeshake26_2x32d_cifar",
+    "se_shakeshake26_2x32d_cifar_mix",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_is_watched_at_every_site_and_answers_for_each_channel(name):
+    network = create_backbone(name, num_classes=2).eval()
+    sites = [site for site in network.se_sites() if site.gate is not None]
+    small = 32 if "cifar" in name else 96
+    found = record(network.forward_features, sites, [(torch.randn(2, 3, small, small), None)])
+    for site in sites:
+        moments, scale = found[site.path], absorbed_scale(site)
+        assert moments.images == 2 and len(moments.mean) == site.channels(site.placement)
+        assert isinstance(scale, str) or (scale.shape == moments.mean.shape and not scale.isnan().any())
+
+
+@pytest.mark.parametrize("placement", ["standard", "pre", "post", "identity", "inside"])
+def test_every_placement_is_watched(placement):
+    network = gated_network(placement=placement)
+    found = record(network, network.se_sites(), [(torch.randn(2, 3, 32, 32), None)])
+    assert [moments.images for moments in found.values()] == [2] * 9
 
 
 def test_moments_of_one_image_have_no_spread():

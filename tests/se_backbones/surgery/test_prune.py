@@ -1,6 +1,7 @@
 """Channels cut out of a network: what stays computes what it computed, and the maps keep their shapes."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -8,7 +9,6 @@ from torch import nn
 
 from se_backbones import SEConfig, create_backbone, list_backbones
 from se_backbones.backbone import sites_of
-from se_backbones.surgery import channel_groups
 from se_backbones.surgery.channel_groups import find_groups
 from se_backbones.surgery.importance import IMPORTANCES, Evidence, taylor
 from se_backbones.surgery.prune import prune
@@ -24,13 +24,13 @@ NETWORKS = {
     "relu before SE": ("se_resnet18_caffe", {}),
     "bottleneck": ("se_resnet50", {"se": INSIDE}),
     "grouped": ("se_resnext50_32x4d", {"se": SEConfig(placement="inside", squeeze="none")}),
-    "deep stem": ("senet154", {}),
+    "deep stem": ("senet154", {"out_features": ("res2",)}),
     "CIFAR": ("se_resnet20_cifar", {"se": SEConfig(placement="inside", squeeze="max")}),
     "pre-activation": ("se_preresnet20_cifar", {"se": INSIDE}),
-    "pre-activation bottleneck": ("se_preresnet164_cifar_bare_stem", {"se": INSIDE}),
+    "pre-activation bottleneck": ("se_preresnet164_cifar_bare_stem", {"se": INSIDE, "out_features": ("stage1",)}),
     "bare end": ("se_preresnet20_cifar_pytorchcv", {"se": SEConfig(placement="pre")}),
     "two branches": ("se_shakeshake26_2x32d_cifar", {}),
-    "grouped branches": ("se_shakeeven29_2x4x64d_cifar_mix", {}),
+    "grouped branches": ("se_shakeeven29_2x4x64d_cifar_mix", {"out_features": ("stage1",)}),
     "BN-Inception": ("se_bn_inception", {}),
     "Inception-ResNet": ("se_inception_resnet_v2", {}),
     "depthwise": ("se_mobilenet_v1_050", {}),
@@ -216,9 +216,6 @@ def test_a_stage_in_a_detectors_heads_is_cut_too():
 
 
 def test_without_the_package_the_command_that_installs_it_is_told(monkeypatch):
-    def missing(name):
-        raise ModuleNotFoundError(name=name)
-
-    monkeypatch.setattr(channel_groups.importlib, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install -e .*pruning"):
         prune(create_backbone("resnet18", 0), 0.5, "bn")
