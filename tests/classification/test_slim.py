@@ -125,8 +125,9 @@ def test_everything_that_can_go_goes_where_the_figure_may_fall(dropped):
     assert sorted(step["gate"] for step in report["steps"]) == sorted(SITES)
     assert subject.network.spec.name == "resnet20_cifar" and subject.network.spec.se is None
     assert report["costs"]["after"]["se_parameters"] == 0 < report["costs"]["before"]["se_parameters"]
-    assert report["costs"]["before"]["parameters"] - report["costs"]["after"]["parameters"] == (
-        report["costs"]["before"]["se_parameters"]
+    assert (
+        report["costs"]["before"]["parameters"] - report["costs"]["after"]["parameters"]
+        == (report["costs"]["before"]["se_parameters"])
     )
     deviations = {gate["name"]: gate["deviation"] for gate in report["gates"]}
     tried = [deviations[step["gate"]] for step in report["steps"]]

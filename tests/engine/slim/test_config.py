@@ -30,7 +30,6 @@ def run_config(*overrides):
     return load_config(None, words)
 
 
-
 def checked(cfg, tmp_path):
     (tmp_path / "config.yaml").write_text(cfg.dump())
     return load_config(tmp_path / "config.yaml")
