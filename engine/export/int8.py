@@ -16,6 +16,10 @@ from engine.errors import UserError
 # What ends a gate, what it may be made of, and what it begins with.
 SIGMOIDS = {"Sigmoid", "HardSigmoid", "HSigmoid"}
 LAYERS = {"MatMul", "Gemm", "Add", "Relu", "Mul", "Multiply", "Div", "Divide", "Reshape", "Squeeze", "Unsqueeze"}
+# Arithmetic that is quantised on maps, and nowhere else: boxes are decoded in numbers as they are.
+ARITHMETIC = {"Add", "Sub", "Subtract", "Mul", "Multiply", "Div", "Divide", "Min", "Minimum", "Max", "Maximum", "Clip"}
+ARITHMETIC |= {"Clamp", "Exp", "Sqrt", "Pow", "Power", "Equal", "Less", "LessEqual", "LessOrEqual"}
+ARITHMETIC |= {"Greater", "GreaterEqual", "GreaterOrEqual"}
 SQUEEZES = {"ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool", "AdaptiveAvgPool"}
 
 
@@ -42,7 +46,8 @@ def quantiser(images: Sequence[dict[str, Tensor]], keep_gates: bool) -> Callable
             bar.update(bar.n < len(images))
             return {name: tensor.numpy() for name, tensor in inputs.items()}
 
-        kept = nncf.IgnoredScope(names=gate_layers(model), validate=False) if keep_gates else None
+        names = [*(gate_layers(model) if keep_gates else ()), *beside_maps(model)]
+        kept = nncf.IgnoredScope(names=names, validate=False)
         with bar:
             return nncf.quantize(
                 model,
@@ -77,6 +82,23 @@ def gate_layers(model) -> list[str]:
         if kind in SIGMOIDS:
             found |= _behind_squeeze(name, nodes) or set()
     return sorted(found)
+
+
+def beside_maps(model) -> list[str]:
+    """The names of arithmetic operations whose result is no map, (N, C, H, W): those on boxes and scores."""
+    if hasattr(model, "graph"):
+        import onnx
+
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+        ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*inferred.value_info, *inferred.output)}
+        found = [(node.name, node.op_type, ranks.get(node.output[0])) for node in model.graph.node]
+    else:
+        found = [
+            (op.get_friendly_name(), op.get_type_name(), op.get_output_partial_shape(0).rank.get_max_length())
+            for op in model.get_ordered_ops()
+            if op.get_output_size()
+        ]
+    return sorted(name for name, kind, rank in found if kind in ARITHMETIC and rank != 4)
 
 
 Nodes = dict[str, tuple[str, list[str]]]  # name → kind, and the names of those before it

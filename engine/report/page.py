@@ -1,4 +1,4 @@
-"""Numbers, times, tables and pictures as a summary page shows them."""
+"""Pages, and numbers, times, tables and pictures as they show them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import jinja2
 from markupsafe import Markup
 from PIL import Image
 
 from engine.images.by_pillow import opened
+from engine.names import writable
+
+# Characters that no HTML may have, a name's escape sequences say (HTML Living Standard, 13.2.3.5).
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\f\r"}
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+)
+
+
+def render(template: str, **values: object) -> str:
+    """A page made of one of the templates beside this file."""
+    return writable(_TEMPLATES.get_template(template).render(values)).translate(_CONTROLS)
 
 
 def number(value, digits: int = 1) -> str:

@@ -1,5 +1,4 @@
-"""Curves of a training run, comparisons between runs, and excitations, drawn as PNG files without a
-display."""
+"""Curves of a training run and comparisons between runs, drawn as PNG files without a display."""
 
 import io
 import math
@@ -23,7 +22,6 @@ __all__ = [
     "plot_evaluation",
     "plot_throughput",
     "plot_comparison",
-    "plot_excitations",
 ]
 
 INK, MUTED, GRID = "#22262b", "#6b737c", "#e3e6ea"
@@ -153,62 +151,6 @@ def plot_comparison(results, metric, path):
     if "/" in metric or highest > 0:
         axes.set_ylim(0, 1.08 * highest or None)
     return _save(figure, axes, path, font)
-
-
-def plot_excitations(gates, path, labels=None):
-    """What each SE block's gate does, channel by channel, as in figure 6 of the paper (arXiv:1709.01507).
-
-    gates: block's name -> mean gate, an array (channels,), or (curves, channels) to lay several sets of
-    images (classes, say) over each other, named by `labels`. One panel a block, in the order of the dict.
-    Returns the path. Raises ValueError if there is no block or an array has another shape.
-    """
-    arrays = {name: np.atleast_2d(np.asarray(value, dtype=float)) for name, value in gates.items()}
-    wrong = [name for name, value in arrays.items() if value.ndim != 2 or value.shape[1] == 0]
-    if wrong or not arrays:
-        raise ValueError(f"gates must be arrays (channels,) or (curves, channels); wrong: {wrong or 'no block given'}")
-    (titles, title_font), (names, font) = plot_texts(arrays), _legend_texts(labels or ())
-    columns = min(len(arrays), 4)
-    lines = math.ceil(len(arrays) / columns)
-    figure = Figure(figsize=(max(2.7 * columns, 4), 1.9 * lines + 0.7), dpi=DPI, layout="constrained")
-    finite = np.concatenate([value[np.isfinite(value)] for value in arrays.values()] + [np.array([0.0, 1.0])])
-    margin = 0.04 * (finite.max() - finite.min())
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for panel, title, curves in zip(panels, titles, arrays.values(), strict=False):
-        style_axes(panel)
-        for index, curve in enumerate(curves):
-            # Dots: neighbouring channels are unrelated, and lines between a thousand of them are one solid
-            # block.
-            panel.plot(
-                curve,
-                ".",
-                color=COLOURS[index % len(COLOURS)],
-                markeredgewidth=0,
-                alpha=0.75,
-                markersize=float(np.clip(1200 / curves.shape[1], 2.2, 5)),
-                label=names[index] if labels else None,
-            )
-        panel.set_title(title, loc="left", fontsize=9, color=INK, fontweight="bold", **title_font)
-        flat = curves[np.isfinite(curves)]
-        if flat.size:
-            panel.set_title(f"{flat.mean():.2f} ± {flat.std():.2f}", loc="right", fontsize=8, color=MUTED)
-        panel.set_ylim(finite.min() - margin, finite.max() + margin)
-        panel.set_xlim(0, max(curves.shape[1] - 1, 1))
-        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    for panel in panels[len(arrays) :]:
-        panel.set_axis_off()
-    figure.supxlabel("channel", fontsize=9, color=MUTED)
-    figure.supylabel("mean gate", fontsize=9, color=MUTED)
-    if labels:
-        legend = figure.legend(
-            *panels[0].get_legend_handles_labels(),
-            loc="outside upper left",
-            ncols=min(len(labels), 5),
-            frameon=False,
-            fontsize=8,
-            markerscale=2.5,
-        )
-        _set_font(legend, font)
-    return write_figure(figure, path)
 
 
 def smooth(values):

@@ -8,12 +8,10 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
-from engine.names import writable
 from engine.report.facts import describe, headline, origin_facts, training_facts
-from engine.report.page import Picture, bars, is_number, number, read_picture, table
+from engine.report.page import Picture, bars, is_number, number, read_picture, render, table
 from engine.report.plots import write_training_plots
 from engine.report.run_reader import Run, find, read_run
 from engine.task import TaskInfo
@@ -26,17 +24,6 @@ COLUMN_ROWS = 10  # of a long table that is cut in two
 # Longest side in pixels and JPEG quality, tried in turn until the pictures fit.
 PICTURE_SIZES = ((1200, 85), (1000, 80), (800, 75), (640, 70), (480, 65))
 PLOT_ORDER = ("evaluation", "losses", "learning_rate", "throughput")
-
-# Characters that no HTML may have, a name's escape sequences say (HTML Living Standard, 13.2.3.5).
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\f\r"}
-
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-)
 
 
 def write_summary(run_dir, task: TaskInfo) -> Path:
@@ -52,7 +39,8 @@ def write_summary(run_dir, task: TaskInfo) -> Path:
     plots = {plot.stem: plot for plot in _read_pictures(run, _plots(run), 1600, 85)}
     confusion, evaluation = plots.pop("confusion", None), plots.pop("evaluation", None) if run.figures else None
     pictures = _pictures(run)
-    page = _TEMPLATES.get_template("summary.html.j2").render(
+    page = render(
+        "summary.html.j2",
         title=describe(run),
         headline=headline(run),
         results=[_group(run, name) for name in run.figures],
@@ -73,7 +61,7 @@ def write_summary(run_dir, task: TaskInfo) -> Path:
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         run=run,
     )
-    return write_atomically(run.folder / "summary.html", writable(page).translate(_CONTROLS))
+    return write_atomically(run.folder / "summary.html", page)
 
 
 def _group(run: Run, name: str) -> dict:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from se_backbones.backbone import Backbone, SESite, find_network, sites_of
 from se_backbones.registry import twin_name
+from se_backbones.surgery.gates import GateMoments, record
 
 
 @dataclass
@@ -86,33 +87,11 @@ class FoldReport:
         return "\n".join(lines)
 
 
-class WatchedGate:
-    """The running minimum, maximum and sum of a gate, each (C,)."""
-
-    def __init__(self):
-        self.values = 0
-        self.minimum = self.maximum = self.sum = None
-
-    def add(self, _module, _inputs, gate: Tensor) -> None:
-        # (N, C), or one row a place without a squeeze; sums of float32 values are exact here.
-        values = gate.detach().movedim(1, -1).flatten(0, -2).double()
-        low, high, total = values.amin(0), values.amax(0), values.sum(0)
-        if self.sum is None:
-            self.minimum, self.maximum, self.sum = low, high, total
-        else:
-            self.minimum, self.maximum = self.minimum.minimum(low), self.maximum.maximum(high)
-            self.sum += total
-        self.values += len(values)
-
-    @property
-    def mean(self) -> Tensor:
-        """(C,) float64."""
-        return self.sum / self.values
-
-    def summary(self, name: str) -> GateRange:
-        deviation = torch.maximum(self.maximum - self.mean, self.mean - self.minimum).max()
-        numbers = (self.minimum.min(), self.maximum.max(), self.mean.mean(), deviation)
-        return GateRange(name, *(number.item() for number in numbers))
+def gate_range(name: str, moments: GateMoments) -> GateRange:
+    """What a site's gate did, in short. ``name``: of the site."""
+    mean = moments.mean
+    deviation = torch.maximum(moments.maximum - mean, mean - moments.minimum).max()
+    return GateRange(name, *(x.item() for x in (moments.minimum.min(), moments.maximum.max(), mean.mean(), deviation)))
 
 
 def fold_constant_gates(model: nn.Module, data: Iterable[Tensor], tolerance: float) -> FoldReport:
@@ -162,7 +141,7 @@ def fold_constant_gates(model: nn.Module, data: Iterable[Tensor], tolerance: flo
         for site in network.se_sites():
             if site.path not in watched:
                 continue
-            gate, mean = watched[site.path].summary(site.path), watched[site.path].mean
+            gate, mean = gate_range(site.path, watched[site.path]), watched[site.path].mean
             steady = gate.deviation <= tolerance  # not so for a NaN
             gate.reason = obstacle(site, mean) if steady else f"strays from its mean by {gate.deviation:.3g}"
             if not gate.reason:
@@ -185,8 +164,7 @@ def _evaluating(network: Backbone) -> Iterator[None]:
             module.training = training
 
 
-@torch.no_grad()
-def watch_gates(network: Backbone, data: Iterable[Tensor]) -> tuple[dict[str, WatchedGate], int]:
+def watch_gates(network: Backbone, data: Iterable[Tensor]) -> tuple[dict[str, GateMoments], int]:
     """What the gates of a network in eval mode do on images.
 
     Args:
@@ -201,16 +179,9 @@ def watch_gates(network: Backbone, data: Iterable[Tensor]) -> tuple[dict[str, Wa
     sites = [site for site in network.se_sites() if site.gate is not None]
     if not sites:
         raise ValueError("the network has no squeeze-and-excitation to fold")
-    watched = {site.path: WatchedGate() for site in sites}
-    hooks = [site.gate.register_forward_hook(watched[site.path].add) for site in sites]
-    images = 0
-    try:
-        for batch in data:
-            network.forward_features(_on_device(network, batch))
-            images += len(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    batches = ((_on_device(network, batch), None) for batch in data)
+    watched = record(network.forward_features, sites, batches)
+    images = watched[sites[0].path].images
     if not images:
         raise ValueError("the data hold no image")
     return watched, images

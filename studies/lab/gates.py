@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from classification.images.batches import test_batches
 from classification.index.index import ImageIndex
@@ -19,9 +17,11 @@ from classification.train import load_index
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.device import choose_device
 from engine.errors import UserError
+from engine.gates.account import even
 from engine.run.experiment import on_device
 from engine.run.initial_weights import find_trained_weights, load_trained_weights
 from se_backbones.backbone import Backbone, SESite
+from se_backbones.surgery.gates import HIGH, LOW, GateMoments, record
 from studies.lab.cells import Cell
 from studies.lab.surgery import config_of
 
@@ -31,7 +31,6 @@ IMAGES, CHANNELS = 50, 50  # of a class, and of a gate
 # how many of them, the first, with the spread within a class (figure 7).
 CLASSES = (("goldfish", "n01443537"), ("plane", "n02690373"), ("pug", "n02110958"), ("cliff", "n09246464"))
 SPREAD = 2
-HIGH, LOW = 0.9, 0.1
 
 
 def watched(network: Backbone) -> list[SESite]:
@@ -50,68 +49,6 @@ def paper_name(network: Backbone, site: SESite) -> str:
     return f"SE_{number[0] if number else site.stage}_{within.index(site.path) + 1}"
 
 
-class GateMoments:
-    """The sums, by class, of one gate's values and their squares, and how many lie near 1 and near 0."""
-
-    def __init__(self, classes: int):
-        self.count = np.zeros(classes, dtype=np.int64)
-        self.sum = self.squares = None
-        self.high = self.low = self.values = 0
-
-    def add(self, gate: Tensor, labels: Tensor) -> None:
-        """``gate``: (N, C, 1, 1), or (N, C, H, W), of which the mean over the map counts; ``labels``: (N,)."""
-        values = gate.detach().float().cpu().double().mean((2, 3)).numpy()
-        if self.sum is None:
-            self.sum, self.squares = (np.zeros((len(self.count), values.shape[1])) for _ in range(2))
-        np.add.at(self.sum, labels.numpy(), values)
-        np.add.at(self.squares, labels.numpy(), values**2)
-        np.add.at(self.count, labels.numpy(), 1)
-        self.high, self.low = self.high + int((values > HIGH).sum()), self.low + int((values < LOW).sum())
-        self.values += values.size
-
-    @property
-    def mean(self) -> np.ndarray:
-        """(classes, C)."""
-        return self.sum / self.count[:, None]
-
-    @property
-    def variance(self) -> np.ndarray:
-        """(classes, C), within each class, over n - 1."""
-        count = self.count[:, None]
-        return np.maximum(self.squares - count * self.mean**2, 0) / (count - 1)
-
-    def separation(self) -> float | None:
-        """The variance between classes over the variance within, each summed over the channels: that of the classes'
-        means, over classes - 1, and the mean of the classes' own. Where classes do not differ it is near 1 / images of
-        a class. None where nothing varies within."""
-        within = self.variance.mean(axis=0).sum()
-        return float(self.mean.var(axis=0, ddof=1).sum() / within) if within > 0 else None
-
-
-def record(
-    model: nn.Module, sites: Sequence[SESite], classes: int, batches: Iterable[tuple[Tensor, Tensor]]
-) -> dict[str, GateMoments]:
-    """Path of a site → its gate's moments.
-
-    Args:
-        model: in eval mode, with the sites' network in it.
-        batches: (images as the model takes them, labels (N,)).
-    """
-    moments = {site.path: GateMoments(classes) for site in sites}
-    labels: list[Tensor] = []
-
-    def hook(path: str) -> Callable[..., None]:
-        return lambda module, inputs, gate: moments[path].add(gate, labels[-1])
-
-    with ExitStack() as stack, torch.inference_mode():
-        for site in sites:
-            stack.callback(site.gate.register_forward_hook(hook(site.path)).remove)
-        for images, truth in batches:
-            labels.append(truth)
-            model(images)
-    return moments
-
-
 def chosen_images(index: ImageIndex, images: int = IMAGES) -> list[int]:
     """The positions of each class's first images, so many of each. Raises UserError where a class has fewer than 2."""
     labels = np.asarray(index.labels)
@@ -127,11 +64,6 @@ def shown_classes(classes: Sequence[str]) -> list[int]:
     ours = [index for names in CLASSES for index, own in enumerate(classes) if own in names]
     even = np.linspace(0, len(classes) - 1, min(len(CLASSES), len(classes))).round().astype(int).tolist()
     return list(dict.fromkeys([*ours, *even]))[: len(CLASSES)]
-
-
-def even_channels(channels: int, count: int = CHANNELS) -> list[int]:
-    """Channels drawn evenly, first and last among them; all where there are no more."""
-    return sorted(set(np.linspace(0, channels - 1, min(count, channels)).round().astype(int).tolist()))
 
 
 def gates_of(cell: Cell) -> dict:
@@ -153,7 +85,7 @@ def gates_of(cell: Cell) -> dict:
     model = ImageClassifier(network, cfg).eval()
     positions = chosen_images(index)
     batches = ((batch.images, batch.labels) for batch in test_batches(index, positions, cfg))
-    moments = record(model, sites, len(index.classes), batches)
+    moments = record(model, sites, batches, len(index.classes))
     shown = shown_classes(index.classes)
     return {
         "images": len(positions),
@@ -164,26 +96,27 @@ def gates_of(cell: Cell) -> dict:
 
 
 def _gate(name: str, site: SESite, moments: GateMoments, shown: Sequence[int]) -> dict:
-    channels = even_channels(moments.mean.shape[1])
-    mean, spread = moments.mean[:, channels], np.sqrt(moments.variance[:, channels])
+    mean, spread = moments.class_mean, moments.class_variance.sqrt()
+    channels = even(mean.shape[1], CHANNELS)
+    values = moments.values * mean.shape[1]
     return {
         "name": name,
         "path": site.path,
         "stage": site.stage,
         "channels": channels,
-        "of_channels": moments.mean.shape[1],
-        "mean_of_classes": _rounded(mean.mean(axis=0)),
-        "classes": [_rounded(mean[number]) for number in shown],
-        "spreads": [_rounded(spread[number]) for number in shown[:SPREAD]],
-        "mean": round(float(moments.mean.mean()), 4),
+        "of_channels": mean.shape[1],
+        "mean_of_classes": _rounded(mean.mean(0)[channels]),
+        "classes": [_rounded(mean[number, channels]) for number in shown],
+        "spreads": [_rounded(spread[number, channels]) for number in shown[:SPREAD]],
+        "mean": round(float(mean.mean()), 4),
         "separation": moments.separation(),
-        "above": moments.high / moments.values,
-        "below": moments.low / moments.values,
+        "above": int(moments.high.sum()) / values,
+        "below": int(moments.low.sum()) / values,
     }
 
 
-def _rounded(values: np.ndarray) -> list[float]:
-    return [round(float(value), 4) for value in values]
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.tolist()]
 
 
 def gate_table(gates: Mapping) -> list[tuple[str, ...]]:

@@ -1,5 +1,6 @@
 """What is said of exported files: by their names, by themselves, and where they cannot be used."""
 
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from engine.errors import UserError
 from engine.export import formats
 from engine.export.facts import VERSION, ExportFacts
 from engine.export.formats import FORMATS, format_of, open_exported
-from engine.export.int8 import gate_layers, quantiser, spread
+from engine.export.int8 import beside_maps, gate_layers, quantiser, spread
 from engine.export.program import Graph, capture
 from engine.export.report import describe
 
@@ -157,3 +158,24 @@ def test_a_report_in_words():
 def test_help_needs_no_pytorch():
     code = "import sys, engine.export.options; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+class Decoded(nn.Module):
+    """Arithmetic on a map, and on the numbers of a box."""
+
+    def forward(self, x):
+        x = x + 1
+        boxes = x.flatten(1) * 2
+        return x, boxes.exp() + (boxes < 3)
+
+
+@pytest.mark.parametrize("openvino", [False, True])
+def test_what_is_computed_of_boxes_stays_as_it_is(openvino):
+    from engine.export.onnx_file import onnx_model
+    from engine.export.openvino_file import openvino_model
+
+    program = capture(Graph(Decoded(), {"x": torch.rand(1, 3, 4, 5)}, ("map", "boxes"), {}))
+    model = (openvino_model if openvino else onnx_model)(program, {"x": [1, 3, 4, 5]}, ("map", "boxes"))
+    kinds = sorted(re.sub("_[0-9]+$", "", name) for name in beside_maps(model))
+    last = "boxes" if openvino else "node_add"  # called after the output
+    assert kinds == sorted([last, "node_exp", "node_lt", "node_mul"])

@@ -73,14 +73,3 @@ def test_comparison_draws_every_run_and_names_the_one_without_the_metric(tmp_pat
         plots.plot_comparison(runs, "bbox/AP", tmp_path / "ap.png")
     losses = {name: rows(range(30), total_loss=list(np.linspace(2, 1, 30))) for name in ("SE", "plain")}
     assert is_picture(plots.plot_comparison(losses, "total_loss", tmp_path / "loss.png"))
-
-
-def test_excitations_take_one_curve_or_several_and_refuse_other_shapes(tmp_path):
-    gates = {f"res{stage}.0": np.linspace(0, 1, 16 * stage) for stage in (2, 3, 4, 5)}
-    gates["res5.1"] = np.full(80, np.nan)
-    assert is_picture(plots.plot_excitations(gates, tmp_path / "one.png"))
-    two = {"res2.0": np.zeros((2, 8)), "res3.0": np.ones((2, 16))}
-    assert is_picture(plots.plot_excitations(two, tmp_path / "two.png", labels=["cat", "dog"]))
-    for wrong in ({}, {"res2.0": np.zeros((2, 3, 4))}, {"res2.0": np.zeros(0)}):
-        with pytest.raises(ValueError, match="gates must be arrays"):
-            plots.plot_excitations(wrong, tmp_path / "wrong.png")

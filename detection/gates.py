@@ -1,0 +1,95 @@
+"""A detector's gates on its validation images: what ``tools/gates.py`` does."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from detection.data import test_batches
+from detection.task_info import DETECTION
+from detection.train import load_data
+from detection.trained import load_detector
+from engine import compat  # noqa: F401  (before detectron2)
+from engine.errors import UserError
+from engine.export.int8 import spread
+from engine.gates.look import Images, gated_sites, look
+from engine.gates.options import Options
+from se_backbones.backbone import detached_stages
+
+from detectron2.config import CfgNode
+
+IMAGES_KEY = "DATA.VAL.IMAGES"
+
+
+def look_at_detector(options: Options) -> dict:
+    """Watches a detector's gates on the images of DATA.VAL, as an evaluation shows them.
+
+    An image counts for each class of which it holds objects, crowds among them, once whatever their number; one
+    without objects counts for none. The gates of a stage in the head see regions, and an image counts there by the
+    mean of its regions.
+
+    Args:
+        options: ``data`` stands for DATA.VAL.JSON; see ``image_folder``, unless DATA.VAL.IMAGES is among the words.
+
+    Returns:
+        what is in ``gates.json``.
+
+    Raises:
+        UserError: the checkpoint has no gates, or there is no such data, or something is wrong with it.
+    """
+    options.check()
+    model, cfg, _, _ = load_detector(options.weights, None, options.device, _words(options))
+    gated_sites(model, options.weights)
+    with tempfile.TemporaryDirectory() as folder:
+        data = load_data(cfg, "VAL", Path(folder), drop_bad=False)
+    everything = data.records()
+    records = list(spread(everything, options.images or len(everything)))
+    if any(detached_stages(model)):  # whose gates see the regions of all images of a batch, one after the other
+        cfg = _one_at_a_time(cfg)
+    images = Images(
+        str(data.json_path),
+        len(everything),
+        len(records),
+        data.class_names,
+        "an image counts for each class that it holds objects of",
+        _batches(records, cfg, len(data.class_names)),
+    )
+    return look(options, model, cfg, DETECTION, images)
+
+
+def _words(options: Options) -> list[str]:
+    if options.data is None:
+        return list(options.overrides)
+    if options.data.is_dir():
+        raise UserError(f"--data {options.data} is a folder: name the annotations' JSON in it, and with {IMAGES_KEY} "
+                        "FOLDER its images where they lie elsewhere")  # fmt: skip
+    images = [] if IMAGES_KEY in options.overrides else [IMAGES_KEY, str(image_folder(options.data))]
+    return ["DATA.VAL.JSON", str(options.data), *images, *options.overrides]
+
+
+def image_folder(json_path: Path) -> Path:
+    """Where the images of a JSON lie: for ``SET/annotations/instances_val.json``, COCO's own way, ``SET/val`` if there
+    is such a folder, else beside the JSON."""
+    own = json_path.absolute().parents[1] / json_path.stem.removeprefix("instances_")
+    return own if own.is_dir() else json_path.parent
+
+
+def _one_at_a_time(cfg: CfgNode) -> CfgNode:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.TEST.IMS_PER_BATCH = 1
+    cfg.freeze()
+    return cfg
+
+
+def _batches(records: list[dict], cfg: CfgNode, classes: int) -> Iterator[tuple[list[dict], Tensor]]:
+    held = {record["image_id"]: {one["category_id"] for one in record["annotations"]} for record in records}
+    for batch in test_batches(records, cfg):
+        belongs = torch.zeros(len(batch), classes, dtype=torch.bool)
+        for row, image in enumerate(batch):
+            belongs[row, list(held[image["image_id"]])] = True
+        yield batch, belongs
