@@ -16,7 +16,7 @@ from engine.slim.picture import draw_steps
 from engine.slim.report import describe_change, report_of, write_result
 from engine.slim.subject import Score, Subject
 from se_backbones.backbone import sites_of
-from se_backbones.surgery.fold import GateRange, fold_gate, obstacle, watch_gates
+from se_backbones.surgery.fold import GateRange, fold_gate, gate_range, obstacle, watch_gates
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _watch(subject: Subject, calibration: int) -> tuple[list[GateRange], dict[st
             missing = (math.nan,) * 4
             gates.append(GateRange(site.path, *missing, reason="is of a stage that sees regions and not images"))
             continue
-        gate = watched[site.path].summary(site.path)
+        gate = gate_range(site.path, watched[site.path])
         gate.reason = obstacle(site, watched[site.path].mean)
         gates.append(gate)
     return gates, {path: gate.mean for path, gate in watched.items()}, images
