@@ -9,6 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from engine.errors import UserError, main_guard
 from engine.run.command_line import keep_work_when_killed
 
+FINE_TUNE = {"nargs": "*", "metavar": "KEY VALUE", "help": "then train on so: SOLVER.EPOCHS 2 SOLVER.BASE_LR 0.02"}
+
 
 def add_drop(parser):
     parser.add_argument("--fall", type=float, metavar="X", help="points that the figure may fall (one standard error)")
@@ -25,26 +27,21 @@ def add_prune(parser):
     parser.add_argument("--ratio", type=float, default=0.5, metavar="X", help="share of each layer's channels (0.5)")
     parser.add_argument("--importance", default="gate", metavar="NAME", help="gate, gate_bn, bn, l1, taylor or random")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the importance random (0)")
-    parser.add_argument("--fine-tune", nargs="*", metavar="KEY VALUE", help="train on, with these keys, comes last")
+    parser.add_argument("--fine-tune", **FINE_TUNE)
     parser.add_argument("--from-scratch", action="store_true", help="train the same widths from random weights too")
 
 
 def prune(subject, args, output):
     from engine.slim.prune import describe, prune_and_train
 
-    report = prune_and_train(
-        subject, output, lambda weights: open_subject(args, weights), ratio=args.ratio, importance=args.importance,
-        images=args.calibration, seed=args.seed, fine_tune=args.fine_tune, from_scratch=args.from_scratch,
-        rounds=args.rounds,
-    )  # fmt: skip
+    how = (args.ratio, args.importance, args.calibration, args.seed)
+    report = prune_and_train(subject, output, *how, args.fine_tune, args.from_scratch, args.rounds)
     return describe(report, subject.info.label(report["figure"]))
 
 
 def add_ratios(parser):
     parser.add_argument("--budget", type=float, default=0.25, metavar="X", help="share of SE's parameters left (0.25)")
-    parser.add_argument(
-        "--fine-tune", nargs="+", metavar="KEY VALUE", help="then train on so: SOLVER.EPOCHS 2 SOLVER.BASE_LR 0.02"
-    )
+    parser.add_argument("--fine-tune", **FINE_TUNE)
     parser.set_defaults(calibration=1024)
 
 
@@ -66,8 +63,7 @@ COMMANDS = {
 
 def parse(arguments=None):
     parser = argparse.ArgumentParser(
-        description="Makes a trained network smaller and writes it as a checkpoint that every tool takes, with its "
-        "config, a report and a picture beside it.",
+        description="Makes a trained network smaller: a checkpoint that every tool takes, its config, a report, a picture",
         epilog="KEY VALUE: config keys to change, such as DATA.TRAIN.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -87,23 +83,22 @@ def parse(arguments=None):
     return args
 
 
-def open_subject(args, weights=None):
+def open_subject(args):
     from engine.train.checkpoint import load_checkpoint  # only now: PyTorch takes seconds to import
 
-    weights = weights or args.weights
-    task, given = load_checkpoint(weights).get("task"), (args.device, args.data, args.overrides)
+    task, given = load_checkpoint(args.weights).get("task"), (args.device, args.data, args.overrides)
     if task == "detection":
         from detection.slim import open_detector
 
-        return open_detector(weights, *given)
+        return open_detector(args.weights, *given)
     from classification.slim import open_classifier
     from classification.task import CLASS_FOLDERS
     from places365.task import PLACES365_TASK
 
     tasks = {one.info.name: one for one in (CLASS_FOLDERS, PLACES365_TASK)}
     if task not in tasks:
-        raise UserError(f"{weights}: no model of the task {task!r} can be made smaller")
-    return open_classifier(weights, tasks[task], *given)
+        raise UserError(f"{args.weights}: no model of the task {task!r} can be made smaller")
+    return open_classifier(args.weights, tasks[task], *given)
 
 
 def main(arguments=None):
@@ -112,7 +107,6 @@ def main(arguments=None):
     *_, carry_out, mark = COMMANDS[args.command]
     output = args.output or args.weights.with_name(f"{args.weights.stem}_{mark}.pth")
     subject = open_subject(args)
-    subject.check_output(output)
     print(f"{carry_out(subject, args, output)}\ndone: {output}")
     return 0
 

@@ -48,9 +48,9 @@ def draw_figures(report: dict, label: str, path: Path) -> Path:
     Args:
         report: of ``prune_and_train``; label: what the figure is called.
     """
-    bars = {"before": report["before"], "cut": report["cut"]}
-    if "fine_tune" in report:
-        bars["fine-tuned"] = report["after"]
+    bars = {"before": report["before"], "cut": report["after"]}
+    if "fine_tuned" in report:
+        bars["fine-tuned"] = report["fine_tuned"]
     if "from_scratch" in report:
         bars["from scratch"] = report["from_scratch"]
     figure = Figure(figsize=(6.4, 3.8), dpi=DPI, layout="constrained")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import UserError
 from engine.json_files import write_json
 from engine.slim.picture import draw_figures
-from engine.slim.report import describe_change, report_of
+from engine.slim.report import describe_change, report_of, write_result
 from engine.slim.subject import Subject
 from se_backbones.surgery import prune as surgery
 
@@ -46,8 +46,6 @@ def pruned(subject: Subject, seed: int = 0, *, ratio: float, importance: str, im
 def prune_and_train(
     subject: Subject,
     output: Path,
-    reopen: Callable[[Path], Subject],
-    *,
     ratio: float,
     importance: str,
     images: int = IMAGES,
@@ -56,45 +54,51 @@ def prune_and_train(
     from_scratch: bool = False,
     rounds: int = 15,
 ) -> dict:
-    """Prunes a subject's network, writes it, trains it on, and measures it before, cut, and after.
+    """Prunes a subject's network, writes it, and trains it on where that is asked for.
 
-    Killed and called again, the cut is made anew, the same, and the training goes on where it was.
+    Killed and called again, the cut is made anew, the same, and a training goes on where it was.
 
     Args:
-        output: of the cut checkpoint, NAME.pth; beside it NAME.yaml, NAME/, the fine-tuning's run,
-            NAME_from_scratch/, the other one's, NAME.png, and at last NAME.json.
-        reopen: a checkpoint of the same task as a subject.
-        fine_tune: KEY VALUE words on top of the run's config; None: it is not trained.
+        output: of the cut checkpoint, NAME.pth; beside it NAME.yaml, NAME.json and NAME.png; NAME, the run in which it
+            is trained on, and NAME_from_scratch.
+        ratio, importance, images, seed: as ``pruned`` takes them.
+        fine_tune: KEY VALUE words of that run; None: it is not trained on.
         from_scratch: the same widths are trained from random weights too, with the same words.
         rounds: of the times that are measured, see ``costs``.
 
     Returns:
-        the report, which is NAME.json.
+        the report, which is NAME.json: "before", "after" the cut, and with runs "fine_tuned" and "from_scratch".
 
     Raises:
         UserError: as ``pruned``, and as every training. Nothing is written where the network cannot be cut.
     """
     if from_scratch and fine_tune is None:
-        raise UserError("--from-scratch trains with the words of --fine-tune: give that too, without words for the "
-                        "run's own recipe")  # fmt: skip
+        raise UserError(
+            "--from-scratch trains with the words of --fine-tune: give that too, without words for the run's own recipe"
+        )
     subject.check_output(output)
     told = pruned(subject, seed, ratio=ratio, importance=importance, images=images)
     narrow, subject.model = subject.model, subject.whole
     before = subject.evaluate()
     subject.model = narrow
-    cut = after = subject.evaluate()
-    subject.write(output, {"method": "prune", "weights": str(subject.weights), "ratio": ratio, "importance": importance,
-                           "seed": seed})  # fmt: skip
-    found = {"cut": cut.as_dict(), "pruned": told}
-    if fine_tune is not None:
-        final = reopen(subject.fine_tune(output, fine_tune, output.with_suffix("")))
-        subject.model, after = final.model, final.evaluate()
-        found["fine_tune"] = list(fine_tune)
+    report = report_of(subject, "prune", before, subject.evaluate(), rounds, pruned=told)
+    label = subject.info.label(before.name)
+
+    def draw(path: Path) -> None:
+        draw_figures(report, label, path)
+
+    write_result(subject, output, report, draw)
+    if fine_tune is None:
+        return report
+    report |= {"fine_tuning": [str(word) for word in fine_tune]}
+    report["fine_tuned_weights"] = str(subject.fine_tune(output, fine_tune, output.with_suffix("")))
+    subject.take(Path(report["fine_tuned_weights"]))
+    report["fine_tuned"] = subject.evaluate().as_dict()
     if from_scratch:
         folder = output.with_name(f"{output.stem}_from_scratch")
-        found["from_scratch"] = reopen(_from_scratch(subject, output, fine_tune, folder)).evaluate().as_dict()
-    report = report_of(subject, "prune", before, after, rounds, **found)
-    draw_figures(report, subject.info.label(before.name), output.with_suffix(".png"))
+        subject.take(_from_scratch(subject, output, fine_tune, folder))
+        report["from_scratch"] = subject.evaluate().as_dict()
+    draw(output.with_suffix(".png"))
     write_json(output.with_suffix(".json"), report)
     return report
 
@@ -108,15 +112,14 @@ def _from_scratch(subject: Subject, cut: Path, words: Sequence[str], folder: Pat
 
 def describe(report: dict, label: str) -> str:
     """The report in lines. ``label``: what the figure is called."""
-    told = report["pruned"]
-    groups = told["groups"]
+    told, groups = report["pruned"], report["pruned"]["groups"]
     cut, of = (sum(group[key] for group in groups) for key in ("kept", "channels"))
     lines = [
         f"{of - cut:,} of {of:,} inner channels cut by {told['importance']}, {told['ratio']:g} of each of "
         f"{len(groups)} layers; {sum(bool(group['site']) for group in groups)} of them are scaled by a gate",
         describe_change(report, label),
-        f"{label}, cut and not trained: {report['cut']['value']:.2f}",
     ]
-    if scratch := report.get("from_scratch"):
-        lines.append(f"{label}, the same widths from random weights: {scratch['value']:.2f}")
+    for key, name in (("fine_tuned", "fine-tuned"), ("from_scratch", "the same widths from random weights")):
+        if key in report:
+            lines.append(f"{name}: {label} {report[key]['value']:.2f} ± {report[key]['standard_error']:.2f}")
     return "\n".join(lines)

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from engine.errors import UserError
 from engine.json_files import write_json
-from engine.run.statements import understand
 from engine.slim.picture import draw_units
 from engine.slim.report import describe_change, report_of, write_result
 from engine.slim.subject import Subject
-from engine.train.checkpoint import load_checkpoint
 from se_backbones.surgery.ratios import (
     ROUNDS,
     drop_hidden_units,
@@ -102,19 +98,11 @@ def choose_ratios(
     if fine_tune is None:
         return report
     final = subject.fine_tune(output, fine_tune, output.with_suffix(""))
-    _load(subject, final)
+    subject.take(final)
     report |= {"fine_tuned": subject.evaluate().as_dict(), "fine_tuning": [str(word) for word in fine_tune]}
     report["fine_tuned_weights"] = str(final)
     write_json(output.with_suffix(".json"), report)
     return report
-
-
-@torch.no_grad()
-def _load(subject: Subject, path: Path) -> None:
-    """The weights of a run of the subject's own network into it."""
-    tensors = understand(load_checkpoint(path), path).state_dict
-    for name, tensor in subject.tensors().items():
-        tensor.copy_(tensors[name])
 
 
 def describe(report: dict, label: str) -> str:
