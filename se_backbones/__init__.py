@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from se_backbones.surgery.fold import FoldReport, fold_constant_gates
     from se_backbones.surgery.fuse import FusedBackbone, fuse
     from se_backbones.surgery.insert import insert_se
+    from se_backbones.surgery.ratios import drop_hidden_units
 
 __all__ = [
     "Absorber",
@@ -32,6 +33,7 @@ __all__ = [
     "SESite",
     "Spec",
     "create_backbone",
+    "drop_hidden_units",
     "find_network",
     "find_spec",
     "fold_constant_gates",
@@ -60,6 +62,7 @@ __getattr__, __dir__ = lazy_names(
         "SESite": "se_backbones.backbone",
         "Spec": "se_backbones.registry",
         "create_backbone": "se_backbones.registry",
+        "drop_hidden_units": "se_backbones.surgery.ratios",
         "find_network": "se_backbones.backbone",
         "find_spec": "se_backbones.registry",
         "fold_constant_gates": "se_backbones.surgery.fold",

@@ -40,11 +40,27 @@ def prune(subject, args, output):
     return describe(report, subject.info.label(report["figure"]))
 
 
+def add_ratios(parser):
+    parser.add_argument("--budget", type=float, default=0.25, metavar="X", help="share of SE's parameters left (0.25)")
+    parser.add_argument(
+        "--fine-tune", nargs="+", metavar="KEY VALUE", help="then train on so: SOLVER.EPOCHS 2 SOLVER.BASE_LR 0.02"
+    )
+    parser.set_defaults(calibration=1024)
+
+
+def ratios(subject, args, output):
+    from engine.slim.ratios import choose_ratios, describe
+
+    report = choose_ratios(subject, output, args.budget, args.calibration, args.fine_tune, args.rounds)
+    return describe(report, subject.info.label(report["figure"]))
+
+
 # Name → what it does, the arguments of its own, what carries it out: (subject, arguments, FILE) → text. Its file's name
 # ends as the last word says.
 COMMANDS = {
     "drop": ("take out the most constant gates until the figure falls by more than so much", add_drop, drop, "dropped"),
     "prune": ("cut the least important inner channels, and train on", add_prune, prune, "pruned"),
+    "ratios": ("drop the gates' hidden units that are worth least, down to a budget", add_ratios, ratios, "ratios"),
 }
 
 
@@ -60,7 +76,7 @@ def parse(arguments=None):
         command.add_argument("--weights", required=True, type=Path, metavar="FILE", help="such as RUN/model_final.pth")
         command.add_argument("--data", metavar="D", help="the folder that the images lie in now (the run's)")
         command.add_argument("--output", type=Path, metavar="FILE", help="by default beside the weights")
-        command.add_argument("--calibration", type=int, default=256, metavar="N", help="training images to see (256)")
+        command.add_argument("--calibration", type=int, default=256, metavar="N", help="training images to see")
         command.add_argument("--rounds", type=int, default=15, metavar="N", help="in which times are measured (15)")
         command.add_argument("--device", default="auto", metavar="D", help="auto (default), cpu, cuda or cuda:N")
         add(command)

@@ -66,3 +66,28 @@ def draw_figures(report: dict, label: str, path: Path) -> Path:
     axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold")
     axes.set_ylabel(f"{label}, %", fontsize=9, color=MUTED)
     return write_figure(figure, path)
+
+
+def draw_units(told: dict, path: Path) -> Path:
+    """The hidden units of every gate by depth, before and after, with C over what is left above each.
+
+    Args:
+        told: of ``engine.slim.ratios.ratios``.
+    """
+    gates = told["gates"]
+    places = range(len(gates))
+    figure = Figure(figsize=(max(6.4, 0.5 * len(gates)), 3.8), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    style_axes(axes)
+    axes.bar(places, [gate["before"] for gate in gates], color=MUTED, alpha=0.35, width=0.8, label="before")
+    axes.bar(places, [gate["after"] for gate in gates], color=COLOURS[0], width=0.8, label="after")
+    for place, gate in zip(places, gates, strict=True):
+        axes.annotate(
+            f"{gate['reduction']:.3g}", (place, gate["after"]), (0, 2), textcoords="offset points", fontsize=7,
+            color=INK, ha="center",
+        )  # fmt: skip
+    axes.set_xticks(places, [gate["name"] for gate in gates], fontsize=6, rotation=60, ha="right")
+    axes.set_title("Hidden units of the gates; above, C / units", loc="left", fontsize=11, color=INK, fontweight="bold")
+    axes.set_ylabel("hidden units", fontsize=9, color=MUTED)
+    axes.legend(frameon=False, fontsize=8)
+    return write_figure(figure, path)
