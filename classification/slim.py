@@ -15,7 +15,6 @@ from classification.evaluation.evaluate import evaluate_classifier
 from classification.images.batches import ImageBatch, test_batches
 from classification.index.index import ImageIndex
 from classification.loss import ClassificationLoss
-from classification.model import ImageClassifier
 from classification.task import ClassificationTask
 from classification.train import load_index, run_classification
 from classification.trained import load_classifier

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -52,9 +53,8 @@ class DetectorSubject(Subject):
             raise UserError(f"{data.json_path}: no image has an annotation to learn from")
         if cfg.MODEL.MASK_ON:
             require_masks(records, cfg, data.json_path)
-        mapped = TrainingMapper(cfg)
-        for number, record in enumerate(spread(records, count)):
-            yield lambda entry=mapped(record), number=number: self._loss(entry, number)
+        for number, entry in enumerate(map(TrainingMapper(cfg), spread(records, count))):
+            yield partial(self._loss, entry, number)
 
     def _loss(self, entry: dict, seed: int) -> Tensor:
         """seed: of the anchors and regions that the heads draw to learn from."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detection.coco_ap.average_precision import evaluate_coco
-from detection.coco_ap.bootstrap import MatchedDetections, paired_bootstrap
+from detection.coco_ap.bootstrap import MatchedDetections, paired_bootstrap, standard_error
 from tests.detection.coco_ap.generated import random_case
 
 
@@ -99,3 +99,13 @@ def test_other_images_are_no_pair():
     assert empty.ap() is None
     with pytest.raises(ValueError, match="objects"):
         paired_bootstrap([empty], [empty])
+
+
+def test_a_standard_error_is_that_of_a_share_where_ap_is_one():
+    half = boxes(100, range(1, 51))
+    error = standard_error(half, resamples=400)
+    assert error == pytest.approx(100 * np.sqrt(0.5 * 0.5 / 100), rel=0.12)  # its own is 1 / sqrt(2 * 400) of it
+    assert error == standard_error(half, resamples=400)
+    assert standard_error(boxes(20, range(1, 21))) == 0
+    with pytest.raises(ValueError, match="no object to find"):
+        standard_error(MatchedDetections({"images": [], "annotations": [], "categories": []}, []))

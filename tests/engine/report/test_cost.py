@@ -55,3 +55,11 @@ def test_it_says_nothing_of_deprecations_in_what_it_stands_on():
         [sys.executable, "-c", "import engine.report.cost"], capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_network_without_classifier_costs_its_maps_at_any_size():
+    classes = 10
+    whole, features = create_backbone("se_resnet18", classes), create_backbone("se_resnet18", 0)
+    assert count_multiply_adds(whole, (64, 96)) - count_multiply_adds(features, (64, 96)) == 512 * classes
+    wide = count_multiply_adds(create_backbone("resnet18", 0), (64, 96))
+    assert wide * 2 == count_multiply_adds(create_backbone("resnet18", 0), (128, 96))

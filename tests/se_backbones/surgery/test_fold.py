@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from se_backbones import SEConfig, create_backbone, fold_constant_gates, insert_se
+from se_backbones.surgery.fold import fold_gate, obstacle
 from se_backbones.weights import WeightsError, convert_file, describe, load_weights
 
 LAST_STAGE = ["layer4.0", "layer4.1"]
@@ -177,6 +178,22 @@ def test_a_feature_extractor_inside_a_model_reports_its_maps_and_keeps_its_mode(
     assert 0 < report.outputs["res5"].largest_difference < 0.1 * report.outputs["res5"].largest_value
     assert net.training and not net.layer1.training and net.layer1[0].training is False and net.layer4[1].training
     assert torch.equal(net.bn1.running_mean, statistics)
+
+
+def test_one_gate_at_a_time_takes_the_mean_that_is_given(images):
+    model = trained(se=SEConfig(hidden=(("layer4.1", 7), ("layer1.0", 5))))
+    before = copy.deepcopy(model)
+    sites = {site.path: site for site in model.se_sites()}
+    mean = torch.linspace(0.1, 0.9, 512)
+    assert obstacle(sites["layer4.1"], mean) == ""
+    fold_gate(model, sites["layer4.1"], mean)
+    assert model.spec.se.without == ("layer4.1",) and model.spec.se.hidden == (("layer1.0", 5),)
+    torch.testing.assert_close(model.layer4[1].bn2.weight, before.layer4[1].bn2.weight * mean)
+    assert model.layer4[1].se is None and model.layer4[0].se is not None
+    for site in sites.values():
+        if site.gate is not None:
+            fold_gate(model, site, torch.ones(site.channels()))
+    assert model.spec.se is None and model.spec.name == "resnet18"
 
 
 @pytest.mark.parametrize(
