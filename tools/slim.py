@@ -63,7 +63,7 @@ COMMANDS = {
 
 def parse(arguments=None):
     parser = argparse.ArgumentParser(
-        description="Makes a trained network smaller: a checkpoint that every tool takes, its config, a report, a picture",
+        description="Makes a trained network smaller: a checkpoint for every tool, its config, a report, a picture.",
         epilog="KEY VALUE: config keys to change, such as DATA.TRAIN.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
