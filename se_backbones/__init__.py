@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from se_backbones.surgery.fold import FoldReport, fold_constant_gates
     from se_backbones.surgery.fuse import FusedBackbone, fuse
     from se_backbones.surgery.insert import insert_se
+    from se_backbones.surgery.prune import prune
     from se_backbones.surgery.ratios import drop_hidden_units
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "fuse",
     "insert_se",
     "list_backbones",
+    "prune",
     "register",
     "sites_of",
     "twin_name",
@@ -69,6 +71,7 @@ __getattr__, __dir__ = lazy_names(
         "fuse": "se_backbones.surgery.fuse",
         "insert_se": "se_backbones.surgery.insert",
         "list_backbones": "se_backbones.registry",
+        "prune": "se_backbones.surgery.prune",
         "register": "se_backbones.registry",
         "sites_of": "se_backbones.backbone",
         "twin_name": "se_backbones.registry",
