@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from se_backbones.surgery.fold import FoldReport, fold_constant_gates
     from se_backbones.surgery.fuse import FusedBackbone, fuse
     from se_backbones.surgery.insert import insert_se
+    from se_backbones.surgery.prune import prune
+    from se_backbones.surgery.ratios import drop_hidden_units
 
 __all__ = [
     "Absorber",
@@ -32,12 +34,14 @@ __all__ = [
     "SESite",
     "Spec",
     "create_backbone",
+    "drop_hidden_units",
     "find_network",
     "find_spec",
     "fold_constant_gates",
     "fuse",
     "insert_se",
     "list_backbones",
+    "prune",
     "register",
     "sites_of",
     "twin_name",
@@ -60,12 +64,14 @@ __getattr__, __dir__ = lazy_names(
         "SESite": "se_backbones.backbone",
         "Spec": "se_backbones.registry",
         "create_backbone": "se_backbones.registry",
+        "drop_hidden_units": "se_backbones.surgery.ratios",
         "find_network": "se_backbones.backbone",
         "find_spec": "se_backbones.registry",
         "fold_constant_gates": "se_backbones.surgery.fold",
         "fuse": "se_backbones.surgery.fuse",
         "insert_se": "se_backbones.surgery.insert",
         "list_backbones": "se_backbones.registry",
+        "prune": "se_backbones.surgery.prune",
         "register": "se_backbones.registry",
         "sites_of": "se_backbones.backbone",
         "twin_name": "se_backbones.registry",

@@ -113,7 +113,7 @@ class SESite:
 
     def channels(self, placement: str = "standard") -> int:
         """Channels of a gate here."""
-        return self.owner.gate_channels(placement)
+        return self._network.gate_channels(self, placement)
 
     def attach(self, config: SEConfig) -> SEGate:
         """Gives the owner a gate, freshly initialised, with the type and on the device of its weights.
@@ -161,6 +161,7 @@ class Backbone(nn.Module):
 
     stages: tuple[str, ...]
     can_dilate = False  # whether the last stage can keep the stride of the one before
+    fixed_widths = ""  # why its inner channels cannot be fewer, behind "it"; empty: they can
     linear_head = True  # the classifier is one linear layer behind the mean over the last map
     head_path = "fc"  # of the layer that gives the logits
     head_paths: tuple[str, ...] = ("fc",)  # of everything behind the last map that has weights
@@ -224,6 +225,10 @@ class Backbone(nn.Module):
     def pool(self, x: Tensor) -> Tensor:
         """The last map (N, C, h, w) → what the classifier's layer takes, (N, C): the mean over the map."""
         return x.mean((2, 3))
+
+    def gate_channels(self, site: SESite, placement: str) -> int:
+        """Channels of a gate at a site, as the layers around it are."""
+        return site.owner.gate_channels(placement)
 
     def absorbers(self, site: SESite, placement: str) -> tuple[Absorber, ...] | str:
         """The layers that can take up a constant gate at a site, or why there are none."""

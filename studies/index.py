@@ -16,6 +16,8 @@ from studies import (
     nosqueeze,
     placement,
     places,
+    pruning,
+    ratios,
     reduction,
     role_of_excitation,
     schedule,
@@ -44,6 +46,8 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
             bias.STUDY,
             schedule.STUDY,
             role_of_excitation.STUDY,
+            pruning.STUDY,
+            ratios.STUDY,
         )
     }
 )

@@ -38,6 +38,8 @@ MAY_IMPORT = {
 
 # The networks need torch alone. Finding and reading published weights may need these, inside functions.
 LAZY_IN_WEIGHTS = {"huggingface_hub", "numpy", "safetensors", "timm", "torchvision", "tqdm"}
+# Finds which layers share channels; an extra, imported where pruning is asked for.
+PRUNING_FILES = {"se_backbones/surgery/channel_groups.py"}
 # The GPU kernels are written in Triton, which comes with PyTorch where it can run; imported where it is there.
 TRITON_FILES = {"se_backbones/layers/gated_triton.py"}
 
@@ -106,6 +108,8 @@ def test_the_networks_need_torch_alone(path):
     allowed = set(sys.stdlib_module_names) | {"torch", "se_backbones"}
     if ids(path) in TRITON_FILES:
         allowed.add("triton")
+    if ids(path) in PRUNING_FILES:
+        allowed.add("torch_pruning")
     wrong = [
         f"line {node.lineno}: {name}"
         for name, node, inside in parsed(path)

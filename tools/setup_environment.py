@@ -33,7 +33,7 @@ MADE_FROM = (
     "pyproject.toml",
     "setup.py",
 )
-EXTRAS = "detection,weights,export,dev"
+EXTRAS = "detection,weights,export,pruning,dev"
 SPACE_NEEDED_GB = 8.0  # PyTorch's CUDA build takes 5.5 of them
 
 # Imported at the end of set-up in one process; before later calls it is only looked whether they are there.

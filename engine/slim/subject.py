@@ -17,6 +17,7 @@ from engine.device import device_of
 from engine.errors import UserError
 from engine.report.cost import count_multiply_adds
 from engine.run.experiment import description
+from engine.run.statements import understand
 from engine.slim.config import config_of
 from engine.task import TaskInfo
 from engine.timing import medians, ratio, take_turns
@@ -151,6 +152,13 @@ class Subject(ABC):
         }
         write_atomically(path.with_suffix(".yaml"), cfg.dump())
         return save_checkpoint(path, content)
+
+    @torch.no_grad()
+    def take(self, path: Path) -> None:
+        """Puts the weights of a run of the subject's own network, as it is now, into it."""
+        tensors = understand(load_checkpoint(path), path).state_dict
+        for name, tensor in self.tensors().items():
+            tensor.copy_(tensors[name])
 
     def check_output(self, path: Path) -> None:
         """Raises UserError where a file cannot be the result's."""

@@ -98,6 +98,10 @@ class ShuffleNet(Backbone):
     """A stem of convolution and max-pool, and stages 2, 3 and 4 of the paper, with strides 4, 8, 16 and 32."""
 
     stages = ("stem", "stage2", "stage3", "stage4")
+    fixed_widths = (
+        "shuffles channels between grouped convolutions, and to which group one goes depends on how many there are: "
+        "with fewer the others would go elsewhere"
+    )
 
     def __init__(self, spec: Spec, num_classes: int, *, out_features: Sequence[str], norm: str, last_dilation: int):
         super().__init__(spec, num_classes, out_features)

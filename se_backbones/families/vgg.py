@@ -55,13 +55,9 @@ class VGGHyper:
 class GatedReLU(SEOwner):
     """ReLU, and the gate behind it."""
 
-    def __init__(self, channels: int):
+    def __init__(self):
         super().__init__()
-        self.channels = channels
         self.register_module("se", None)
-
-    def gate_channels(self, placement: str) -> int:
-        return self.channels
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.relu_()
@@ -91,7 +87,7 @@ class VGG(Backbone):
             for width in hyper.widths[index]:
                 self.features.append(nn.Conv2d(channels, width, 3, padding=1, bias=hyper.conv_bias))
                 self.features.append(make_norm(norm, width))
-                self.features.append(GatedReLU(width))
+                self.features.append(GatedReLU())
                 channels = width
             self.features.append(nn.MaxPool2d(2, 2))
             paths = [f"features.{number}" for number in range(begin, len(self.features))]
@@ -114,10 +110,16 @@ class VGG(Backbone):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
 
+    def gate_channels(self, site: SESite, placement: str) -> int:
+        return self._norm_before(site).weight.numel()
+
     def absorbers(self, site: SESite, placement: str) -> tuple[Absorber, ...] | str:
-        # The normalisation stands right before the ReLU, which passes factors of 0 or more.
-        number = int(site.path.rpartition(".")[2])
-        return (Absorber(self.features[number - 1], positive=True, name="the normalisation before it"),)
+        # The ReLU behind the normalisation passes factors of 0 or more.
+        return (Absorber(self._norm_before(site), positive=True, name="the normalisation before it"),)
+
+    def _norm_before(self, site: SESite) -> nn.Module:
+        """The normalisation right before a site's ReLU."""
+        return self.features[int(site.path.rpartition(".")[2]) - 1]
 
     def run_stage(self, name: str, x: Tensor) -> Tensor:
         # Recomputed as a whole: its modules are too small to gain anything by themselves.

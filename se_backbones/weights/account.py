@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from torch import Tensor
 
-from se_backbones.backbone import SEOwner
+from se_backbones.backbone import SESite
 from se_backbones.errors import WeightsError
 from se_backbones.registry import Family, Spec, shapes_of, skeleton
 from se_backbones.weights.layouts import GATE_TENSOR
@@ -71,19 +71,19 @@ def _expected(row: Spec, found: Mapping[str, Shape]) -> dict[str, Shape]:
     else:
         shapes = {name: shape for name, shape in shapes.items() if not name.startswith(head)}
     for site in network.se_sites():
-        shapes |= _gate(site.path, site.owner, found)
+        shapes |= _gate(site, found)
     return shapes
 
 
-def _gate(path: str, owner: SEOwner, found: Mapping[str, Shape]) -> dict[str, Shape]:
+def _gate(site: SESite, found: Mapping[str, Shape]) -> dict[str, Shape]:
     """A gate's tensors, of the width that the file has it in."""
-    place = f"{path}.se." if path else "se."
+    place = f"{site.path}.se." if site.path else "se."
     first = found.get(f"{place}fc1.weight")
     if first is None or len(first) != 4:
         return {}
     hidden = first[0]
-    fitting = {owner.gate_channels(placement) for placement in owner.placements}
-    channels = first[1] if first[1] in fitting else owner.gate_channels("standard")
+    fitting = {site.channels(placement) for placement in site.owner.placements}
+    channels = first[1] if first[1] in fitting else site.channels("standard")
     shapes = {f"{place}fc1.weight": (hidden, channels, 1, 1), f"{place}fc2.weight": (channels, hidden, 1, 1)}
     if any(f"{place}fc{number}.bias" in found for number in (1, 2)):
         shapes |= {f"{place}fc1.bias": (hidden,), f"{place}fc2.bias": (channels,)}

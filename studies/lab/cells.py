@@ -14,7 +14,7 @@ from fvcore.common.config import CfgNode
 
 from engine.errors import UserError
 from engine.run.folder import results
-from studies.lab.study import Base, Row, Study, spec_of
+from studies.lab.study import Base, Row, Study, Surgery, spec_of
 from studies.lab.tasks import KINDS, Kind
 
 # Keys that decide where, how fast or how talkatively a run is made, and not what comes of it.
@@ -23,6 +23,7 @@ _NO_MATTER = (
     "SOLVER.CHECKPOINT_PERIOD", "SOLVER.KEEP_CHECKPOINTS", "TEST.IMS_PER_BATCH",
 )  # fmt: skip
 _EVALUATIONS = ("TEST.EVAL_EPOCHS", "TEST.EVAL_PERIOD")
+CUT = "cut.pth"  # in a cell's folder: the weights that its surgery made
 PLACES = re.compile(r"(^|\.)(ROOT|CACHE|JSON|IMAGES)$")  # keys of files: two ways of writing one place are one
 
 
@@ -35,9 +36,11 @@ class Cell:
         row, seed: what it is of.
         kind: of its task.
         config, words: what is run, as on the command line of a training.
-        cfg: the same, resolved.
+        cfg: the same, resolved; of a cut network without its widths, which are not known before it is cut (see
+            ``studies.lab.surgery.config_of``).
         folder: the run's.
         source: the cell whose final weights it evaluates or begins with; None where it has none, or was given them.
+        origin: the file of those weights; "" where it has none.
     """
 
     number: int
@@ -50,6 +53,7 @@ class Cell:
     folder: Path
     evaluates: bool = False
     source: Cell | None = None
+    origin: str = ""
 
     @property
     def result(self) -> Path:
@@ -127,20 +131,17 @@ def plan(
     for row in rows:
         yardstick = not row.pair and study.reference_of(row, rows, scale) is row
         count = max(seeds, base.yardstick) if yardstick else seeds
-        count = 1 if row.evaluates and given else count  # nothing is drawn at random there
+        count = 1 if row.evaluates and (given or study.one_source) else count  # nothing is drawn at random there
         pairs += [(row, seed) for seed in range(first.SEED, first.SEED + count)]
     make = partial(_cell, kind, config, shared, words, output)
-    trained = dict.fromkeys(seed for row, seed in pairs if _needs_weights(row) and not given)
+    source_of = {seed: first.SEED if study.one_source else seed for _, seed in pairs}
+    trained = dict.fromkeys(source_of[seed] for row, seed in pairs if row.needs_weights and not given)
     sources = {seed: make(number, Row("training"), seed) for number, seed in enumerate(trained, 1)}
     cells = [
-        make(number, row, seed, sources.get(seed) if _needs_weights(row) else None)
+        make(number, row, seed, sources.get(source_of[seed]) if row.needs_weights else None)
         for number, (row, seed) in enumerate(pairs, 1 + len(sources))
     ]
     return Plan(study, scale, base, shared, kind, words, tuple(cells), tuple(sources.values()))
-
-
-def _needs_weights(row: Row) -> bool:
-    return row.evaluates or row.goes_on
 
 
 def _cell(
@@ -162,9 +163,15 @@ def _cell(
         cfg = kind.load_config(config, words)
     except UserError as error:
         raise UserError(f"the row {row.name!r} ({' '.join(row.changes)}): {error}") from error
-    folder = Path(output) / folder_name(kind, cfg, row.evaluates, source.folder.name if source else None)
+    name = folder_name(kind, cfg, row.evaluates, source.folder.name if source else None, row.surgery)
+    folder = Path(output) / name
+    origin = cfg.MODEL.WEIGHTS if row.needs_weights else ""
+    if row.surgery is not None:
+        if not origin:
+            raise UserError(f"the row {row.name!r} ({row.surgery}) needs trained weights to cut")
+        words += ["MODEL.WEIGHTS", str(folder / CUT) if row.surgery.weights else ""]
     words += ["OUTPUT_DIR", str(folder)]
-    return Cell(number, row, seed, kind, config, tuple(words), cfg, folder, row.evaluates, source)
+    return Cell(number, row, seed, kind, config, tuple(words), cfg, folder, row.evaluates, source, origin)
 
 
 def _without_se(kind: Kind, config: str, words: Sequence[str], row: Row) -> list[str]:
@@ -176,7 +183,9 @@ def _without_se(kind: Kind, config: str, words: Sequence[str], row: Row) -> list
     return [word for key in own if own[key] != defaults[key] for word in (f"MODEL.SE.{key}", str(defaults[key]))]
 
 
-def folder_name(kind: Kind, cfg: CfgNode, evaluates: bool = False, source: str | None = None) -> str:
+def folder_name(
+    kind: Kind, cfg: CfgNode, evaluates: bool = False, source: str | None = None, surgery: Surgery | None = None
+) -> str:
     """The name of a run's folder: its network, its seed, and a hash of everything that decides what comes of it, so
     that equal runs have one folder.
 
@@ -185,10 +194,13 @@ def folder_name(kind: Kind, cfg: CfgNode, evaluates: bool = False, source: str |
 
     Args:
         source: the folder of the run whose weights it evaluates, in place of MODEL.WEIGHTS.
+        surgery: what is done to these weights first.
     """
     settings = own_settings(kind, cfg)
     if source is not None:
         settings["MODEL.WEIGHTS"] = source
+    if surgery is not None:
+        settings["surgery"] = [surgery.kind, dict(surgery.settings), surgery.weights]
     network = cfg.MODEL.BACKBONE.ARCHITECTURE
     content = json.dumps([kind.info.name, network, evaluates, settings], sort_keys=True, default=str)
     digest = hashlib.sha256(content.encode()).hexdigest()[:10]
@@ -227,7 +239,7 @@ def format_cells(plan: Plan) -> str:
         state = "whole" if cell.done else "begun" if cell.begun else "-"
         if cell.source is not None:
             state += f", weights of {cell.source.number}"
-        changes = " ".join(cell.row.changes) or "-"
+        changes = " ".join([f"[{cell.row.surgery}]"] * bool(cell.row.surgery) + [*cell.row.changes]) or "-"
         lines.append((str(cell.number), cell.row.name, str(cell.seed), state, changes, str(cell.folder)))
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
     return "\n".join(

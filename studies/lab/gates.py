@@ -23,6 +23,7 @@ from engine.run.initial_weights import find_trained_weights, load_trained_weight
 from se_backbones.backbone import Backbone, SESite
 from se_backbones.surgery.gates import HIGH, LOW, GateMoments, record
 from studies.lab.cells import Cell
+from studies.lab.surgery import config_of
 
 # The protocol of section 7.2.
 IMAGES, CHANNELS = 50, 50  # of a class, and of a gate
@@ -72,7 +73,7 @@ def gates_of(cell: Cell) -> dict:
         UserError: the network has no gates, or the data do not do.
     """
     task = cell.kind.task
-    cfg = on_device(cell.cfg, choose_device(cell.cfg.MODEL.DEVICE))
+    cfg = on_device(config_of(cell), choose_device(cell.cfg.MODEL.DEVICE))
     index = load_index(task, cfg, cfg.DATA.VAL)
     network = build_network(cfg, len(index.classes)).eval()
     sites = watched(network) if network.spec.se is not None else []

@@ -33,6 +33,7 @@ from studies.lab.statistics import (
     seed_test,
 )
 from studies.lab.study import Row
+from studies.lab.surgery import config_of, told_of
 
 T = TypeVar("T")
 
@@ -141,6 +142,8 @@ def _row(row: Row, cells: Sequence[Cell], whole: Mapping[int, dict]) -> dict:
         "paper": [{"table": p.table, "model": p.model, "figures": dict(p.figures)} for p in row.paper],
         "runs": runs,
     }
+    if row.surgery is not None:
+        entry |= {"surgery": str(row.surgery), "cut": next(filter(None, map(told_of, cells)), None)}
     if runs:
         kind, images = cells[0].kind, whole[cells[0].number]["images"]
         columns = {name: [run["figures"][name] for run in runs] for name in kind.figures}
@@ -176,7 +179,7 @@ def multiply_adds(cell: Cell, result: Mapping) -> int | None:
     if not cell.kind.test_size:
         return None
     classes = len(result["per_category"][cell.kind.group])
-    cfg = on_device(cell.cfg, "cpu")
+    cfg = on_device(config_of(cell), "cpu")
     return count_multiply_adds(build_network(cfg, classes), cfg.INPUT.TEST_SIZE)
 
 

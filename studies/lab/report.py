@@ -67,6 +67,8 @@ def page(name: str, content: Mapping) -> str:
     parts += [text for name in content["beside"] for text in _others(name)]
     if content["comparisons"]:
         parts += ["## What the differences are worth", *comparison_lines(content), _table(_pairs(content))]
+    if units := _hidden_units(content):
+        parts += ["## Hidden units", "Of each gate, first to last, and SE's parameters together.", _table(units)]
     if "gates" in content:
         parts += [
             "## The gates",
@@ -125,7 +127,7 @@ def _rows(content: Mapping) -> list[tuple[str, ...]]:
     lines = [tuple(head)]
     for row in content["rows"]:
         paper, reference = published_figures(row), by_name[row["reference"]]
-        line = [row["name"], f"`{' '.join(row['changes'])}`" if row["changes"] else "none"]
+        line = [row["name"], _changes(row)]
         line.append("; ".join(f"{paper_table(p['table']).number}: {p['model']}" for p in row["paper"]) or "-")
         line += [_number(paper.get(name)) for name in figures]
         line.append(str(len(row["runs"])) if row["runs"] else "-")
@@ -138,6 +140,25 @@ def _rows(content: Mapping) -> list[tuple[str, ...]]:
             line += [_count(paper.get("multiply_adds"), 1e9, "G"), _count(row.get("multiply_adds"), 1e9, "G")]
         lines.append(tuple(line))
     return lines
+
+
+def _changes(row: Mapping) -> str:
+    parts = [f"weights cut by {row['surgery']}"] if "surgery" in row else []
+    parts += [f"`{' '.join(row['changes'])}`"] * bool(row["changes"])
+    return "; ".join(parts) or "none"
+
+
+def _hidden_units(content: Mapping) -> list[tuple[str, ...]]:
+    """What is left of each gate in the rows whose surgery dropped hidden units; empty where none did."""
+    cuts = [(row["name"], row["cut"]) for row in content["rows"] if "parameters_before" in (row.get("cut") or ())]
+    if not cuts:
+        return []
+    first = cuts[0][1]
+    lines = [("row", *(f"`{gate['name']}`" for gate in first["gates"]), "parameters")]
+    lines.append(("before", *(str(gate["before"]) for gate in first["gates"]), f"{first['parameters_before']:,}"))
+    return lines + [
+        (name, *(str(gate["after"]) for gate in cut["gates"]), f"{cut['parameters']:,}") for name, cut in cuts
+    ]
 
 
 def _others(name: str) -> list[str]:

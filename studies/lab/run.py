@@ -14,6 +14,7 @@ from engine.json_files import read_json
 from engine.train.launch import joined_processes, once
 from engine.train.logs import saying_beside
 from studies.lab.cells import Cell, Plan
+from studies.lab.surgery import cut
 from studies.lab.words import span
 
 from detectron2.utils import comm
@@ -67,7 +68,8 @@ def _chosen(plan: Plan, only: Sequence[int]) -> list[Cell]:
 
 def _run(cell: Cell, resume: bool) -> None:
     resume = once(lambda: resume and cell.begun) and not cell.evaluates
-    options = cell.kind.options(cell.config, list(cell.words), eval_only=cell.evaluates, resume=resume)
+    words = [*cell.words, *once(lambda: cut(cell) if cell.row.surgery is not None else [])]
+    options = cell.kind.options(cell.config, words, eval_only=cell.evaluates, resume=resume)
     cell.kind.run(options)
 
 

@@ -30,6 +30,25 @@ class Base:
     yardstick: int = 1
 
 
+@dataclass(frozen=True)
+class Surgery:
+    """What is done to trained weights before a row trains on from them.
+
+    Attributes:
+        kind: by its name in ``studies.lab.surgery``.
+        settings: (name, plain value) pairs that the kind takes.
+        weights: False: the row takes the cut network's widths alone, and begins with random weights.
+    """
+
+    kind: str
+    settings: tuple[tuple[str, object], ...] = ()
+    weights: bool = True
+
+    def __str__(self) -> str:
+        told = " ".join([self.kind, *(f"{name} {value}" for name, value in self.settings)])
+        return told if self.weights else f"{told}, its widths alone"
+
+
 @dataclass(frozen=True, eq=False)
 class Row:
     """A line of a study's table.
@@ -44,6 +63,7 @@ class Row:
         evaluates: nothing is trained with these changes: they say how weights are evaluated, those that are given as
             MODEL.WEIGHTS, or else those of the base config's own training.
         goes_on: it trains, beginning with those same weights.
+        surgery: it trains, or is evaluated, with what this makes of those same weights.
     """
 
     name: str
@@ -53,6 +73,12 @@ class Row:
     config: str = ""
     evaluates: bool = False
     goes_on: bool = False
+    surgery: Surgery | None = None
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether it is of another cell's weights."""
+        return self.evaluates or self.goes_on or self.surgery is not None
 
 
 @dataclass(frozen=True)
@@ -67,6 +93,8 @@ class Study:
         reference: the row that the others are held against, by name; one for all scales, or scale → one; "": the first.
         beside: tables of the paper that are shown as they are.
         gates: what the gates of the first run do is recorded too; see ``studies.lab.gates``.
+        one_source: the rows that need weights all have those of one training, whatever their own seed; else each seed
+            has a training of its own.
     """
 
     name: str
@@ -78,6 +106,7 @@ class Study:
     reference: str | Mapping[str, str] = ""
     beside: tuple[str, ...] = ()
     gates: bool = False
+    one_source: bool = False
 
     @property
     def published(self) -> tuple[Table, ...]:

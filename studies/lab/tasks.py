@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from classification.config import load_config as load_classification_config
+from classification.slim import open_classifier
 from classification.task import CLASS_FOLDERS, ClassificationTask
 from classification.train import run_classification
 from detection.config import load_config as load_detection_config
@@ -15,6 +17,7 @@ from detection.train import Options as DetectionOptions
 from detection.train import run_detection
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.run.experiment import Options
+from engine.slim.subject import Subject
 from engine.task import TaskInfo
 from places365.task import PLACES365_TASK
 from places365.train import run_places365
@@ -35,6 +38,7 @@ class Kind:
         errors: whether the figures are errors, of which the lower is the better.
         data: the key of the data set's place, "" where there is no one key.
         task: what classification is told of the data; None for detection.
+        subject: (weights, device, their data in place of the run's or None, KEY VALUE words) → what a surgery cuts.
         test_size: the key of the side of the images that multiply-adds are counted at, "" where they are not.
     """
 
@@ -45,6 +49,7 @@ class Kind:
     group: str
     figures: tuple[str, ...]
     errors: bool
+    subject: Callable[..., Subject]
     data: str = "DATA.ROOT"
     task: ClassificationTask | None = None
     test_size: str = "INPUT.TEST_SIZE"
@@ -52,7 +57,18 @@ class Kind:
 
 def _classification(task: ClassificationTask, run: Callable[..., dict]) -> Kind:
     figures = ("top1_error", "top5_error")
-    return Kind(task.info, load_classification_config, run, Options, task.info.name, figures, errors=True, task=task)
+
+    def subject(weights: Path, *given) -> Subject:
+        return open_classifier(weights, task, *given)
+
+    name = task.info.name
+    return Kind(task.info, load_classification_config, run, Options, name, figures, True, subject, task=task)
+
+
+def _detector(*given) -> Subject:
+    from detection.slim import open_detector
+
+    return open_detector(*given)
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -67,6 +83,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "bbox",
             ("AP", "AP50"),
             errors=False,
+            subject=_detector,
             data="",
             test_size="",
         ),

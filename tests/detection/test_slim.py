@@ -71,7 +71,9 @@ def test_a_loss_is_the_same_again_and_again_and_has_gradients_everywhere(checkpo
         assert calls[0]().item() == first.item() != second.item()
         first.backward()
         gates = [site.gate for site in subject.network.se_sites()]
-        assert all(gate.fc2.bias.grad.abs().sum() > 0 for gate in gates)
+        assert all(gate.fc2.bias.grad.abs().sum() > 0 for gate in gates), [
+            float(g.fc2.bias.grad.abs().sum()) for g in gates
+        ]
         assert all(parameter.grad is not None for parameter in subject.network.parameters())
         assert not any(module.training for module in subject.model.modules())
         assert all(torch.equal(tensor, before[name]) for name, tensor in subject.model.state_dict().items())

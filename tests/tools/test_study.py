@@ -81,3 +81,29 @@ def test_two_processes_make_a_study(run, data, tmp_path):
     output = run(*study("squeeze", data, tmp_path, "--num-gpus", 2))
     assert "2 processes" in output and len(weights(tmp_path)) == 4
     assert output.count("cell 1 of 4 (max pooling, seed 1): in ") == 1 and output.count("result: ") == 1
+
+
+def test_a_killed_row_of_cut_weights_goes_on_from_the_same_cut(start, run, data, tmp_path):
+    def words(folder):
+        return study("ratios", data, tmp_path / folder, "--cell", 1, "--cell", 4)  # the source, and a row by worth
+
+    run(*words("whole"))
+    process = start(*words("killed"), start_new_session=True)
+    deadline, runs = time.time() + 200, tmp_path / "killed" / "runs"
+    while not (
+        begun := [path.parent for path in runs.glob("*/cut.json") if list(path.parent.glob("checkpoint_*2.pth"))]
+    ):
+        assert process.poll() is None and time.time() < deadline, "no cut row was begun"
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    (cell,) = begun
+    assert not (cell / "model_final.pth").exists(), "the run was over before it was killed"
+    kept = (cell / "cut.pth").stat().st_mtime_ns
+    assert "going on after step" in run(*words("killed"), "--resume")
+    assert (cell / "cut.pth").stat().st_mtime_ns == kept
+    ours, theirs = (weights(tmp_path / folder) for folder in ("killed", "whole"))
+    assert ours.keys() == theirs.keys() and len(ours) == 2
+    assert len(ours[cell.name]["stage3.unit3.se.fc1.weight"]) < 16
+    for name in ours:
+        assert all(torch.equal(ours[name][key], theirs[name][key]) for key in theirs[name]), name

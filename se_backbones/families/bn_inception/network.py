@@ -152,8 +152,16 @@ class InceptionUnit(SEOwner):
             branch.add_module("conv", conv_block(in_channels, module.projection, 1))
             branches.append(branch)
         self.branches = nn.ModuleDict({f"branch{number}": branch for number, branch in enumerate(branches, 1)})
-        self.channels = module.one + module.three[1] + wide + (in_channels if module.halves else module.projection)
         self.register_module("se", None)
+
+    @property
+    def channels(self) -> int:
+        """Of the unit's output; a branch without a convolution hands on its input."""
+        return sum(
+            blocks[-1].conv.out_channels if blocks else self.first_convolutions()[0].in_channels
+            for branch in self.branches.values()
+            for blocks in [_blocks(branch)]
+        )
 
     def gate_channels(self, placement: str) -> int:
         return self.channels
@@ -165,7 +173,7 @@ class InceptionUnit(SEOwner):
         map in between is handed out nowhere."""
         found, start = [], 0
         for branch in self.branches.values():
-            blocks = [module for module in branch.modules() if isinstance(module, ConvBlock)]
+            blocks = _blocks(branch)
             end = start + blocks[-1].conv.out_channels if blocks else self.channels
             part = slice(start, end)
             if blocks:
@@ -181,15 +189,16 @@ class InceptionUnit(SEOwner):
 
     def first_convolutions(self) -> list[nn.Conv2d]:
         """What takes in the unit's input, one a branch."""
-        return [
-            next(module for module in branch.modules() if isinstance(module, nn.Conv2d))
-            for branch in self.branches.values()
-        ]
+        return [blocks[0].conv for branch in self.branches.values() if (blocks := _blocks(branch))]
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) → (N, C_out, H, W), or half of the size, rounded up."""
         x = torch.cat([branch(x) for branch in self.branches.values()], 1)
         return x if self.se is None else x * self.se(x)
+
+
+def _blocks(branch: nn.Module) -> list[ConvBlock]:
+    return [module for module in branch.modules() if isinstance(module, ConvBlock)]
 
 
 def _chain(*blocks: ConvBlock) -> nn.Sequential:

@@ -7,7 +7,7 @@ import torch
 
 from classification.task import CLASS_FOLDERS
 from engine.errors import UserError
-from engine.slim.drop import Step, drop_gates, drop_while
+from engine.slim.drop import drop_gates, drop_while
 from engine.slim.subject import Score
 from se_backbones import create_backbone, find_network
 from tests.se_backbones.networks import randomised
@@ -51,7 +51,10 @@ def tried(subject, allowed):
 def test_it_ends_at_the_first_gate_that_costs_too_much_and_puts_it_back():
     subject = Fake(90.0, 90.5, 88.9)
     steps, score = tried(subject, 1.0)
-    assert steps == [Step(UNITS[0], 90.5, True), Step(UNITS[1], 88.9, False)]
+    assert [(step.gate, step.value, step.dropped) for step in steps] == [
+        (UNITS[0], 90.5, True),
+        (UNITS[1], 88.9, False),
+    ]
     assert score.value == 90.5 and not subject.values
     assert subject.network.spec.se.without == (UNITS[0],) and UNITS[1] in gates(subject)
     ours, whole = subject.network.state_dict(), subject.whole.state_dict()
