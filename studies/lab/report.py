@@ -150,7 +150,7 @@ def _changes(row: Mapping) -> str:
 
 def _hidden_units(content: Mapping) -> list[tuple[str, ...]]:
     """What is left of each gate in the rows whose surgery dropped hidden units; empty where none did."""
-    cuts = [(row["name"], row["cut"]) for row in content["rows"] if "parameters_before" in (row.get("cut") or ())]
+    cuts = [(row["name"], row["cut"]) for row in content["rows"] if "gates" in (row.get("cut") or ())]
     if not cuts:
         return []
     first = cuts[0][1]

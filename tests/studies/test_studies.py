@@ -55,7 +55,9 @@ def run_study(call_study, output):
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_study_ends_with_its_figures_and_its_page(name, run_study, output, request):
+def test_a_study_ends_with_its_figures_and_its_page(name, run_study, output, request, monkeypatch):
+    monkeypatch.setattr("studies.pruning.RATIOS", (0.5,))
+    monkeypatch.setattr("studies.ratios.RATIOS", (8,))
     data = ["detection"] if name == "detection" else []
     words = [*request.getfixturevalue("shapes" if data else "images"), *(DETECTOR if data else WORDS.get(name, IMAGES))]
     if not data:
