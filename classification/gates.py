@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from classification.evaluation.evaluate import MAX_NAMED
@@ -16,9 +15,9 @@ from classification.train import load_index
 from classification.trained import load_classifier
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
-from engine.export.int8 import spread
 from engine.gates.look import Images, gated_sites, look
 from engine.gates.options import Options
+from engine.train.sampling import spread
 
 from detectron2.config import CfgNode
 
@@ -57,11 +56,11 @@ def look_at_classifier(options: Options, task: ClassificationTask) -> dict:
 def _batches(index: ImageIndex, positions: list[int], cfg: CfgNode) -> Iterator[tuple[Tensor, Tensor]]:
     named = 0
     for batch in test_batches(index, positions, cfg):
-        broken = torch.isin(batch.indices, torch.tensor([place for place, _ in batch.broken], dtype=torch.int64))
         for _, message in batch.broken[: max(MAX_NAMED - named, 0)]:
             logger.warning("left out: %s", message)
         named += len(batch.broken)
-        if not broken.all():
-            yield batch.images[~broken], batch.labels[~broken]
+        whole = batch.readable()
+        if len(whole):
+            yield whole.images, whole.labels
     if named > MAX_NAMED:
         logger.warning("and %d more are left out", named - MAX_NAMED)

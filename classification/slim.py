@@ -21,12 +21,11 @@ from classification.trained import load_classifier
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.config.dialect import load_config
 from engine.errors import UserError
-from engine.export.int8 import spread
-from engine.export.make import evaluated_exactly
-from engine.inference import for_inference
+from engine.inference import evaluated_exactly, for_inference
 from engine.run.experiment import Options
 from engine.slim.subject import Score, Subject
 from engine.train.checkpoint import load_checkpoint
+from engine.train.sampling import spread
 
 from detectron2.config import CfgNode
 
@@ -85,11 +84,10 @@ class ClassifierSubject(Subject):
         index, cfg = self._index("TRAIN"), _as_they_are(self.cfg)
         found = 0
         for batch in test_batches(index, spread(range(len(index)), count), cfg):
-            broken = [position for position, _ in batch.broken]
-            whole = ~torch.isin(batch.indices, torch.tensor(broken, dtype=torch.int64))
-            found += int(whole.sum())
-            if whole.any():
-                yield ImageBatch(*(part[whole] for part in (batch.images, batch.labels, batch.indices, batch.chosen)))
+            whole = batch.readable()
+            found += len(whole)
+            if len(whole):
+                yield whole
         if not found:
             raise UserError(f"{index.source}: none of {min(count, len(index))} images can be read")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +10,13 @@ from torch import Tensor
 
 from detection.data import test_batches
 from detection.task_info import DETECTION
-from detection.train import load_data
+from detection.train import load_data_alone
 from detection.trained import load_detector
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
-from engine.export.int8 import spread
 from engine.gates.look import Images, gated_sites, look
 from engine.gates.options import Options
+from engine.train.sampling import spread
 from se_backbones.backbone import detached_stages
 
 from detectron2.config import CfgNode
@@ -44,8 +43,7 @@ def look_at_detector(options: Options) -> dict:
     options.check()
     model, cfg, _, _ = load_detector(options.weights, None, options.device, _words(options))
     gated_sites(model, options.weights)
-    with tempfile.TemporaryDirectory() as folder:
-        data = load_data(cfg, "VAL", Path(folder), drop_bad=False)
+    data = load_data_alone(cfg, "VAL")
     everything = data.records()
     records = list(spread(everything, options.images or len(everything)))
     if any(detached_stages(model)):  # whose gates see the regions of all images of a batch, one after the other

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,15 +19,15 @@ from detection.evaluate import detect
 from detection.images import TrainingMapper
 from detection.roi_align import detector_for_inference
 from detection.task_info import DETECTION
-from detection.train import Options, load_data, run_detection
+from detection.train import Options, load_data_alone, run_detection
 from detection.trained import load_detector
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.config.dialect import load_config
 from engine.errors import UserError
-from engine.export.int8 import spread
-from engine.export.make import evaluated_exactly
+from engine.inference import evaluated_exactly
 from engine.slim.subject import Score, Subject
 from engine.train.checkpoint import load_checkpoint
+from engine.train.sampling import spread
 from se_backbones.backbone import detached_stages
 
 from detectron2.config import CfgNode
@@ -91,8 +90,7 @@ class DetectorSubject(Subject):
 
     def _split(self, split: str) -> DetectionData:
         if split not in self._data:
-            with tempfile.TemporaryDirectory() as folder:
-                self._data[split] = load_data(self.cfg, split, Path(folder), drop_bad=False)
+            self._data[split] = load_data_alone(self.cfg, split)
         return self._data[split]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -162,6 +163,12 @@ def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool, refused: Path
         split.lower(), json_path, len(coco["images"]), len(coco["annotations"]), data.crowds, len(data.class_names),
     )  # fmt: skip
     return data
+
+
+def load_data_alone(cfg: CfgNode, split: str) -> DetectionData:
+    """``load_data`` outside of a run, which keeps no list of what is wrong and drops no records."""
+    with tempfile.TemporaryDirectory() as folder:
+        return load_data(cfg, split, Path(folder), drop_bad=False)
 
 
 def _try_evaluation(data: DetectionData) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from fvcore.common.config import CfgNode
 from torch import nn
 
 from engine.errors import UserError
@@ -28,3 +29,11 @@ def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Mo
         return fuse(model, None if dtype == torch.float32 else dtype)
     except ValueError as error:
         raise UserError(f"the model cannot be used: {error}") from None
+
+
+def evaluated_exactly(cfg: CfgNode) -> CfgNode:
+    """A config whose evaluation takes a model as it is, in float32."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.TEST.FUSE, cfg.TEST.PRECISION = False, "fp32"
+    return cfg

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from classification.groups import ClassGroups
 from classification.index.split import Split
-from classification.task import ClassificationTask
+from classification.task import CLASS_FOLDERS, ClassificationTask
 from classification.task_info import classification_info
 from places365.categories import indoor_flags
 from places365.layout import find_root, find_split
@@ -54,3 +54,4 @@ _INFO = classification_info(
 )
 
 PLACES365_TASK = ClassificationTask(_INFO, _find_split, indoor_outdoor, published_beside, _record)
+CLASSIFICATION_TASKS = {task.info.name: task for task in (CLASS_FOLDERS, PLACES365_TASK)}

@@ -246,7 +246,8 @@ def create_backbone(
     spec = spec.with_se(spec.se if se is _KEEP else se)
     spec = replace(spec, widths=checked_widths(widths))
     network = network_class(spec, num_classes, out_features=out_features, norm=norm, last_dilation=last_dilation)
-    narrow(network, spec.widths, skeleton(spec))
+    if spec.widths:
+        narrow(network, spec.widths, skeleton(spec))
     network.initialise(zero_init_last)
     for site in network.se_sites() if spec.se else ():
         if spec.se.at(site.path, site.stage):

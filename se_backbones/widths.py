@@ -11,13 +11,12 @@ import torch
 from torch import nn
 
 from se_backbones.backbone import Backbone
-from se_backbones.layers.norm import FrozenBatchNorm2d, make_norm
+from se_backbones.layers.norm import BATCH_NORMS, make_norm
 from se_backbones.se import natural_key
 
 # Path of a layer, its output channels, its input channels (a normalisation's are its channels, twice).
 Width = tuple[str, int, int]
-NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d, nn.GroupNorm)
-LAYERS = (nn.Conv2d, nn.Linear, *NORMS)
+LAYERS = (nn.Conv2d, nn.Linear, *BATCH_NORMS, nn.GroupNorm)
 
 
 def checked_widths(value: Iterable[Sequence]) -> tuple[Width, ...]:

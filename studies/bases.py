@@ -10,3 +10,15 @@ TINY_IMAGENET = Base("classification", "configs/studies_tinyimagenet20.yaml")
 
 IMAGENET = Base("classification", "configs/imagenet/se_resnet50.yaml")
 ABLATION = {"cpu": CIFAR10, "paper": Base("classification", "configs/ablations/se_resnet50.yaml")}
+
+# A recipe that goes on with trained weights: the learning rate falls from its first value to 0, the classifier stays.
+GOING_ON = (
+    "MODEL.HEAD", "keep", "SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.STEP_EPOCHS", "[]",
+    "SOLVER.WARMUP_EPOCHS", "0",
+)  # fmt: skip
+
+
+def trained_with(*words: str) -> dict[str, Base]:
+    """CIFAR-10 and ImageNet as bases of which some settings are others."""
+    bases = {"cpu": CIFAR10, "paper": IMAGENET}
+    return {scale: Base(base.task, base.config, words=words) for scale, base in bases.items()}

@@ -6,16 +6,12 @@ one has them where they are worth most. Which units of a gate are kept is chosen
 dropping costs, so that what the pair tells apart is the spread over the gates alone.
 """
 
-from studies.bases import CIFAR10, IMAGENET
-from studies.lab.study import Base, Row, Study, Surgery
+from studies.bases import GOING_ON, trained_with
+from studies.lab.study import Row, Study, Surgery
 
 RATIOS = (8, 16, 32)
 TRAINED = 4  # the ratio that all begin with
 # A fifteenth of the training's epochs, from a fifth of its learning rate on, falling to 0; the classifier stays.
-RECIPE = (
-    "MODEL.HEAD", "keep", "SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.STEP_EPOCHS", "[]",
-    "SOLVER.WARMUP_EPOCHS", "0",
-)  # fmt: skip
 LENGTH = {
     "cpu": ("SOLVER.EPOCHS", "1", "SOLVER.BASE_LR", "0.02"),
     "paper": ("SOLVER.EPOCHS", "7", "SOLVER.BASE_LR", "0.12"),
@@ -24,7 +20,7 @@ WORDS = ("MODEL.SE.REDUCTION", f"[{TRAINED}]")
 
 
 def _rows(base, scale):
-    recipe = (*RECIPE, *LENGTH[scale])
+    recipe = (*GOING_ON, *LENGTH[scale])
     yield Row(f"r = {TRAINED}, trained on", recipe, goes_on=True)
     for r in RATIOS:
         for name, uniform in ((f"r = {r} in every gate", True), (f"as many as r = {r}, by worth", False)):
@@ -38,10 +34,7 @@ STUDY = Study(
     compares="a network trained at r = 4 whose hidden units are dropped to those of r = 8, 16 and 32, either to one "
     "ratio in all gates or wherever they are worth least, each trained on for the same steps",
     tables=(),
-    bases={
-        "cpu": Base(CIFAR10.task, CIFAR10.config, words=WORDS),
-        "paper": Base(IMAGENET.task, IMAGENET.config, words=WORDS),
-    },
+    bases=trained_with(*WORDS),
     rows=_rows,
     one_source=True,
 )

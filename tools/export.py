@@ -52,13 +52,11 @@ def export(options):
 
         return export_detector(options)
     from classification.export.export import export_classifier
-    from classification.task import CLASS_FOLDERS
-    from places365.task import PLACES365_TASK
+    from places365.task import CLASSIFICATION_TASKS
 
-    tasks = {one.info.name: one for one in (CLASS_FOLDERS, PLACES365_TASK)}
-    if task not in tasks:
+    if task not in CLASSIFICATION_TASKS:
         raise UserError(f"{options.weights}: there is no export for the task {task!r}")
-    return export_classifier(options, tasks[task])
+    return export_classifier(options, CLASSIFICATION_TASKS[task])
 
 
 def main(arguments=None):

@@ -38,13 +38,11 @@ def look(options):
 
         return look_at_detector(options)
     from classification.gates import look_at_classifier
-    from classification.task import CLASS_FOLDERS
-    from places365.task import PLACES365_TASK
+    from places365.task import CLASSIFICATION_TASKS
 
-    tasks = {one.info.name: one for one in (CLASS_FOLDERS, PLACES365_TASK)}
-    if task not in tasks:
+    if task not in CLASSIFICATION_TASKS:
         raise UserError(f"{options.weights}: there are no gates to look at in the task {task!r}")
-    return look_at_classifier(options, tasks[task])
+    return look_at_classifier(options, CLASSIFICATION_TASKS[task])
 
 
 def main(arguments=None):

@@ -92,13 +92,11 @@ def open_subject(args):
 
         return open_detector(args.weights, *given)
     from classification.slim import open_classifier
-    from classification.task import CLASS_FOLDERS
-    from places365.task import PLACES365_TASK
+    from places365.task import CLASSIFICATION_TASKS
 
-    tasks = {one.info.name: one for one in (CLASS_FOLDERS, PLACES365_TASK)}
-    if task not in tasks:
+    if task not in CLASSIFICATION_TASKS:
         raise UserError(f"{args.weights}: no model of the task {task!r} can be made smaller")
-    return open_classifier(args.weights, tasks[task], *given)
+    return open_classifier(args.weights, CLASSIFICATION_TASKS[task], *given)
 
 
 def main(arguments=None):

@@ -22,12 +22,12 @@ from classification.trained import load_classifier
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.export.formats import Session
-from engine.export.int8 import spread
-from engine.export.make import compare_speed, evaluated_exactly, facts_of, make_file, report_of
+from engine.export.make import compare_speed, facts_of, make_file, report_of
 from engine.export.options import Options
 from engine.export.program import Graph
 from engine.images.reading import read_image
-from engine.inference import for_inference
+from engine.inference import evaluated_exactly, for_inference
+from engine.train.sampling import spread
 
 from detectron2.config import CfgNode
 

@@ -53,6 +53,12 @@ class ImageBatch:
         pinned = (part.pin_memory() for part in (self.images, self.labels, self.indices, self.chosen))
         return ImageBatch(*pinned, self.broken)
 
+    def readable(self) -> ImageBatch:
+        """Those of its images that could be read."""
+        broken = torch.tensor([position for position, _ in self.broken], dtype=torch.int64)
+        whole = ~torch.isin(self.indices, broken)
+        return ImageBatch(*(part[whole] for part in (self.images, self.labels, self.indices, self.chosen)))
+
     def split(self, parts: int) -> list[ImageBatch]:
         """``parts`` batches of about equal size, views of this one; for fewer images than parts, fewer."""
         shares = (shard(len(self), part, parts) for part in range(parts))

@@ -10,23 +10,24 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from detection.data import DetectionData, TestSet
+from detection.data import TestSet
 from detection.evaluate import evaluate_detector
 from detection.export.graph import detector_graph
 from detection.exported import ExportedDetector, fitted
 from detection.images import padded_size, test_input
 from detection.roi_align import detector_for_inference
 from detection.task_info import DETECTION
-from detection.train import load_data
+from detection.train import load_data_alone
 from detection.trained import load_detector
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.export.formats import Session
-from engine.export.int8 import spread
-from engine.export.make import compare_speed, evaluated_exactly, facts_of, make_file, report_of
+from engine.export.make import compare_speed, facts_of, make_file, report_of
 from engine.export.options import Options
 from engine.export.program import Graph
 from engine.images.reading import read_image
+from engine.inference import evaluated_exactly
+from engine.train.sampling import spread
 
 from detectron2.config import CfgNode
 from detectron2.structures import Instances, pairwise_iou
@@ -95,7 +96,7 @@ def _images(paths: Sequence[Path], cfg: CfgNode, count: int, split: str) -> list
     if paths:
         return [test_input(read_image(path, cfg.INPUT.MAX_PIXELS), cfg) for path in paths]
     try:
-        data = _data(cfg, split)
+        data = load_data_alone(cfg, split)
     except UserError as error:
         raise UserError(
             f"{error}. The images of the run are needed to compare: DATA.{split}.JSON and DATA.{split}.IMAGES, or "
@@ -103,11 +104,6 @@ def _images(paths: Sequence[Path], cfg: CfgNode, count: int, split: str) -> list
         ) from error
     records = TestSet(data.records(), cfg)
     return [records[index] for index in spread(range(len(records)), count)]
-
-
-def _data(cfg: CfgNode, split: str) -> DetectionData:
-    with tempfile.TemporaryDirectory() as folder:
-        return load_data(cfg, split, Path(folder), drop_bad=False)
 
 
 def _check(session: Session, model: nn.Module, images: list[dict], options: Options, cfg: CfgNode) -> dict:
@@ -118,7 +114,7 @@ def _check(session: Session, model: nn.Module, images: list[dict], options: Opti
     fused, first = detector_for_inference(model), images[:1]
     found |= compare_speed(options, lambda: fused(first), lambda: exported(first), 1)
     if options.evaluate:
-        data = _data(cfg, "VAL")
+        data = load_data_alone(cfg, "VAL")
         found["metric"] = {"data": str(data.json_path), "images": len(data.coco["images"])}
         with tempfile.TemporaryDirectory() as folder:
             for name, one in (("checkpoint", model), ("exported", exported)):

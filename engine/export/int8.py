@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 from torch import Tensor
@@ -137,9 +137,3 @@ def _openvino_nodes(model) -> Nodes:
         )
         for op in model.get_ordered_ops()
     }
-
-
-def spread(items: Sequence, count: int) -> Iterable:
-    """So many of a sequence, evenly from its whole length."""
-    count = min(count, len(items))
-    return [items[index * len(items) // count] for index in range(count)]

@@ -90,14 +90,6 @@ def make_file(
     return path, facts, found
 
 
-def evaluated_exactly(cfg: CfgNode) -> CfgNode:
-    """A config whose evaluation takes a model as it is, in float32."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.TEST.FUSE, cfg.TEST.PRECISION = False, "fp32"
-    return cfg
-
-
 class _Stages(tqdm):
     """A bar of stages, which is called as each begins."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.errors import UserError
 from engine.json_files import write_json
 from engine.slim.picture import draw_figures
-from engine.slim.report import describe_change, report_of, write_result
+from engine.slim.report import describe_change, report_of, train_on, write_result
 from engine.slim.subject import Subject
 from se_backbones.surgery import prune as surgery
 
@@ -90,10 +90,7 @@ def prune_and_train(
     write_result(subject, output, report, draw)
     if fine_tune is None:
         return report
-    report |= {"fine_tuning": [str(word) for word in fine_tune]}
-    report["fine_tuned_weights"] = str(subject.fine_tune(output, fine_tune, output.with_suffix("")))
-    subject.take(Path(report["fine_tuned_weights"]))
-    report["fine_tuned"] = subject.evaluate().as_dict()
+    report |= train_on(subject, output, fine_tune)
     if from_scratch:
         folder = output.with_name(f"{output.stem}_from_scratch")
         subject.take(_from_scratch(subject, output, fine_tune, folder))

@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.errors import UserError
 from engine.json_files import write_json
 from engine.slim.picture import draw_units
-from engine.slim.report import describe_change, report_of, write_result
+from engine.slim.report import describe_change, report_of, train_on, write_result
 from engine.slim.subject import Subject
 from se_backbones.surgery.ratios import (
     ROUNDS,
@@ -97,10 +97,7 @@ def choose_ratios(
     write_result(subject, output, report, lambda path: draw_units(told, path))
     if fine_tune is None:
         return report
-    final = subject.fine_tune(output, fine_tune, output.with_suffix(""))
-    subject.take(final)
-    report |= {"fine_tuned": subject.evaluate().as_dict(), "fine_tuning": [str(word) for word in fine_tune]}
-    report["fine_tuned_weights"] = str(final)
+    report |= train_on(subject, output, fine_tune)
     write_json(output.with_suffix(".json"), report)
     return report
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.device import hardware
@@ -52,6 +52,25 @@ def write_result(subject: Subject, output: Path, report: dict, draw: Callable[[P
     if draw is not None:
         draw(output.with_suffix(".png"))
     subject.write(output, {key: report[key] for key in ("method", "weights", "command")})
+
+
+def train_on(subject: Subject, output: Path, words: Sequence[str]) -> dict:
+    """Trains a written result on, in the run NAME, and takes the weights that come of it. A run that was cut off
+    goes on.
+
+    Args:
+        output: the checkpoint, NAME.pth. words: KEY VALUE words of the run.
+
+    Returns:
+        what a report says of it: "fine_tuned", the figure, "fine_tuning", the words, and "fine_tuned_weights".
+    """
+    final = subject.fine_tune(output, words, output.with_suffix(""))
+    subject.take(final)
+    return {
+        "fine_tuned": subject.evaluate().as_dict(),
+        "fine_tuning": [str(word) for word in words],
+        "fine_tuned_weights": str(final),
+    }
 
 
 def describe_change(report: dict, label: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -18,6 +18,12 @@ def derive_seed(*position: int | str) -> int:
 def steps_per_epoch(images: int, batch_size: int) -> int:
     """How many batches, of all processes together, an epoch of so many images takes: the last one is filled up."""
     return -(-images // batch_size)
+
+
+def spread(items: Sequence, count: int) -> Iterable:
+    """So many of a sequence, evenly from its whole length."""
+    count = min(count, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 class TrainingBatches(Sampler[list[tuple[int, int]]]):

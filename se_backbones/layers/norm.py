@@ -45,6 +45,7 @@ def _group_norm(channels: int, eps: float) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps=eps)
 
 
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
 NORMS = {"BN": nn.BatchNorm2d, "FrozenBN": FrozenBatchNorm2d, "SyncBN": nn.SyncBatchNorm, "GN": _group_norm}
 
 

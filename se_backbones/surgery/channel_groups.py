@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from se_backbones.backbone import Backbone, detached_stages, find_network
-from se_backbones.layers.norm import FrozenBatchNorm2d
+from se_backbones.layers.norm import BATCH_NORMS
 from se_backbones.se import SEGate
-
-NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
 
 
 @dataclass
@@ -181,7 +179,7 @@ class _Stages(nn.Module):
         copy = deepcopy(module, memo)
         for parent in list(copy.modules()):
             for name, child in parent.named_children():
-                if isinstance(child, NORMS):
+                if isinstance(child, BATCH_NORMS):
                     parent._modules[name] = nn.BatchNorm2d(child.weight.numel(), device="meta")
                 elif isinstance(child, SEGate):
                     parent._modules[name] = _Gate(child)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from se_backbones.backbone import Backbone, SESite, find_network, sites_of
 from se_backbones.registry import twin_name
-from se_backbones.surgery.gates import GateMoments, record
+from se_backbones.surgery.gates import GateMoments, evaluating, record
 
 
 @dataclass
@@ -134,7 +133,7 @@ def fold_constant_gates(model: nn.Module, data: Iterable[Tensor], tolerance: flo
     if iter(data) is data:
         raise ValueError("the data are walked through twice: give a list or a DataLoader, not an iterator")
     network = find_network(model)
-    with _evaluating(network):
+    with evaluating(network):
         watched, images = watch_gates(network, data)
         before = deepcopy(network)
         report = FoldReport(float(tolerance), images)
@@ -150,18 +149,6 @@ def fold_constant_gates(model: nn.Module, data: Iterable[Tensor], tolerance: flo
             report.gates.append(gate)
         report.outputs = _compare(before, network, data)
     return report
-
-
-@contextmanager
-def _evaluating(network: Backbone) -> Iterator[None]:
-    """The network in eval mode; behind it every module in its own again."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def watch_gates(network: Backbone, data: Iterable[Tensor]) -> tuple[dict[str, GateMoments], int]:

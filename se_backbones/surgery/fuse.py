@@ -12,12 +12,11 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from se_backbones.backbone import Backbone, detached_stages, find_network
-from se_backbones.layers.norm import FrozenBatchNorm2d
+from se_backbones.layers.norm import BATCH_NORMS
 from se_backbones.layers.precision import without_autocast
 from se_backbones.se import SEGate
 from se_backbones.surgery.fused_layers import FusedConv2d, GatedSum
 
-NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
 ADD = {operator.add, operator.iadd, torch.add, "add", "add_"}
 ADDCMUL = {torch.addcmul}
 MUL = {operator.mul, torch.mul, "mul"}
@@ -117,7 +116,7 @@ def _settle(module: nn.Module, dtype: torch.dtype | None) -> None:
     for parent in module.modules():
         # Early gates are a few numbers, and normalisation without a convolution before it has variances: of few digits
         # they would tell.
-        if dtype is not None and not isinstance(parent, (GatedSum, *NORMS)):
+        if dtype is not None and not isinstance(parent, (GatedSum, *BATCH_NORMS)):
             for tensor in chain(parent.parameters(recurse=False), parent.buffers(recurse=False)):
                 tensor.data = tensor.to(dtype)
     module.to(memory_format=torch.channels_last).requires_grad_(False)
@@ -249,7 +248,7 @@ def _norms(graph: fx.Graph) -> None:
         weight = conv.weight.detach().double()
         bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
         user = next(iter(node.users))
-        if _only_user(node, user) and _is_module(user, *NORMS) and _module(user).running_mean is not None:
+        if _only_user(node, user) and _is_module(user, *BATCH_NORMS) and _module(user).running_mean is not None:
             norm, last = _module(user), user
             scale = (norm.running_var.double() + norm.eps).rsqrt()
             scale = scale if norm.weight is None else scale * norm.weight.detach().double()

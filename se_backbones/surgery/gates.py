@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from se_backbones.backbone import SESite
-from se_backbones.layers.norm import FrozenBatchNorm2d
+from se_backbones.layers.norm import BATCH_NORMS
 
 HIGH, LOW = 0.9, 0.1  # beyond them a gate is near its bounds: saturated
-_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d, nn.GroupNorm)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """The network in eval mode; behind it every module in its own again."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 class GateMoments:
@@ -195,7 +206,7 @@ def absorbed_scale(site: SESite) -> Tensor | str:
     total = torch.zeros(site.channels(site.placement or "standard"), dtype=torch.float64)
     times = torch.zeros_like(total)
     for absorber in absorbers:
-        if not isinstance(absorber.module, _NORMS) or absorber.module.weight is None:
+        if not isinstance(absorber.module, (*BATCH_NORMS, nn.GroupNorm)) or absorber.module.weight is None:
             return f"is taken up by {absorber.name}, which is no normalisation"
         part = absorber.gate or slice(None)
         total[part] += absorber.module.weight.detach().cpu().double().abs()[absorber.own or slice(None)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from se_backbones.backbone import find_network, sites_of
 from se_backbones.surgery.channel_groups import ChannelGroup
-from se_backbones.surgery.gates import record
+from se_backbones.surgery.gates import evaluating, record
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _mean_gates(model: nn.Module, groups: Sequence[ChannelGroup], evidence: Evid
         raise ValueError("an importance of gates needs images to see them on")
     # A stage in a detector's heads sees regions; its gates are not seen here.
     sites = [site for site in network.se_sites() if site.path in wanted]
-    with _evaluating(network):
+    with evaluating(network):
         moments = record(network.forward_features, sites, ((images, None) for images in evidence.images))
     return {path: found.mean.abs() for path, found in moments.items()}
 
@@ -145,15 +145,3 @@ def _by_gates(
             mean = means[group.gate.site][group.gate.own]
             found.append(mean * scale if times_scale else mean)
     return found
-
-
-@contextmanager
-def _evaluating(network: nn.Module):
-    """In eval mode; behind it every module in its own again."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

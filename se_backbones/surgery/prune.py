@@ -160,17 +160,14 @@ def cut_groups(groups: Sequence[ChannelGroup], kept: Sequence[Tensor]) -> None:
 @torch.no_grad()
 def _cut(part: Part, gone: Tensor) -> None:
     layer = part.layer
-    count = layer.weight.shape[0]
-    if part.side == "input":
-        count = layer.in_channels
+    count = layer.in_channels if part.side == "input" else layer.weight.shape[0]
     stay = torch.ones(count, dtype=torch.bool)
     stay[gone] = False
     index = stay.nonzero()[:, 0].to(layer.weight.device)
     if part.side == "input":
         _cut_inputs(layer, index)
         return
-    names = ("weight", "bias", "running_mean", "running_var")
-    for name in names:
+    for name in ("weight", "bias", "running_mean", "running_var"):
         if (tensor := getattr(layer, name, None)) is not None:
             _set(layer, name, tensor[index])
     if isinstance(layer, nn.Conv2d):
@@ -183,10 +180,8 @@ def _cut(part: Part, gone: Tensor) -> None:
 
 def _cut_inputs(conv: nn.Conv2d, index: Tensor) -> None:
     """``index``: the inputs that stay, ascending, as many of each group."""
-    groups = conv.groups
-    width = (
-        conv.in_channels // groups
-    )  # a filter sees the inputs of its own group alone, counted from the group's first
+    # A filter sees the inputs of its own group alone, counted from the group's first.
+    groups, width = conv.groups, conv.in_channels // conv.groups
     by_group = conv.weight.unflatten(0, (groups, -1))
     own = (index % width).view(groups, -1)
     _set(conv, "weight", torch.cat([by_group[number][:, own[number]] for number in range(groups)]))

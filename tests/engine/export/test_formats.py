@@ -12,9 +12,10 @@ from engine.errors import UserError
 from engine.export import formats
 from engine.export.facts import VERSION, ExportFacts
 from engine.export.formats import FORMATS, format_of, open_exported
-from engine.export.int8 import beside_maps, gate_layers, quantiser, spread
+from engine.export.int8 import beside_maps, gate_layers, quantiser
 from engine.export.program import Graph, capture
 from engine.export.report import describe
+from engine.train.sampling import spread
 
 FACTS = ExportFacts("any", "any", False, "fp32", {"x": [1, 3, "height", 8]}, ["y"], ["é"], "", {}, {}, {})
 CPU = torch.device("cpu")
