@@ -9,6 +9,6 @@ import warnings
 
 for _message in (
     r"torch\.meshgrid: in an upcoming release",  # Detectron2 0.6's anchor generator gives no `indexing`
-    r"`torch\.jit\.\w+` is deprecated",  # fvcore's focal losses and Detectron2's box coders, at import; its counter
+    r"`torch\.jit\.\w+` is deprecated",  # fvcore's focal losses and Detectron2's box coders, at import
 ):
     warnings.filterwarnings("ignore", message=_message)

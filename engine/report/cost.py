@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from engine import quiet  # noqa: F401  (before fvcore.nn)
-from engine.device import device_of
 from se_backbones import Backbone, create_backbone, find_spec
-
-from fvcore.nn import FlopCountAnalysis  # isort: skip
-
-_COUNTED = ("conv", "linear", "addmm", "matmul", "bmm")
 
 
 @dataclass
@@ -32,19 +26,19 @@ class Cost:
 
 
 class _Maps(nn.Module):
-    """A network's maps, as a tuple."""
+    """A network's maps."""
 
     def __init__(self, network: Backbone):
         super().__init__()
         self.network = network
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.network.forward_features(x).values())
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return self.network.forward_features(x)
 
 
 def count_multiply_adds(model: nn.Module, size: int | tuple[int, int] = 224) -> int:
-    """Multiply-adds of convolutions and linear layers for one image, by fvcore's counter; of a network without a
-    classifier those of its maps.
+    """Multiply-adds of convolutions and linear layers for one image, by PyTorch's counter; of a network without a
+    classifier those of its maps. Shapes alone are computed, on no device.
 
     One multiply-add is one operation, as in the paper. Normalisation, pooling and the products of the gate with the
     map, which the paper's figures leave out too, are not counted.
@@ -53,14 +47,14 @@ def count_multiply_adds(model: nn.Module, size: int | tuple[int, int] = 224) -> 
         size: the image's side in pixels, or its height and width.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    image = torch.zeros(1, 3, height, width, device=device_of(model))
     if isinstance(model, Backbone) and model.num_classes == 0:
         model = _Maps(model)
-    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        by_operator = FlopCountAnalysis(model.eval(), image).by_operator()
-    return int(sum(count for operator, count in by_operator.items() if operator in _COUNTED))
+    tensors = chain(model.named_parameters(), model.named_buffers())
+    shapes = {name: tensor.to("meta") for name, tensor in tensors}
+    image = torch.empty(1, 3, height, width, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        torch.func.functional_call(model.eval(), shapes, (image,))
+    return counter.get_total_flops() // 2  # of which a multiply-add is two
 
 
 def cost_of(name: str, size: int | None = None) -> Cost:
@@ -69,7 +63,8 @@ def cost_of(name: str, size: int | None = None) -> Cost:
     Args:
         size: side of the image in pixels; by default the one at which the network's cost is quoted.
     """
-    model, spec = create_backbone(name), find_spec(name)
+    with torch.device("meta"):
+        model, spec = create_backbone(name), find_spec(name)
     size = size or spec.image_size
     paper_gflops = spec.paper_gflops if size == spec.image_size else None
     parameters = sum(p.numel() for p in model.parameters())
