@@ -200,7 +200,11 @@ def _comparisons(plan: Plan, by_row: Mapping[Row, Sequence[Cell]], whole: Mappin
     ones, detectors by AP of images drawn anew."""
     kind, main = plan.kind, plan.kind.figures[0]
     values = {row: [whole[cell.number][kind.group][main] for cell in cells] for row, cells in by_row.items() if cells}
-    pooled = pooled_deviation(list(values.values()))
+    # What begins with the same weights scatters less, by far, than what begins with random ones.
+    pooled = {
+        kin: pooled_deviation([figures for row, figures in values.items() if row.trains_on == kin])
+        for kin in (False, True)
+    }
     seen = right_images if kind.errors else matched_detections
     found = {cell: seen(cell) for cells in by_row.values() for cell in cells}
     test = _image_test if kind.errors else _draw_test
@@ -210,7 +214,9 @@ def _comparisons(plan: Plan, by_row: Mapping[Row, Sequence[Cell]], whole: Mappin
             "first": first.name,
             "second": second.name,
             "difference": mean(values[second]) - mean(values[first]),
-            "seed_p": seed_test(values[first], values[second], pooled),
+            "seed_p": seed_test(
+                values[first], values[second], pooled[first.trains_on] if first.trains_on == second.trains_on else None
+            ),
         }
         entry["second_is_better"] = (entry["difference"] < 0) == kind.errors and entry["difference"] != 0
         pairs.append(entry | test(by_row[first], by_row[second], found))

@@ -108,17 +108,36 @@ def student_t(t: float, freedom: int) -> float:
 
 
 def seed_test(first: Sequence[float], second: Sequence[float], pooled: tuple[float, int] | None) -> float | None:
-    """The two-sided p value of a difference of means, by how much runs scatter with their seeds; None where no row has
-    two seeds.
+    """The two-sided p value of a difference of means, by how much runs scatter with their seeds; None where that is not
+    known.
 
     Args:
         first, second: a figure of each seed.
-        pooled: of all rows, as ``pooled_deviation`` gives it; that each row scatters alike is taken for granted.
+        pooled: of all rows that scatter alike, as ``pooled_deviation`` gives it; None: the two scatter each in its own
+            way, and are held against each other by ``welch``.
     """
     if pooled is None:
-        return None
+        return welch(first, second)
     scatter, freedom = pooled
-    error = scatter * math.sqrt(1 / len(first) + 1 / len(second))
+    return _of_difference(first, second, scatter * math.sqrt(1 / len(first) + 1 / len(second)), freedom)
+
+
+def welch(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Welch's test of a difference of means, two-sided; None where one of the two has one value alone.
+
+    Welch, "The generalization of 'Student's' problem when several different population variances are involved",
+    Biometrika 34 (1947). The degrees of freedom, which are no whole number, are rounded down: p is never too small by
+    that.
+    """
+    if len(first) < 2 or len(second) < 2:
+        return None
+    parts = [(deviation(values) ** 2 / len(values), len(values) - 1) for values in (first, second)]
+    square = sum(part for part, _ in parts)
+    freedom = square**2 / sum(part**2 / free for part, free in parts) if square else 1
+    return _of_difference(first, second, math.sqrt(square), int(freedom * (1 + 1e-9)))
+
+
+def _of_difference(first: Sequence[float], second: Sequence[float], error: float, freedom: int) -> float:
     difference = abs(mean(first) - mean(second))
     if error == 0:
         return 0.0 if difference else 1.0

@@ -80,6 +80,11 @@ class Row:
         """Whether it is of another cell's weights."""
         return self.evaluates or self.goes_on or self.surgery is not None
 
+    @property
+    def trains_on(self) -> bool:
+        """Whether its training begins with another cell's weights, and so with one start for all of its seeds."""
+        return self.goes_on or (self.surgery is not None and self.surgery.weights)
+
 
 @dataclass(frozen=True)
 class Study:

@@ -25,8 +25,9 @@ def _method(content: Mapping) -> str:
     level, pairs = content["level"], len(content["comparisons"])
     seeds = (
         "The p by seeds holds the difference of the means against how much runs of one row scatter with their seeds "
-        "(Student's t, that scatter taken to be one for all rows, from those that have two seeds or more); it is not "
-        "corrected for the number of pairs, for it only takes claims back."
+        "(Student's t, that scatter taken to be one for all rows that begin with random weights, and one for all that "
+        "train on, from those that have two seeds or more; of one with the other Welch's test); it is not corrected "
+        "for the number of pairs, for it only takes claims back."
         if any(pair["seed_p"] is not None for pair in content["comparisons"])
         else "No row has two seeds, so that nothing is known of how much another seed would change."
     )

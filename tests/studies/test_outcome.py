@@ -1,6 +1,7 @@
 """What is said of a study, from runs whose files are made up: where a difference is noise, and where it is none."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,8 @@ from engine.errors import UserError
 from studies.index import STUDIES
 from studies.lab import cells, report
 from studies.lab.outcome import config_note, outcome
+from studies.lab.statistics import pooled_deviation, seed_test, welch
+from studies.lab.study import Row
 from studies.lab.words import sentence
 
 IMAGES = 400
@@ -94,6 +97,21 @@ def test_where_images_and_means_fall_on_different_sides_there_is_no_claim(made):
     [pair] = made("squeeze", [range(25)] * 3 + other, seeds=3)["comparisons"]
     assert pair["votes"] == [60, 25] and pair["p_holm"] < 0.001 and pair["seed_p"] == 0.0
     assert pair["difference"] == pytest.approx(-1.25) and pair["verdict"] == "noise, votes against means"
+
+
+def test_what_scatters_from_random_weights_says_nothing_of_what_trains_on(tmp_path):
+    """Two rows that train on, ten images apart, and one from random weights, whose seeds are far from each other."""
+    rows = (Row("on", goes_on=True), Row("on and on", ("SOLVER.BASE_LR", "0.02"), goes_on=True), Row("anew"))
+    study = replace(STUDIES["ratios"], rows=lambda base, scale: rows)
+    plan = cells.plan(study, "cpu", tmp_path / "runs", 3)
+    wrong = {"on": (40, 41, 42), "on and on": (80, 81, 82), "anew": (100, 250, 380)}
+    for cell in plan.cells:
+        write_run(cell, range(wrong[cell.row.name][cell.seed - 1] if cell.row else 40))
+    pairs = {(pair["first"], pair["second"]): pair["seed_p"] for pair in outcome(plan)["comparisons"]}
+    own = [[100 * count / IMAGES for count in counts] for counts in wrong.values()]
+    assert pairs["on", "on and on"] == pytest.approx(seed_test(*own[:2], pooled_deviation(own[:2])))
+    assert pairs["on", "anew"] == pytest.approx(welch(own[0], own[2]))
+    assert pairs["on", "on and on"] < 1e-5 and pairs["on", "anew"] > 0.05
 
 
 def test_without_a_second_seed_it_is_said(made):

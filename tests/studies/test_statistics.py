@@ -90,3 +90,14 @@ def test_a_difference_is_held_against_the_scatter_of_seeds():
     assert st.seed_test([10.0, 12.0, 14.0], [11.0], pooled) == pytest.approx(st.student_t(0.4330127, 2))
     assert st.seed_test([1.0], [2.0], None) is None
     assert st.seed_test([1.0], [1.0], (0.0, 2)) == 1.0 and st.seed_test([1.0], [2.0], (0.0, 2)) == 0.0
+
+
+def test_two_that_scatter_each_in_its_own_way_are_told_apart_by_their_own_scatter():
+    # Variances 1 / 3 and 100 / 3 of the means: t = 30 / sqrt(101 / 3), (101 / 3)^2 / ((1 / 9 + 10000 / 9) / 2) = 2.04.
+    first, second = [9.0, 10.0, 11.0], [30.0, 40.0, 50.0]
+    expected = st.student_t(30 / math.sqrt(101 / 3), 2)
+    assert st.seed_test(first, second, None) == pytest.approx(expected) == st.welch(second, first)
+    # Alike in scatter and number it is Student's own, with 2 (n - 1) degrees of freedom.
+    second = [value + 2 for value in first]
+    assert st.welch(first, second) == pytest.approx(st.seed_test(first, second, st.pooled_deviation([first, second])))
+    assert st.welch([1.0, 1.0], [1.0, 1.0]) == 1.0 and st.welch([1.0, 1.0], [2.0, 2.0]) == 0.0
