@@ -18,7 +18,12 @@ from engine.errors import UserError
 
 STEPS = 15
 # The environment is read when PyTorch is imported, so that each measurement is a process of its own.
-WAYS = {"ours": {}, "libgomp's own": {}, "passive": {"OMP_WAIT_POLICY": "PASSIVE"}}
+WAYS = {
+    "ours": {},
+    "libgomp's own": {},
+    "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "one thread": {"OMP_NUM_THREADS": "1"},
+}
 STEP = f"""
 import statistics, sys, time
 if sys.argv[1] == "ours":
@@ -43,7 +48,7 @@ print(statistics.median(seconds[3:]))
 
 def waiting(setting: Setting) -> dict:
     """A training step of se_resnet18 on a CPU, with another busy process and without, in processes of their own:
-    OpenMP's threads waiting as the package sets it, as libgomp does by itself, and passively."""
+    OpenMP's threads waiting as the package sets it, as libgomp does by itself, and passively; and one thread alone."""
     if setting.device.type != "cpu":
         raise UserError("waiting is of CPUs: --device cpu")
     precision = "bf16" if setting.dtype == torch.bfloat16 else "fp32"
