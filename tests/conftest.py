@@ -1,5 +1,6 @@
 """What the tests of several rooms need."""
 
+import gc
 import importlib.util
 import locale
 import logging
@@ -98,6 +99,12 @@ def pytest_collection_modifyitems(items):
     """Command lines come first, in any order of the tests: their files take longest, and the last of them alone would
     leave one of two processes idle."""
     items.sort(key=lambda item: not item.nodeid.startswith("tests/tools/"))
+
+
+def pytest_collection_finish(session):
+    """What is imported and collected stays to the end: the collector of cycles need not walk over it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config):

@@ -30,8 +30,12 @@ NUMBERS_ALONE += ("resnet32_", "resnet56_", "resnet110_", "164_cifar_", "wrn16_1
 ALL = os.environ.get("SE_SWEEP") == "all"
 DISTINCT = [name for name in ROWS if ALL or not any(part in name for part in NUMBERS_ALONE)]
 PLAIN = [name for name in DISTINCT if find_spec(name).se is None]
-# A trace is as long as a network is deep, and a gated network's has its plain twin's operations in it.
-TRACED = [name for name in DISTINCT if ALL or (find_spec(name).se and not re.search("34|164|_075|_050", name))]
+# A trace is as long as a network is deep, and a gated network's has its plain twin's operations in it; other strides,
+# stems, clips and mixtures give the tracer nothing new.
+NOTHING_NEW = re.compile("34|164|_075|_050|senet|shakeeven|_mix|_pytorchcv|_caffe|_relu|bare")
+TRACED = [name for name in DISTINCT if ALL or (find_spec(name).se and not NOTHING_NEW.search(name))]
+# Gradients of these in float64 are gigabytes; what they are made of is in others.
+LIGHT = [name for name in DISTINCT if ALL or name not in ("senet154", "vgg16") and "shakeeven" not in name]
 
 
 def image_of(name, n=2, dtype=torch.float32):
@@ -125,7 +129,7 @@ def test_compiled_is_eager(name):
     assert (compiled - expected).norm() < 1e-8 * expected.norm()
 
 
-@pytest.mark.parametrize("name", DISTINCT)
+@pytest.mark.parametrize("name", LIGHT)
 def test_every_parameter_learns_but_the_frozen_ones_and_recomputing_changes_no_gradient(name):
     gradients = []
     for recompute in (False, True):

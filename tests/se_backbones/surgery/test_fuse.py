@@ -59,7 +59,7 @@ def test_every_family_gives_the_same_maps_and_logits(name):
         assert difference(outputs(fuse(model), x), outputs(model, x)) < 1e-5
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "vgg16"])  # a gigabyte, and in the other
 @torch.no_grad()
 def test_in_double_precision_nothing_is_left_but_rounding(name):
     model = network(name, torch.float64)

@@ -1,6 +1,7 @@
 """Channels cut out of a network: what stays computes what it computed, and the maps keep their shapes."""
 
 import copy
+import re
 import sys
 
 import pytest
@@ -97,7 +98,7 @@ def test_a_cut_network_is_built_anew_from_its_spec_and_takes_its_weights(kind):
             assert torch.equal(found, cut.forward_features(x)[name])
 
 
-@pytest.mark.parametrize("name", list_backbones())
+@pytest.mark.parametrize("name", [name for name in list_backbones() if not re.search("101|152|110|164|28_10", name)])
 def test_every_row_is_cut_or_says_why_not(name):
     with torch.device("meta"):
         model = create_backbone(name)

@@ -1,5 +1,7 @@
 """A timm network with random weights and ours, loaded from its file, compute the same function."""
 
+import re
+
 import pytest
 import torch
 
@@ -24,7 +26,7 @@ def test_same_outputs_as_timm(timm_twin, timm_model, empty, run_ours, run_theirs
     stem = "pool0" if name.endswith("_caffe") else "maxpool"
     modules = {"stem": stem, **{f"res{stage + 1}": f"layer{stage}" for stage in range(1, 5)}}
     worst = 0.0
-    for height, width in ((224, 224), (97, 111)):
+    for height, width in ((97, 111),) if re.search("101|152|154", name) else ((224, 224), (97, 111)):
         x = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(height))
         worst = max(worst, difference(run_ours(ours, x), run_theirs(theirs, x, modules)))
     print(f"{name}: {worst:.2e}")
