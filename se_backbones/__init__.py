@@ -10,9 +10,10 @@ from se_backbones.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from se_backbones.backbone import Absorber, Backbone, FeatureInfo, SEOwner, SESite, find_network, sites_of
+    from se_backbones.create import create_backbone
     from se_backbones.layers.gated import use_gated_kernels
     from se_backbones.layers.norm import FrozenBatchNorm2d
-    from se_backbones.registry import Family, Spec, create_backbone, find_spec, list_backbones, register, twin_name
+    from se_backbones.registry import Family, Spec, find_spec, list_backbones, register, twin_name
     from se_backbones.se import SEConfig, SEGate
     from se_backbones.surgery.fold import FoldReport, fold_constant_gates
     from se_backbones.surgery.fuse import FusedBackbone, fuse
@@ -63,7 +64,7 @@ __getattr__, __dir__ = lazy_names(
         "SEOwner": "se_backbones.backbone",
         "SESite": "se_backbones.backbone",
         "Spec": "se_backbones.registry",
-        "create_backbone": "se_backbones.registry",
+        "create_backbone": "se_backbones.create",
         "drop_hidden_units": "se_backbones.surgery.ratios",
         "find_network": "se_backbones.backbone",
         "find_spec": "se_backbones.registry",
