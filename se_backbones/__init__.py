@@ -11,6 +11,7 @@ from se_backbones.lazy_names import lazy_names
 if TYPE_CHECKING:
     from se_backbones.backbone import Absorber, Backbone, FeatureInfo, SEOwner, SESite, find_network, sites_of
     from se_backbones.create import create_backbone
+    from se_backbones.features import FeatureList, features_only
     from se_backbones.layers.gated import use_gated_kernels
     from se_backbones.layers.norm import FrozenBatchNorm2d
     from se_backbones.registry import Family, Spec, find_spec, list_backbones, register, twin_name
@@ -26,6 +27,7 @@ __all__ = [
     "Backbone",
     "Family",
     "FeatureInfo",
+    "FeatureList",
     "FoldReport",
     "FrozenBatchNorm2d",
     "FusedBackbone",
@@ -36,6 +38,7 @@ __all__ = [
     "Spec",
     "create_backbone",
     "drop_hidden_units",
+    "features_only",
     "find_network",
     "find_spec",
     "fold_constant_gates",
@@ -56,6 +59,7 @@ __getattr__, __dir__ = lazy_names(
         "Backbone": "se_backbones.backbone",
         "Family": "se_backbones.registry",
         "FeatureInfo": "se_backbones.backbone",
+        "FeatureList": "se_backbones.features",
         "FoldReport": "se_backbones.surgery.fold",
         "FrozenBatchNorm2d": "se_backbones.layers.norm",
         "FusedBackbone": "se_backbones.surgery.fuse",
@@ -66,6 +70,7 @@ __getattr__, __dir__ = lazy_names(
         "Spec": "se_backbones.registry",
         "create_backbone": "se_backbones.create",
         "drop_hidden_units": "se_backbones.surgery.ratios",
+        "features_only": "se_backbones.features",
         "find_network": "se_backbones.backbone",
         "find_spec": "se_backbones.registry",
         "fold_constant_gates": "se_backbones.surgery.fold",
