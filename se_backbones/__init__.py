@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from se_backbones.backbone import Absorber, Backbone, FeatureInfo, SEOwner, SESite, find_network, sites_of
     from se_backbones.create import create_backbone
     from se_backbones.features import FeatureList, features_only
+    from se_backbones.hub.folder import from_pretrained, push_to_hub, save_pretrained
     from se_backbones.layers.gated import use_gated_kernels
     from se_backbones.layers.norm import FrozenBatchNorm2d
     from se_backbones.registry import Family, Spec, find_spec, list_backbones, register, twin_name
@@ -42,11 +43,14 @@ __all__ = [
     "find_network",
     "find_spec",
     "fold_constant_gates",
+    "from_pretrained",
     "fuse",
     "insert_se",
     "list_backbones",
     "prune",
+    "push_to_hub",
     "register",
+    "save_pretrained",
     "sites_of",
     "twin_name",
     "use_gated_kernels",
@@ -74,11 +78,14 @@ __getattr__, __dir__ = lazy_names(
         "find_network": "se_backbones.backbone",
         "find_spec": "se_backbones.registry",
         "fold_constant_gates": "se_backbones.surgery.fold",
+        "from_pretrained": "se_backbones.hub.folder",
         "fuse": "se_backbones.surgery.fuse",
         "insert_se": "se_backbones.surgery.insert",
         "list_backbones": "se_backbones.registry",
         "prune": "se_backbones.surgery.prune",
+        "push_to_hub": "se_backbones.hub.folder",
         "register": "se_backbones.registry",
+        "save_pretrained": "se_backbones.hub.folder",
         "sites_of": "se_backbones.backbone",
         "twin_name": "se_backbones.registry",
         "use_gated_kernels": "se_backbones.layers.gated",
