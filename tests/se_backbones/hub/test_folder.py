@@ -3,7 +3,6 @@
 import json
 import pickle
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from se_backbones import (
 )
 from se_backbones.hub import folder as module
 from se_backbones.weights import CAFFE_BGR, IMAGENET_RGB, WeightsError, load_weights, read_state_dict
+from tests.se_backbones.hub.fake_hub import FakeHub
 from tests.se_backbones.networks import images, randomised
 
 pytest.importorskip("safetensors")
@@ -286,43 +286,11 @@ def test_no_such_folder(source):
 # --- the hub
 
 
-class Hub:
-    """The hub's client, with a folder in the place of its server."""
-
-    def __init__(self, root):
-        self.root, self.calls = root, []
-
-    def __call__(self, token=None):
-        self.token = token
-        return self
-
-    def create_repo(self, repository, private=None, exist_ok=False):
-        self.calls.append((repository, private, exist_ok))
-        (self.root / repository).mkdir(parents=True, exist_ok=exist_ok)
-        return type("Url", (), {"repo_id": repository})
-
-    def file_exists(self, repository, name, revision=None):
-        return (self.root / repository / name).exists()
-
-    def upload_folder(self, repo_id, folder_path, revision, commit_message, ignore_patterns):
-        ignore = shutil.ignore_patterns(*(ignore_patterns or ()))
-        shutil.copytree(folder_path, self.root / repo_id, ignore=ignore, dirs_exist_ok=True)
-        return f"https://example.com/{repo_id}/commit/1"
-
-    def download(self, repository, filename, revision=None, token=None):
-        path = self.root / repository / filename
-        if not path.exists():
-            raise OSError(f"404 for {repository}/{filename}")
-        self.calls.append((filename, revision, token))
-        return str(path)
-
-
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     client = pytest.importorskip("huggingface_hub")
-    fake = Hub(tmp_path / "hub")
-    monkeypatch.setattr(client, "HfApi", fake)
-    monkeypatch.setattr(client, "hf_hub_download", fake.download)
+    fake = FakeHub(tmp_path / "hub")
+    fake.put_in_place(monkeypatch, client)
     return fake
 
 
