@@ -40,8 +40,10 @@ def get_cfg() -> CfgNode:
     cfg.MODEL.BACKBONE.ARCHITECTURE = "se_resnet50"  # any of se_backbones.list_backbones()
     cfg.MODEL.BACKBONE.RECOMPUTE = False  # gradient checkpointing: less memory, more time
     add_se_defaults(cfg)
-    # A COCO-format set of one's own; where JSON is empty, the DATASETS.* names count. A relative path is looked for
-    # here first, and then in $DETECTRON2_DATASETS (./datasets by default).
+    # A set of one's own; where JSON is empty, the DATASETS.* names count. JSON is a COCO json, whose images lie in
+    # IMAGES; a folder of Pascal VOC, or a list in its ImageSets/Main; or YOLO's data.yaml, or its folder. Of folder and
+    # data.yaml, TRAIN takes train and VAL val. A relative path is looked for here first, and then in
+    # $DETECTRON2_DATASETS (./datasets by default).
     cfg.DATA = CfgNode({"TRAIN": {"JSON": "", "IMAGES": ""}, "VAL": {"JSON": "", "IMAGES": ""}})
     cfg.TEST.IMS_PER_BATCH = 1  # consecutive images of one size only, so that results do not depend on it
     cfg.OUTPUT_DIR = "output"

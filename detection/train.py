@@ -15,16 +15,16 @@ from torch import nn
 from detection.annotations.check import check_annotations, drop_bad_records
 from detection.coco_ap.inputs import build_input
 from detection.config import config_from_checkpoint, load_config
-from detection.data import DetectionData, locate, make_data, training_batches
+from detection.data import DetectionData, make_data, training_batches
 from detection.evaluate import evaluate_detector
 from detection.initial_weights import load_initial_weights
+from detection.locate import read_split
 from detection.model import build_detector, with_classes
 from detection.predict.pictures import write_pictures
 from detection.task_info import DETECTION
 from engine import compat  # noqa: F401  (compat before detectron2)
 from engine.device import hardware
 from engine.errors import UserError
-from engine.json_files import read_json
 from engine.run import experiment
 from engine.run import folder as run_folder
 from engine.run.initial_weights import allowed, load_trained_weights
@@ -66,6 +66,7 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
     train_data = load_data(cfg, "TRAIN", start.staging, options.drop_bad_records, start.listings)
     val_data = load_data(cfg, "VAL", start.staging, options.drop_bad_records, start.listings)
     _same_classes(train_data, val_data)
+    _warn_of_shared_images(train_data, val_data)
     cfg = with_classes(cfg, len(train_data.class_names), str(train_data.json_path))
 
     run, about = start.folder, {**describe(cfg, train_data), IMAGES: train_data.fingerprint()}
@@ -134,10 +135,11 @@ def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool, refused: Path
     Raises:
         UserError: it is missing, or its annotations have errors and ``drop_bad`` is not set.
     """
-    name, json_path, images = locate(cfg, split)
-    coco = read_json(json_path, "annotations")
+    name, found = read_split(cfg, split)
+    coco, json_path, images = found.coco, found.path, found.images
     masks, for_evaluation, left_out = cfg.MODEL.MASK_ON, split == "VAL", ""
     asked = {"need_masks": masks, "for_evaluation": for_evaluation, "max_pixels": cfg.INPUT.MAX_PIXELS}
+    asked["origin"] = found.origin
     report = once(lambda: check_annotations(coco, images, name=str(json_path), **asked))
     if report.problems:
         goes_on = report.ok or drop_bad
@@ -216,3 +218,10 @@ def _same_classes(train: DetectionData, val: DetectionData) -> None:
     if difference or train.category_ids != val.category_ids:
         difference = difference or "the same, under other ids"
         raise UserError(f"the categories of {train.json_path} and {val.json_path} differ:\n  {difference}")
+
+
+def _warn_of_shared_images(train: DetectionData, val: DetectionData) -> None:
+    """A folder without lists or splits of its own, named twice, is one set."""
+    files = [{str(data.image_root / image["file_name"]) for image in data.coco["images"]} for data in (train, val)]
+    if shared := len(files[0] & files[1]):
+        logger.warning("%d of %d validation images are trained on: AP tells little of others", shared, len(files[1]))

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from classification.model import build_network
 from detection.coco_ap.bootstrap import MatchedDetections, paired_bootstrap
-from detection.data import locate
+from detection.locate import read_split
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.config.shipped import find_config
 from engine.errors import UserError
@@ -191,8 +191,8 @@ def right_images(cell: Cell) -> dict[str, bool]:
 
 def matched_detections(cell: Cell) -> MatchedDetections:
     """A run's detections, matched to the ground truth. Raises UserError where that is no longer there."""
-    _, ground_truth, _ = locate(cell.cfg, "VAL")
-    return MatchedDetections(ground_truth, cell.results / cell.kind.info.predictions_file)
+    _, ground_truth = read_split(cell.cfg, "VAL")
+    return MatchedDetections(ground_truth.coco, cell.results / cell.kind.info.predictions_file)
 
 
 def _comparisons(plan: Plan, by_row: Mapping[Row, Sequence[Cell]], whole: Mapping[int, dict]) -> list[dict]:
