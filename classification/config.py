@@ -95,7 +95,11 @@ def get_cfg() -> CfgNode:
     cfg.SOLVER.FREEZE_NORM_EPOCHS = 0.0  # so many last epochs in which BatchNorm uses and keeps its statistics
     cfg.SOLVER.HEAD_LR_FACTOR = 1.0  # the classifier's learning rate over that of the rest
     cfg.SOLVER.LABEL_SMOOTHING = 0.0
-    cfg.DATALOADER = CfgNode({"NUM_WORKERS": 4})
+    # What an image of each class counts in the loss, a number a class in their order; or balanced: the inverse of the
+    # classes' numbers of images, 1 on the average of classes. Empty: alike.
+    cfg.SOLVER.CLASS_WEIGHTS = []
+    # How far rare classes are shown more often: 0, as they are; 1, all classes alike; 0.5, by the square root.
+    cfg.DATALOADER = CfgNode({"NUM_WORKERS": 4, "CLASS_BALANCE": 0.0})
     cfg.SEED = 1
     cfg.OUTPUT_DIR = "output"
     return cfg
@@ -140,6 +144,10 @@ def in_steps(cfg: CfgNode, images: int) -> CfgNode:
     return cfg
 
 
+_CLASS_WEIGHTS = Rule(
+    "empty, balanced, or a list of numbers of 0 or more, one for each class and not all 0",
+    lambda given: list(given) == ["balanced"] or not given or (all(map(NOT_NEGATIVE.holds, given)) and sum(given) > 0),
+)
 _PIXELS = Rule("at least 32 pixels", lambda side: side >= 32)  # the stride of most networks
 
 
@@ -181,6 +189,8 @@ _RULES = {
     "SOLVER.FREEZE_NORM_EPOCHS": NOT_NEGATIVE,
     "SOLVER.HEAD_LR_FACTOR": NOT_NEGATIVE,
     "SOLVER.LABEL_SMOOTHING": number(0, 1, below=True),
+    "SOLVER.CLASS_WEIGHTS": _CLASS_WEIGHTS,
+    "DATALOADER.CLASS_BALANCE": SHARE,
     "TEST.EVAL_EPOCHS": NOT_NEGATIVE,
     "TEST.CROPS": one_of(TEST_CROPS),
 }

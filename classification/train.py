@@ -7,18 +7,19 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from classification.config import config_from_checkpoint, in_steps, load_config
 from classification.evaluation.evaluate import evaluate_classifier
-from classification.images.batches import ImageBatch, training_batches
+from classification.images.batches import ImageBatch, sampling_factors, training_batches
 from classification.images.broken_files import BrokenFiles
 from classification.images.crops import training_sizes
 from classification.index.index import ImageIndex, open_index
 from classification.index.remarks import remarks
 from classification.initial_weights import load_initial_weights
-from classification.loss import ClassificationLoss
+from classification.loss import ClassificationLoss, class_weights
 from classification.model import ImageClassifier, build_network
 from classification.predict.pictures import write_pictures
 from classification.task import CLASS_FOLDERS, ClassificationTask
@@ -112,14 +113,15 @@ def _training_steps(
             f"each process's share of a batch, {share} images, cannot be cut into SOLVER.ACCUMULATE "
             f"{cfg.SOLVER.ACCUMULATE} equal parts"
         )
-    normalise, loss = ImageClassifier(trainer.model, cfg).normalise, ClassificationLoss(cfg)
+    # Here, so that what it refuses is refused before the run begins.
+    loaded = training_batches(train_index, cfg, trainer.iteration, comm.get_rank(), comm.get_world_size())
+    labels = np.asarray(train_index.labels)
+    weights = class_weights(cfg.SOLVER.CLASS_WEIGHTS, labels, train_index.classes, sampling_factors(labels, cfg))
+    normalise, loss = ImageClassifier(trainer.model, cfg).normalise, ClassificationLoss(cfg, weights)
     device = trainer.device
 
     def losses(network: nn.Module, batch: ImageBatch) -> dict:
         return loss(network, normalise(batch.images), batch.labels.to(device, non_blocking=True))
-
-    # Here, so that what it refuses is refused before the run begins.
-    loaded = training_batches(train_index, cfg, trainer.iteration, comm.get_rank(), comm.get_world_size())
 
     def batches() -> Iterator[ImageBatch]:
         broken = BrokenFiles(run, len(train_index), cfg.DATA.MAX_BROKEN_SHARE, cfg.INPUT.MAX_PIXELS)

@@ -45,6 +45,9 @@ def get_cfg() -> CfgNode:
     # data.yaml, TRAIN takes train and VAL val. A relative path is looked for here first, and then in
     # $DETECTRON2_DATASETS (./datasets by default).
     cfg.DATA = CfgNode({"TRAIN": {"JSON": "", "IMAGES": ""}, "VAL": {"JSON": "", "IMAGES": ""}})
+    # The share of images below which the images of a class are repeated (LVIS's repeat-factor sampling); 0: every image
+    # is in every epoch once. It is what counts, with either value of Detectron2's SAMPLER_TRAIN.
+    cfg.DATALOADER.REPEAT_THRESHOLD = 0.0
     cfg.TEST.IMS_PER_BATCH = 1  # consecutive images of one size only, so that results do not depend on it
     cfg.OUTPUT_DIR = "output"
     return cfg
@@ -66,8 +69,6 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> CfgNo
 _NOT_READ = {
     "SOLVER.AMP.ENABLED": "SOLVER.PRECISION (auto, fp32, bf16 or fp16)",
     "SOLVER.REFERENCE_WORLD_SIZE": "SOLVER.IMS_PER_BATCH, which is of all processes together",
-    "DATALOADER.SAMPLER_TRAIN": "nothing: every image is in every epoch once",
-    "DATALOADER.REPEAT_THRESHOLD": "nothing: every image is in every epoch once",
     "TEST.AUG.ENABLED": "nothing: one size, no flip",
     "TEST.PRECISE_BN.ENABLED": "SOLVER.EMA.ENABLED",
     "CUDNN_BENCHMARK": "the environment of PyTorch",
@@ -85,6 +86,11 @@ def _check(cfg: CfgNode) -> None:
         if now != default:
             raise UserError(f"{key} is a key of Detectron2's own loop, which is not used here; use {instead}")
     check_engine_settings(cfg)
+    if cfg.DATALOADER.SAMPLER_TRAIN != untouched.DATALOADER.SAMPLER_TRAIN and not cfg.DATALOADER.REPEAT_THRESHOLD:
+        raise UserError(
+            f"DATALOADER.SAMPLER_TRAIN {cfg.DATALOADER.SAMPLER_TRAIN}: set DATALOADER.REPEAT_THRESHOLD, the share of "
+            "images below which a class is repeated, above 0"
+        )
     if cfg.SOLVER.MAX_ITER < 1:
         raise UserError(f"SOLVER.MAX_ITER must be at least 1 step; got {cfg.SOLVER.MAX_ITER}")
     if cfg.SOLVER.LR_SCHEDULER_NAME == "Plateau" and not 0 < cfg.TEST.EVAL_PERIOD < cfg.SOLVER.MAX_ITER:

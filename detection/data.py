@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +22,13 @@ from engine.errors import UserError
 from engine.images.reading import UnreadableImage
 from engine.train.fingerprint import fingerprint
 from engine.train.loading import load_batches
-from engine.train.sampling import TrainingBatches, derive_seed
+from engine.train.sampling import TrainingBatches, derive_seed, repeat_factors
 
 from detectron2.config import CfgNode
 from detectron2.data import detection_utils as d2_utils
 from detectron2.structures import BoxMode
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -126,8 +129,8 @@ def _named(record: dict):
 
 
 class TrainingSet(Dataset):
-    """Images with their targets, augmented. An item's position is (epoch, index), and its augmentation's draw
-    depends on (seed, epoch, image id) alone, whichever worker makes it, and after whatever else."""
+    """Images with their targets, augmented. An item's position is one of ``TrainingBatches``, and its augmentation's
+    draw depends on (seed, epoch, image id, which time) alone, whichever worker makes it, and after whatever else."""
 
     def __init__(self, records: list[dict], cfg: CfgNode):
         self.records, self.seed = records, cfg.SEED
@@ -136,10 +139,10 @@ class TrainingSet(Dataset):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, position: tuple[int, int]) -> dict:
-        epoch, index = position
+    def __getitem__(self, position: tuple[int, ...]) -> dict:
+        epoch, index, *again = position
         record = self.records[index]
-        seed = derive_seed(self.seed, epoch, record["image_id"])
+        seed = derive_seed(self.seed, epoch, record["image_id"], *again)
         np.random.seed(seed)
         random.seed(seed)
         with _named(record):
@@ -195,11 +198,27 @@ def training_batches(data: DetectionData, cfg: CfgNode, start: int, rank: int, w
             rank=rank,
             world_size=world_size,
             groups=groups,
+            factors=_repeat_factors(records, cfg),
         )
     except ValueError as error:
         raise UserError(f"SOLVER.IMS_PER_BATCH: {error}") from error
     # Not in pinned memory: a batch is a list of dicts, and the model moves each image itself.
     return load_batches(TrainingSet(records, cfg), batches, _as_list, cfg.DATALOADER.NUM_WORKERS)
+
+
+def _repeat_factors(records: list[dict], cfg: CfgNode) -> np.ndarray | None:
+    """As Detectron2's RepeatFactorTrainingSampler has them; None where every image is in every epoch once."""
+    given = cfg.DATALOADER
+    if not given.REPEAT_THRESHOLD:
+        return None
+    classes = [{one["category_id"] for one in record["annotations"]} for record in records]
+    factors = repeat_factors(classes, given.REPEAT_THRESHOLD, given.get("REPEAT_SQRT", True))
+    many = int((factors > 1).sum())
+    logger.info(
+        "DATALOADER.REPEAT_THRESHOLD %g: an epoch has %.0f images; %d of %d are in it more than once, up to %.3g times",
+        given.REPEAT_THRESHOLD, factors.sum(), many, len(records), factors.max(),
+    )  # fmt: skip
+    return factors
 
 
 def _as_list(items: list) -> list:

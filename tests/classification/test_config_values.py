@@ -83,6 +83,8 @@ WRONG = {
     "TEST.EVAL_EPOCHS": NOT_NEGATIVE,
     "TEST.IMS_PER_BATCH": NUMBERS_ABOVE_0,
     "TEST.CROPS": ("0", "5", "11", "144"),
+    "SOLVER.CLASS_WEIGHTS": ("foo", "[1.0, -1.0]", "[0, 0]", "[nan, 1.0]", "['a', 1]"),
+    "DATALOADER.CLASS_BALANCE": ("-0.1", "1.5", "nan"),
     "DATALOADER.NUM_WORKERS": ("-1", "1000000000"),
     "LOG_PERIOD": NUMBERS_ABOVE_0,
     "SEED": ("-1", str(2**64)),

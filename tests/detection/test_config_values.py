@@ -87,8 +87,8 @@ WRONG = {
     "DATASETS.TRAIN": ("(1,)",),
     "DATASETS.TEST": ("(1,)",),
     "DATALOADER.NUM_WORKERS": ("-1", "1000000000"),
-    "DATALOADER.SAMPLER_TRAIN": ("RepeatFactorTrainingSampler", "foo"),
-    "DATALOADER.REPEAT_THRESHOLD": ("0.1",),
+    "DATALOADER.SAMPLER_TRAIN": ("RepeatFactorTrainingSampler", "foo"),  # the former without a threshold
+    "DATALOADER.REPEAT_THRESHOLD": SHARES,
     "SOLVER.LR_SCHEDULER_NAME": OPTIONS,
     "SOLVER.MAX_ITER": NUMBERS_ABOVE_0,
     "SOLVER.BASE_LR": WEIGHTS,
