@@ -71,7 +71,9 @@ class Problem:
         """Whether it stops training (a warning does not)."""
         return KINDS[self.kind][0]
 
-    def __str__(self) -> str:
+    @property
+    def where(self) -> str:
+        """The record, as a message names it."""
         named = [self.place or f"{self.section}[{self.index}]"]
         if self.annotation_id is not None and not self.place:
             named.append(f"id {self.annotation_id}")
@@ -79,7 +81,10 @@ class Problem:
             named.append(f"image {self.image_id}")
         if self.file_name is not None:
             named.append(str(self.file_name))
-        return printable(f"{', '.join(named)}: {self.message}")
+        return printable(", ".join(named))
+
+    def __str__(self) -> str:
+        return f"{self.where}: {printable(self.message)}"
 
 
 @dataclass
