@@ -35,10 +35,10 @@ def locate(cfg: CfgNode, split: str) -> tuple[str, Path, Path | None]:
     """
     own = cfg.DATA[split]
     if own.JSON:
-        path = _find(own.JSON, "file or folder", split)
+        path = _find(own.JSON, "file or folder", f"DATA.{split}.JSON")
         if not own.IMAGES and path.is_file() and path.suffix.lower() not in OTHER_FORMS:
             raise UserError(f"DATA.{split}.JSON is {own.JSON}, but DATA.{split}.IMAGES, its image folder, is not set")
-        return path.stem, path, _find(own.IMAGES, "folder", split) if own.IMAGES else None
+        return path.stem, path, _find(own.IMAGES, "folder", f"DATA.{split}.IMAGES") if own.IMAGES else None
     names = cfg.DATASETS.TRAIN if split == "TRAIN" else cfg.DATASETS.TEST
     if not names:
         raise UserError(f"the config names no {split} data: set DATA.{split}.JSON and IMAGES, or DATASETS")
@@ -76,7 +76,7 @@ def locate(cfg: CfgNode, split: str) -> tuple[str, Path, Path | None]:
     return name, json_path, images
 
 
-def _find(path: str, kind: str, split: str) -> Path:
+def _find(path: str, kind: str, key: str) -> Path:
     candidates = [Path(path).expanduser()]
     if not candidates[0].is_absolute():
         candidates.append(Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / path)
@@ -85,8 +85,7 @@ def _find(path: str, kind: str, split: str) -> Path:
             return candidate
     looked = " and ".join(str(candidate.absolute()) for candidate in candidates)
     raise UserError(
-        f"DATA.{split}: there is no {kind} {looked}. Give another one, or set DETECTRON2_DATASETS to the folder "
-        "it is in"
+        f"{key}: there is no {kind} {looked}. Give another one, or set DETECTRON2_DATASETS to the folder it is in"
     )
 
 
