@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from detection.backbone import add_se_config
 from detection.config_rules import detection_rules
 from detection.task_info import DETECTION
 from engine import compat
 from engine.config import dialect as engine_config
 from engine.config.defaults import add_engine_defaults, check_engine_settings
 from engine.config.rules import check_rules
-from engine.config.se import add_se_defaults, check_se
+from engine.config.se import check_se
 from engine.errors import UserError
 
 from detectron2.config import CfgNode
@@ -37,9 +38,7 @@ def get_cfg() -> CfgNode:
     cfg.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
     cfg.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
     cfg.MODEL.BACKBONE.NAME = "build_se_fpn_backbone"
-    cfg.MODEL.BACKBONE.ARCHITECTURE = "se_resnet50"  # any of se_backbones.list_backbones()
-    cfg.MODEL.BACKBONE.RECOMPUTE = False  # gradient checkpointing: less memory, more time
-    add_se_defaults(cfg)
+    add_se_config(cfg)
     # A COCO-format set of one's own; where JSON is empty, the DATASETS.* names count. A relative path is looked for
     # here first, and then in $DETECTRON2_DATASETS (./datasets by default).
     cfg.DATA = CfgNode({"TRAIN": {"JSON": "", "IMAGES": ""}, "VAL": {"JSON": "", "IMAGES": ""}})
