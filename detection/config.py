@@ -44,6 +44,7 @@ def get_cfg() -> CfgNode:
     # here first, and then in $DETECTRON2_DATASETS (./datasets by default).
     cfg.DATA = CfgNode({"TRAIN": {"JSON": "", "IMAGES": ""}, "VAL": {"JSON": "", "IMAGES": ""}})
     cfg.TEST.IMS_PER_BATCH = 1  # consecutive images of one size only, so that results do not depend on it
+    cfg.TEST.LOSS = False  # an evaluation gives the losses of its images too, which takes about as long again
     cfg.OUTPUT_DIR = "output"
     return cfg
 

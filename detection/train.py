@@ -18,6 +18,7 @@ from detection.config import config_from_checkpoint, load_config
 from detection.data import DetectionData, locate, make_data, training_batches
 from detection.evaluate import evaluate_detector
 from detection.initial_weights import load_initial_weights
+from detection.losses import seen_as_evaluated, to_learn_from
 from detection.model import build_detector, with_classes
 from detection.predict.pictures import write_pictures
 from detection.task_info import DETECTION
@@ -66,6 +67,7 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
     train_data = load_data(cfg, "TRAIN", start.staging, options.drop_bad_records, start.listings)
     val_data = load_data(cfg, "VAL", start.staging, options.drop_bad_records, start.listings)
     _same_classes(train_data, val_data)
+    _check_validation(val_data, cfg)
     cfg = with_classes(cfg, len(train_data.class_names), str(train_data.json_path))
 
     run, about = start.folder, {**describe(cfg, train_data), IMAGES: train_data.fingerprint()}
@@ -98,6 +100,7 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
 def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict:
     start, weights = experiment.begin_evaluation(options, cfg, device, DETECTION)
     data = load_data(cfg, "VAL", start.staging, options.drop_bad_records, start.listings)
+    _check_validation(data, cfg)
     check_classes(weights, data.class_names, str(data.json_path), allowed(weights, cfg))
     cfg = with_classes(cfg, len(data.class_names), str(data.json_path))
     model = build_detector(experiment.on_device(cfg, device)).eval()
@@ -183,6 +186,12 @@ def _try_evaluation(data: DetectionData) -> None:
         logger.warning("%s has no object to find: AP will be empty", data.json_path)
     for iou_type in ("bbox", "segm") if data.with_masks else ("bbox",):
         build_input(data.coco, [], iou_type)
+
+
+def _check_validation(data: DetectionData, cfg: CfgNode) -> None:
+    """Refuses, before anything is trained, a set whose losses are asked for and cannot be had."""
+    if cfg.TEST.LOSS:
+        to_learn_from(data, seen_as_evaluated(cfg))
 
 
 def _smallest_side(data: DetectionData, cfg: CfgNode, divisibility: int) -> int:

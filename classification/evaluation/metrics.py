@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from classification.groups import ClassGroups
+from engine.report.metrics import VALIDATION
 
 GUESSES = 5  # of each image; fewer where there are fewer classes
 CALIBRATION_BINS = 15  # as in Guo et al. 2017, arXiv 1706.04599
@@ -25,6 +26,7 @@ class Predictions:
             class of lower index comes first, so that the order is the same on every device. -1 for a broken image.
         top5_probabilities: (N, min(5, K)) float64, 0..1, in that order; 0 for a broken image.
         groups: (N, G) float64, see ``ClassGroups.probabilities``; NaN for a broken image. G is 0 without groups.
+        losses: (N,) float64, cross-entropy: minus the logarithm of the truth's probability; NaN for a broken image.
         broken: (N,) bool, images that could not be read: they have no prediction.
     """
 
@@ -33,6 +35,7 @@ class Predictions:
     top5: np.ndarray
     top5_probabilities: np.ndarray
     groups: np.ndarray
+    losses: np.ndarray
     broken: np.ndarray
 
     def __len__(self) -> int:
@@ -82,6 +85,7 @@ class Predictions:
             np.where(broken[:, None], -1, order).astype(np.int32),
             np.take_along_axis(probabilities, order, axis=1),
             np.where(broken[:, None], np.nan, of_groups),
+            np.where(broken, np.nan, _cross_entropy(probabilities, labels)),
             broken,
         )
 
@@ -113,6 +117,8 @@ def classification_figures(
           to one), ``ece`` (``expected_calibration_error``); None where there is no image to take a figure from;
         - ``per_category``: ``{name: {class: top-1 accuracy, None without images}}``;
         - ``confused_pairs``: see ``confused_pairs``;
+        - ``validation``: ``{"total_loss": …}``, the mean cross-entropy over the images that were read, in nats, without
+          label smoothing and mixing; None without such images;
         - ``images``, ``broken``: how many, and how many of them could not be read.
 
     Raises:
@@ -139,6 +145,7 @@ def classification_figures(
         },
         "per_category": {name: dict(zip(classes, per_class, strict=True))},
         "confused_pairs": confused_pairs(counts, classes),
+        VALIDATION: {"total_loss": float(predictions.losses[read].mean()) if read.any() else None},
         "images": len(predictions),
         "broken": int(predictions.broken.sum()),
     }
@@ -213,6 +220,15 @@ def expected_calibration_error(
     bin_of = np.searchsorted(inner_edges, confidence, side="left")
     gap = np.bincount(bin_of, correct, bins) - np.bincount(bin_of, confidence, bins)  # sums: the weights cancel
     return 100.0 * float(np.abs(gap).sum()) / len(confidence)
+
+
+def _cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) of (N, K) and (N,); of a probability of 0 that of the smallest number above it, and NaN for no class."""
+    known = (labels >= 0) & (labels < probabilities.shape[1])
+    losses = np.full(len(labels), np.nan)
+    of_truth = probabilities[known, labels[known]]
+    losses[known] = -np.log(np.maximum(of_truth, np.finfo(np.float64).tiny))
+    return losses
 
 
 def _group_accuracy(predictions: Predictions, groups: ClassGroups) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.report.metrics import evaluations, series
+from engine.report.metrics import VALIDATION, evaluations, series
 from engine.report.page import duration, number
 from engine.report.run_reader import Run, find, flat
 from se_backbones import find_spec
@@ -45,7 +45,7 @@ def training_facts(run: Run) -> list[tuple[str, object]]:
     by_kind = [find(run.result, f"per_category.{kind}") for kind in run.figures]
     names = next((list(values) for values in by_kind if isinstance(values, dict)), [])
     size = _float(run.result.get("parameters"))
-    steps = run.setting("SOLVER.MAX_ITER")
+    steps, loss = run.setting("SOLVER.MAX_ITER"), _float(find(run.result, f"{VALIDATION}.total_loss"))
     shown = ", ".join(map(str, names[:12])) + (", …" if len(names) > 12 else "")
     return [
         ("Backbone", run.setting("MODEL.BACKBONE.ARCHITECTURE") or run.result.get("backbone")),
@@ -56,6 +56,7 @@ def training_facts(run: Run) -> list[tuple[str, object]]:
         else ("Starting weights", run.setting("MODEL.WEIGHTS") or ("random" if run.config else None)),
         ("Training data", run.facts.training_data),
         ("Evaluation data", _evaluation_data(run)),
+        ("Validation loss", None if loss is None else number(loss, 4)),
         ("Images evaluated", run.result.get("images")),
         ("Images that could not be read", run.result.get("broken") or None),
         ("Classes", f"{len(names)}: {shown}" if names else None),
