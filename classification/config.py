@@ -14,6 +14,7 @@ from engine.config.defaults import NORM_NAMES, add_engine_defaults, check_engine
 from engine.config.rules import NATURAL, NOT_NEGATIVE, POSITIVE, SHARE, Rule, check_rules, every, number, one_of
 from engine.config.se import add_se_defaults, check_se
 from engine.train.sampling import steps_per_epoch
+from engine.train.schedule import follows_evaluations
 
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_defaults
@@ -217,13 +218,13 @@ def _check(cfg: CfgNode) -> None:
         ]
     )
     _check_crop(cfg.INPUT)
-    if cfg.SOLVER.LR_SCHEDULER_NAME == "Plateau":
-        _check_plateau(cfg)
+    if key := follows_evaluations(cfg):
+        _check_following(cfg, key)
 
 
-def _check_plateau(cfg: CfgNode) -> None:
-    """Refuses what a schedule that follows the evaluations, and ends by them, cannot have."""
-    name, solver = "SOLVER.LR_SCHEDULER_NAME Plateau", cfg.SOLVER
+def _check_following(cfg: CfgNode, name: str) -> None:
+    """Refuses what a training that may end by its evaluations, by the key that is named, cannot have."""
+    solver = cfg.SOLVER
     length = math.inf if solver.MAX_ITER else solver.EPOCHS  # of MAX_ITER it is known where the images are
     refuse(
         [

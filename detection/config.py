@@ -13,6 +13,7 @@ from engine.config.defaults import add_engine_defaults, check_engine_settings
 from engine.config.rules import check_rules
 from engine.config.se import add_se_defaults, check_se
 from engine.errors import UserError
+from engine.train.schedule import follows_evaluations
 
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_defaults
@@ -86,10 +87,10 @@ def _check(cfg: CfgNode) -> None:
     check_engine_settings(cfg)
     if cfg.SOLVER.MAX_ITER < 1:
         raise UserError(f"SOLVER.MAX_ITER must be at least 1 step; got {cfg.SOLVER.MAX_ITER}")
-    if cfg.SOLVER.LR_SCHEDULER_NAME == "Plateau" and not 0 < cfg.TEST.EVAL_PERIOD < cfg.SOLVER.MAX_ITER:
+    if (key := follows_evaluations(cfg)) and not 0 < cfg.TEST.EVAL_PERIOD < cfg.SOLVER.MAX_ITER:
         raise UserError(
-            "SOLVER.LR_SCHEDULER_NAME Plateau follows the evaluations: TEST.EVAL_PERIOD must be above 0 and below "
-            f"SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER}; got {cfg.TEST.EVAL_PERIOD}"
+            f"{key} follows the evaluations: TEST.EVAL_PERIOD must be above 0 and below SOLVER.MAX_ITER "
+            f"{cfg.SOLVER.MAX_ITER}; got {cfg.TEST.EVAL_PERIOD}"
         )
     check_rules(cfg, detection_rules(cfg))
 

@@ -75,6 +75,8 @@ def origin_facts(run: Run) -> list[tuple[str, object]]:
     speed = series(run.rows, "images_per_second")[1]
     return [
         ("Training time", duration(seconds) if (seconds := _seconds(run)) else None),
+        ("Ended", run.result.get("ended")),
+        ("Best evaluation", _best(run)),
         ("Speed", f"{np.median(speed):.3g} images/s (median)" if speed else None),
         ("Hardware", flat(run.result.get("hardware"))),
         ("Versions", flat(run.result.get("versions"))),
@@ -82,6 +84,15 @@ def origin_facts(run: Run) -> list[tuple[str, object]]:
         ("Command", flat(run.result.get("command"))),
         ("Notes", flat(run.result.get("notes"))),
     ]
+
+
+def _best(run: Run) -> str | None:
+    """Which evaluation was the best one, whose weights ``model_best.pth`` holds."""
+    value, step, figure = (find(run.result, f"best.{key}") for key in ("value", "iteration", "figure"))
+    if not isinstance(step, int) or not isinstance(figure, str):
+        return None
+    name = run.task.label(figure.rsplit("/", 1)[-1])
+    return f"{name} {number(_float(value))} after step {step:,}: model_best.pth"
 
 
 def _se(run: Run) -> str | None:

@@ -27,12 +27,13 @@ logger = logging.getLogger(__name__)
 _OURS = (  # what only a run that has begun leaves, besides the predictions of the task
     "checkpoint_*.pth",
     "model_final.pth",
+    "model_best.pth",
     "metrics.jsonl",
     "result.json",
     "events.out.tfevents*",
     "summary.html",
 )
-_BESIDE = ("log.txt*", "config.yaml", "predictions", "plots", "evaluation")  # what it has, too
+_BESIDE = ("log.txt*", "loggers.json", "config.yaml", "predictions", "plots", "evaluation")  # what it has, too
 
 
 def check_demo_folder(run: Path, marker: str, task: TaskInfo) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -58,6 +59,22 @@ def test_a_run_leaves_what_a_person_needs_under_its_own_names(whole):
     assert checkpoint["task"] == "classification" and checkpoint["classes"] == list(CLASSES)
 
 
+def test_a_run_says_how_it_ended_and_its_best_weights_are_taken_everywhere(whole):
+    folder, result = whole
+    accuracy, loss = result["classification"]["top1"], result["validation"]["total_loss"]
+    assert result["ended"] == "all steps were made"
+    assert result["best"] == {"figure": "classification/top1", "value": accuracy, "iteration": 4}
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["validation/total_loss"] == loss > 0
+    page = (folder / "summary.html").read_text()
+    assert f"top-1 accuracy {accuracy:.1f} after step 4: model_best.pth" in page and f"{loss:.4f}" in page
+    best = str(folder / "model_best.pth")
+    words = ["MODEL.WEIGHTS", best, "OUTPUT_DIR", str(folder)]
+    again = run_classification(Options(config=str(folder / "config.yaml"), overrides=words, eval_only=True))
+    assert again["weights"] == best and again["classification"] == result["classification"]
+    assert again["validation"] == result["validation"] and "ended" not in again
+
+
 def test_a_resumed_run_comes_out_as_the_whole_one(whole, words, tmp_path):
     folder = tmp_path / "killed"
     folder.mkdir()
@@ -67,6 +84,31 @@ def test_a_resumed_run_comes_out_as_the_whole_one(whole, words, tmp_path):
     assert result["classification"] == whole[1]["classification"]
     ours, theirs = (load_checkpoint(f / "model_final.pth")["model"] for f in (folder, whole[0]))
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_a_run_whose_time_is_over_goes_on_as_if_it_had_had_no_limit(whole, words, tmp_path):
+    words = [*words, "OUTPUT_DIR", str(tmp_path)]
+    result = run_classification(Options(overrides=[*words, "SOLVER.TIME_LIMIT", "1e-6"]))
+    assert result["ended"] == "the time limit of 1e-06 minutes (SOLVER.TIME_LIMIT)" and result["iteration"] == 1
+    assert "top1" in result["classification"] and load_checkpoint(tmp_path / "model_final.pth")["iteration"] == 1
+    result = run_classification(Options(overrides=words, resume=True))
+    assert result["ended"] == "all steps were made" and result["classification"] == whole[1]["classification"]
+    ours, theirs = (load_checkpoint(f / "model_final.pth")["model"] for f in (tmp_path, whole[0]))
+    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (["LOGGERS", "wandb"], "the package wandb is not installed"),
+        (["SOLVER.IMS_PER_BATCH", "auto"], "on a CPU: give a number, such as SOLVER.IMS_PER_BATCH 6,"),
+    ],
+)
+def test_what_cannot_be_had_here_is_refused_before_the_run_begins(words, tmp_path, monkeypatch, setting, said):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=said):
+        run_classification(Options(overrides=[*words, *setting, "OUTPUT_DIR", str(tmp_path / "run")]))
+    assert not (tmp_path / "run").exists()
 
 
 RECIPE = [

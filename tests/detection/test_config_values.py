@@ -102,6 +102,8 @@ WRONG = {
     "SOLVER.PLATEAU.THRESHOLD": WEIGHTS,
     "SOLVER.PLATEAU.PATIENCE": NUMBERS_ABOVE_0,
     "SOLVER.PLATEAU.DROPS": ("-1",),
+    "SOLVER.PATIENCE": ("-1",),
+    "SOLVER.TIME_LIMIT": (*WEIGHTS, "1:30:00"),
     "SOLVER.WARMUP_FACTOR": SHARES,
     "SOLVER.WARMUP_ITERS": ("-1",),
     "SOLVER.WARMUP_METHOD": OPTIONS,
@@ -128,6 +130,7 @@ WRONG = {
     "CUDNN_BENCHMARK": ("True",),
     "VIS_PERIOD": ("-1",),
     "LOG_PERIOD": NUMBERS_ABOVE_0,
+    "LOGGERS": ("['tensorbord']", "[1]"),
     **{
         f"MODEL.{group}.{key}": values
         for group in ("RPN", "ROI_HEADS", "RETINANET")

@@ -10,10 +10,12 @@ import torch.multiprocessing as mp
 
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
+from engine.train.best import BEST_FILE
 from engine.train.checkpoint import load_checkpoint, newest_checkpoint
 from engine.train.launch import leave_processes
 from engine.train.schedule import Plateau, build_schedule
 from engine.train.stopping import Stopped
+from engine.train.time_limit import TimeLimit
 from tests.engine.train.test_trainer import DATA, assert_equal, config, make, weights
 
 PLATEAU = ["SOLVER.LR_SCHEDULER_NAME", "Plateau", "SOLVER.PLATEAU.PATIENCE", "2", "SOLVER.PLATEAU.DROPS", "2"]
@@ -233,7 +235,12 @@ def _process(rank, folder):
     kept, task = make(folder / f"{rank}_kept", keeping(3, "SOLVER.MAX_ITER", "8"), data=DATA * (rank + 1))
     task.evaluate = None  # before which all get the first one's statistics, whether or not these were kept
     kept.train(task, [])
+    limited, task = make(folder / f"{rank}_limited", config("SOLVER.STEPS", "()"), data=DATA * (rank + 1))
+    clock = iter(range(0, 10**9, 1 if rank == 0 else 1000))  # the other process's has nothing to say
+    limited.course.limit = TimeLimit(1, clock=lambda: next(clock))
+    limited.train(task, [])
     content = {"steps": trainer.iteration, "lr": lr, "plateau": weights(trainer), "kept": weights(kept)}
+    content["limited"] = limited.iteration
     torch.save(content, folder / f"{rank}.pth")
     leave_processes()
 
@@ -246,6 +253,8 @@ def test_processes_drop_and_end_together_and_keep_the_same_statistics(tmp_path):
     for run in ("plateau", "kept"):
         assert all(torch.equal(a[run][name], b[run][name]) for name in a[run] if name.endswith(("weight", "bias")))
     assert_equal(a["kept"], b["kept"])
+    assert 0 < a["limited"] == b["limited"] < 12  # a second, of 60, for each look at the clock
+    assert (tmp_path / "0" / BEST_FILE).exists() and not (tmp_path / "1" / BEST_FILE).exists()
     assert not torch.equal(a["plateau"]["net.1.running_var"], 4 * b["plateau"]["net.1.running_var"])
 
 

@@ -12,15 +12,16 @@ from engine import compat  # noqa: F401  (before detectron2)
 from engine.config.defaults import add_engine_defaults
 from engine.config.dialect import load_config
 from engine.errors import UserError
+from engine.logs.writers import make_writers
 from engine.run.experiment import naming_the_weights
 from engine.task import TaskInfo
 from engine.train import stopping
 from engine.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from engine.train.logs import make_writers
+from engine.train.losses import NonFiniteLoss
 from engine.train.sampling import TrainingBatches
 from engine.train.schedule import build_schedule
 from engine.train.stopping import Stopped
-from engine.train.trainer import NonFiniteLoss, Task, Trainer
+from engine.train.trainer import Task, Trainer
 
 from detectron2.config import get_cfg
 
