@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from classification.batch_size import classifier_step
 from classification.config import config_from_checkpoint, in_steps, load_config
 from classification.evaluation.evaluate import evaluate_classifier
 from classification.images.batches import ImageBatch, training_batches
@@ -32,6 +33,7 @@ from engine.run.folder import class_difference
 from engine.run.initial_weights import allowed, load_trained_weights
 from engine.run.resume import IMAGES, check_resume
 from engine.run.statements import check_classes, steps_of
+from engine.train.batch_size import with_batch_size
 from engine.train.launch import once
 from engine.train.schedule import build_schedule
 from engine.train.trainer import Task, Trainer
@@ -65,12 +67,14 @@ def _train(task: ClassificationTask, options: Options, cfg: CfgNode, device: tor
     if val_index is not None:
         _same_classes(train_index, val_index)
 
-    here = in_steps(experiment.on_device(cfg, device), len(train_index))
-    network = build_network(here, len(train_index.classes))
+    then = config_from_checkpoint(start.checkpoint) if start.checkpoint is not None else None
+    count, classes = len(train_index), len(train_index.classes)
+    cfg = with_batch_size(cfg, device, count, then, lambda trial: classifier_step(trial, device, count, classes))
+    here = in_steps(experiment.on_device(cfg, device), count)
+    network = build_network(here, classes)
     _check_shapes(network, here)
     run, about = start.folder, {**describe(task, cfg, train_index), IMAGES: train_index.fingerprint()}
     if start.checkpoint is not None:
-        then = config_from_checkpoint(start.checkpoint)
         check_resume(start, network, task.info, then, cfg, here.SOLVER.MAX_ITER, about, train_index.source)
     elif cfg.MODEL.WEIGHTS or cfg.MODEL.SE.INSERT:
         load_initial_weights(network, cfg, start.staging, train_index.classes)

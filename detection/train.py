@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from detection.annotations.check import check_annotations, drop_bad_records
+from detection.batch_size import detector_step
 from detection.coco_ap.inputs import build_input
 from detection.config import config_from_checkpoint, load_config
 from detection.data import DetectionData, locate, make_data, training_batches
@@ -31,6 +32,7 @@ from engine.run import folder as run_folder
 from engine.run.initial_weights import allowed, load_trained_weights
 from engine.run.resume import IMAGES, check_resume
 from engine.run.statements import check_classes, steps_of
+from engine.train.batch_size import with_batch_size
 from engine.train.launch import once
 from engine.train.sampling import shard
 from engine.train.schedule import build_schedule
@@ -69,13 +71,15 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
     _same_classes(train_data, val_data)
     _check_validation(val_data, cfg)
     cfg = with_classes(cfg, len(train_data.class_names), str(train_data.json_path))
+    then = config_from_checkpoint(start.checkpoint) if start.checkpoint is not None else None
+    images = len(train_data.coco["images"])
+    cfg = with_batch_size(cfg, device, images, then, lambda trial: detector_step(trial, device, train_data))
 
     run, about = start.folder, {**describe(cfg, train_data), IMAGES: train_data.fingerprint()}
     model = build_detector(experiment.on_device(cfg, device))
     side = _smallest_side(train_data, cfg, model.backbone.size_divisibility)
     check_training_shapes(model.backbone, cfg, [side], "INPUT.MIN_SIZE_TRAIN")
     if start.checkpoint is not None:
-        then = config_from_checkpoint(start.checkpoint)
         check_resume(start, model, DETECTION, then, cfg, cfg.SOLVER.MAX_ITER, about, str(train_data.json_path))
     elif cfg.MODEL.WEIGHTS or cfg.MODEL.SE.INSERT:
         load_initial_weights(model, cfg, start.staging, train_data.class_names)
