@@ -125,7 +125,8 @@ def test_a_run_that_gets_no_better_ends_early_and_is_whole(words, tmp_path):
     assert result["iteration"] == 3 and result == json.loads((folder / "result.json").read_text())
     log = (folder / "log.txt").read_text()
     assert "step 2: classification/top1 gets no better; lr 0.001 from here" in log
-    assert "step 3: classification/top1 gets no better; the training ends here" in log
+    assert "step 3: the training ends here: classification/top1 gets no better (SOLVER.PLATEAU)" in log
+    assert result["ended"] == "classification/top1 gets no better (SOLVER.PLATEAU)"
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [round(row["lr"], 6) for row in rows] == [0.01, 0.01, 0.001]
     assert [row["classification/top1"] for row in rows][-1] == result["classification"]["top1"]
