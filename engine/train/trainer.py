@@ -21,11 +21,12 @@ from torch.nn.parallel import DistributedDataParallel
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.device import autocast, choose_precision, hardware
 from engine.errors import UserError
-from engine.train.checkpoint import checkpoint_path, remove_old_checkpoints, save_checkpoint
+from engine.train.checkpoint import checkpoint_path, save_checkpoint
 from engine.train.launch import any_process, of_any_process, raise_everywhere
 from engine.train.loop_task import Task
 from engine.train.optim import KeptStatistics, build_ema, build_optimizer, clip_gradients, share_buffers
 from engine.train.sampling import derive_seed
+from engine.train.saving import CheckpointSaver
 from engine.train.schedule import Plateau
 from engine.train.stopping import Stopped, StopRequest
 
@@ -78,6 +79,7 @@ class Trainer:
         kept_for = cfg.SOLVER.get("FREEZE_NORM_ITERS", 0)  # a key of tasks that want it
         self.kept_statistics = KeptStatistics(model, self.max_iterations - kept_for)
         self.final: Path | None = None  # the final weights, once they are written
+        self.saver = CheckpointSaver()
         if resume_from is not None:
             self._restore(resume_from)
         self.parallel = model
@@ -110,7 +112,7 @@ class Trainer:
             NonFiniteLoss: with the step, the losses and the images.
         """
         cfg, figures = self.cfg, None
-        with EventStorage(self.iteration) as storage, StopRequest() as stop:
+        with EventStorage(self.iteration) as storage, StopRequest() as stop, self.saver:
             try:
                 begin = time.perf_counter() - self.seconds
                 if self.iteration == self.max_iterations:  # resumed behind the last step
@@ -124,6 +126,7 @@ class Trainer:
                     self._step(task, storage)
                     self.iteration += 1
                     self.seconds = time.perf_counter() - begin
+                    self.saver.check()
                     done = self.iteration == self.max_iterations
                     evaluation_due = task.evaluate and self._evaluation_due()
                     stop_now = any_process(stop.requested, self.device)
@@ -160,6 +163,7 @@ class Trainer:
         return self.iteration == self.max_iterations or _due(self.iteration, self.cfg.TEST.EVAL_PERIOD)
 
     def _evaluate_and_log(self, task: Task, storage: EventStorage, stop: StopRequest) -> dict:
+        self.saver.wait()  # nothing that happens in an evaluation, which forks processes, can harm the file
         with stop.interrupting(lambda name: Stopped(name, self.iteration, self.run)):
             figures = self.evaluate(task)
         storage.put_scalars(**flatten(figures), smoothing_hint=False)
@@ -181,6 +185,7 @@ class Trainer:
 
     def save_final(self, task: Task) -> Path:
         """Writes ``model_final.pth``: the weights that are evaluated, without what only training needs."""
+        self.saver.wait()
         path = self.run / "model_final.pth"
         if comm.is_main_process():
             weights = self.evaluated_model.state_dict()
@@ -258,14 +263,14 @@ class Trainer:
             "iteration": self.iteration,
             "seconds": self.seconds,
             "hardware": self.hardware,
+            "processes": comm.get_world_size(),
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
-        save_checkpoint(checkpoint_path(self.run, self.iteration), content)
-        remove_old_checkpoints(self.run, self.cfg.SOLVER.KEEP_CHECKPOINTS)
+        self.saver.save(checkpoint_path(self.run, self.iteration), content, self.cfg.SOLVER.KEEP_CHECKPOINTS)
 
     def _restore(self, content: dict) -> None:
         """Takes over a checkpoint's state. Learning rates and decays are the config's, which may have been changed."""
