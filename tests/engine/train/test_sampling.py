@@ -40,6 +40,18 @@ def test_processes_share_each_batch():
     assert [a + b for a, b in zip(*parts, strict=True)] == whole
 
 
+@pytest.mark.parametrize("groups", [None, [i % 3 == 0 for i in range(23)]])
+def test_the_number_of_processes_may_change_at_any_step(groups):
+    """1, 2, 4 and 1 again, within epochs and between them: the images of an uninterrupted run, in its order."""
+    steps = []
+    for start, end, world_size in ((0, 5, 1), (5, 12, 2), (12, 19, 4), (19, 24, 1)):
+        of_each = [
+            batches(start=start, end=end, rank=rank, world_size=world_size, groups=groups) for rank in range(world_size)
+        ]
+        steps += [sum(shares, []) for shares in zip(*of_each, strict=True)]
+    assert steps == batches(groups=groups)
+
+
 def test_batches_are_of_one_shape_as_far_as_possible():
     groups = [int(i < 10) for i in range(23)]
     mixed = [b for b in batches(end=6, groups=groups) if len({groups[i] for _, i in b}) > 1]

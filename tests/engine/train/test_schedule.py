@@ -234,13 +234,48 @@ def _process(rank, folder):
     task.evaluate = None  # before which all get the first one's statistics, whether or not these were kept
     kept.train(task, [])
     content = {"steps": trainer.iteration, "lr": lr, "plateau": weights(trainer), "kept": weights(kept)}
-    torch.save(content, folder / f"{rank}.pth")
+    dist.barrier()  # both read the checkpoint of one process before the first of them writes another
+    torch.save({**content, "shared": part(folder, 5, 9)}, folder / f"{rank}.pth")
     leave_processes()
 
 
+def part(folder, begin, end, name="parts"):
+    """The steps between, of a run in as many processes as there are; the rows that this one saw in each of them.
+
+    In 64 bits, without dropout and BatchNorm, and with a loss that is a mean over the rows: what is computed does not
+    depend on who computes it, but for the order of sums.
+    """
+    cfg = config("SOLVER.CHECKPOINT_PERIOD", "0")
+    torch.set_default_dtype(torch.float64)
+    try:
+        trainer, task = make(folder / name, cfg, norm=False, data=DATA.double(), resume=begin > 0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    seen, trainer.max_iterations = [], end
+
+    def losses(model, batch):
+        seen.append(batch)
+        return {"loss": model(batch)["loss_a"]}
+
+    task.losses, task.evaluate = losses, None
+    assert trainer.iteration == begin
+    trainer.train(task, [])
+    return seen, weights(trainer)
+
+
 def test_processes_drop_and_end_together_and_keep_the_same_statistics(tmp_path):
-    """The first process alone has figures, and each sees other images."""
+    """The first process alone has figures, and each sees other images. And a run goes on in another number of them."""
+    whole, expected = part(tmp_path, 0, 12, "whole")
+    alone, _ = part(tmp_path, 0, 5)
     mp.spawn(_process, (tmp_path,), nprocs=2)
+    shares = [torch.load(tmp_path / f"{rank}.pth")["shared"] for rank in range(2)]
+    alone_again, end = part(tmp_path, 9, 12)
+    together = [torch.cat(rows) for rows in zip(*(seen for seen, _ in shares), strict=True)]
+    assert torch.equal(torch.stack([*alone, *together, *alone_again]), torch.stack(whole))
+    assert_equal(shares[0][1], shares[1][1])
+    torch.testing.assert_close(end, expected)
+    assert load_checkpoint(tmp_path / "parts" / "checkpoint_0000009.pth")["processes"] == 2
+
     a, b = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
     assert a["steps"] == b["steps"] == END and a["lr"] == b["lr"] == pytest.approx(0.1 * 0.1**2)
     for run in ("plateau", "kept"):
