@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from classification.config import config_from_checkpoint, in_steps, load_config
+from classification.evaluation.analysis import analyse_classifier
 from classification.evaluation.evaluate import evaluate_classifier
 from classification.images.batches import ImageBatch, training_batches
 from classification.images.broken_files import BrokenFiles
@@ -32,6 +33,7 @@ from engine.run.folder import class_difference
 from engine.run.initial_weights import allowed, load_trained_weights
 from engine.run.resume import IMAGES, check_resume
 from engine.run.statements import check_classes, steps_of
+from engine.train.checkpoint import add_to_checkpoint
 from engine.train.launch import once
 from engine.train.schedule import build_schedule
 from engine.train.trainer import Task, Trainer
@@ -85,7 +87,7 @@ def _train(task: ClassificationTask, options: Options, cfg: CfgNode, device: tor
     figures = experiment.train(start, trainer, steps, task.info, cfg)
     with experiment.naming_the_weights(trainer, task.info):
         network = trainer.evaluated_model
-        return _finish(task, run, figures, cfg, network, val_index, *trainer.account)
+        return _finish(task, run, figures, cfg, network, val_index, *trainer.account, final=trainer.final)
 
 
 def _check_shapes(network: nn.Module, cfg: CfgNode) -> None:
@@ -170,7 +172,14 @@ def _finish(
     made_on: Sequence[str],
     iteration: int | None,
     seconds: float | None,
+    final: Path | None = None,
 ) -> dict:
+    """Args: final: the weights that were evaluated, to which the thresholds are added."""
+    if comm.is_main_process() and index is not None:
+        stated = analyse_classifier(run, index, figures, task.info.predictions_file, cfg.INPUT.MAX_PIXELS)
+        if final is not None:
+            add_to_checkpoint(final, **stated)
+
     def draw() -> None:
         if index is not None:
             write_pictures(run, ImageClassifier(network, cfg).eval(), index, cfg, task)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from detection.analysis.analyse import analyse_detections
 from detection.annotations.check import check_annotations, drop_bad_records
 from detection.coco_ap.inputs import build_input
 from detection.config import config_from_checkpoint, load_config
@@ -21,6 +22,7 @@ from detection.initial_weights import load_initial_weights
 from detection.model import build_detector, with_classes
 from detection.predict.pictures import write_pictures
 from detection.task_info import DETECTION
+from detection.thresholds import KEY
 from engine import compat  # noqa: F401  (compat before detectron2)
 from engine.device import hardware
 from engine.errors import UserError
@@ -30,6 +32,7 @@ from engine.run import folder as run_folder
 from engine.run.initial_weights import allowed, load_trained_weights
 from engine.run.resume import IMAGES, check_resume
 from engine.run.statements import check_classes, steps_of
+from engine.train.checkpoint import add_to_checkpoint
 from engine.train.launch import once
 from engine.train.sampling import shard
 from engine.train.schedule import build_schedule
@@ -92,7 +95,7 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
     figures = experiment.train(start, trainer, task, DETECTION, cfg)
     with experiment.naming_the_weights(trainer, DETECTION):
         network = trainer.evaluated_model
-        return _finish(run, figures, cfg, network, val_data, *trainer.account)
+        return _finish(run, figures, cfg, network, val_data, *trainer.account, final=trainer.final)
 
 
 def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict:
@@ -119,7 +122,16 @@ def _finish(
     made_on: Sequence[str],
     iteration: int | None,
     seconds: float | None,
+    final: Path | None = None,
 ) -> dict:
+    """Args: final: the weights that were evaluated, to which the thresholds of the classes are added."""
+    if comm.is_main_process():
+        found = run / DETECTION.predictions_file
+        asked = {"class_names": data.class_names, "source": data.name, "max_pixels": cfg.INPUT.MAX_PIXELS}
+        analysis = analyse_detections(data.coco, found, run, data.image_root, **asked)
+        figures = {**figures, "confused_pairs": analysis["confused_pairs"]}
+        if final is not None:
+            add_to_checkpoint(final, **{KEY: analysis["thresholds"]})
     draw = partial(write_pictures, run, data, max_pixels=cfg.INPUT.MAX_PIXELS)
     return experiment.finish(run, figures, DETECTION, data.name, cfg, model, made_on, iteration, seconds, draw)
 

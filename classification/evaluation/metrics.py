@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from classification.groups import ClassGroups
+from engine.report.confusion import confused_pairs
 
 GUESSES = 5  # of each image; fewer where there are fewer classes
 CALIBRATION_BINS = 15  # as in Guo et al. 2017, arXiv 1706.04599
-MAX_PAIRS = 20
 
 
 @dataclass
@@ -112,7 +112,7 @@ def classification_figures(
           ``groups.figure`` says (accuracy of the likeliest group, the first of equals, over images whose class belongs
           to one), ``ece`` (``expected_calibration_error``); None where there is no image to take a figure from;
         - ``per_category``: ``{name: {class: top-1 accuracy, None without images}}``;
-        - ``confused_pairs``: see ``confused_pairs``;
+        - ``confused_pairs``: see ``engine.report.confusion.confused_pairs``;
         - ``images``, ``broken``: how many, and how many of them could not be read.
 
     Raises:
@@ -160,34 +160,6 @@ def confusion_counts(predictions: Predictions, num_classes: int) -> np.ndarray:
     width = num_classes + 1
     predicted = np.where(predictions.broken, num_classes, predictions.top5[:, 0])
     return np.bincount(labels * width + predicted, minlength=num_classes * width).reshape(num_classes, width)
-
-
-def confused_pairs(counts: np.ndarray, classes: Sequence[str], max_pairs: int = MAX_PAIRS) -> list[dict]:
-    """The mistakes made most often.
-
-    Args:
-        counts: (K, K + 1), see ``confusion_counts``.
-        classes: the K names.
-
-    Returns:
-        ``{"truth", "predicted", "count", "share"}`` each, the share in percent of the truth's images; most frequent
-        first, then by share, then in the order of the classes.
-    """
-    mistakes = counts[:, :-1] * (1 - np.eye(len(counts), dtype=counts.dtype))
-    of_class = counts.sum(axis=1)
-    pairs = sorted(
-        zip(*(column.tolist() for column in mistakes.nonzero()), strict=True),
-        key=lambda pair: (-mistakes[pair], of_class[pair[0]], pair),
-    )
-    return [
-        {
-            "truth": classes[truth],
-            "predicted": classes[predicted],
-            "count": int(mistakes[truth, predicted]),
-            "share": _percent(mistakes[truth, predicted], of_class[truth]),
-        }
-        for truth, predicted in pairs[:max_pairs]
-    ]
 
 
 def expected_calibration_error(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from detection.coco_ap.evaluators import as_coco
+from detection.coco_ap.matching import match_images
 from detection.coco_ap.reading import read_input
 
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -51,16 +48,8 @@ class MatchedDetections:
         given = read_input(ground_truth, detections)
         self.images = len(given.image_ids)
         self.categories: list[_Category] = []
-        if not self.images or not given.category_ids:
-            return
-        cocoeval = importlib.import_module("pycocotools.cocoeval")
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = cocoeval.COCOeval(*as_coco(given), iouType="bbox")
-            evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-            evaluation.params.maxDets = [100]
-            evaluation.evaluate()
-        for start in range(0, len(evaluation.evalImgs), self.images):
-            self.categories.append(_category(evaluation.evalImgs[start : start + self.images]))
+        if self.images:
+            self.categories = [_category(images) for images in match_images(given)]
 
     def ap(self, weights: np.ndarray | None = None) -> float | None:
         """AP at IoU 0.50:0.95 in percent, where each image is there as often as its weight says.

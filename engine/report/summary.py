@@ -11,15 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from engine.report.facts import describe, headline, origin_facts, training_facts
+from engine.report.mistakes import FOLDER, LIST, PICTURES, read_mistakes
 from engine.report.page import Picture, bars, is_number, number, read_picture, render, table
 from engine.report.plots import write_training_plots
 from engine.report.run_reader import Run, find, read_run
 from engine.task import TaskInfo
 from se_backbones.files import write_atomically
 
-MAX_CURVE_BYTES, MAX_PICTURE_BYTES = 1_300_000, 3_300_000  # base64 included: a page that can be mailed
+# base64 included: a page that can be mailed
+MAX_CURVE_BYTES, MAX_PICTURE_BYTES, MAX_MISTAKE_BYTES = 1_300_000, 2_400_000, 900_000
 MAX_PICTURES = 24
 MAX_BARS = 48
+MISTAKE_SIZE = (320, 70)  # pixels of the longer side, and JPEG quality
 COLUMN_ROWS = 10  # of a long table that is cut in two
 # Longest side in pixels and JPEG quality, tried in turn until the pictures fit.
 PICTURE_SIZES = ((1200, 85), (1000, 80), (800, 75), (640, 70), (480, 65))
@@ -46,6 +49,7 @@ def write_summary(run_dir, task: TaskInfo) -> Path:
         results=[_group(run, name) for name in run.figures],
         evaluation=evaluation,
         mistakes=_mistakes(run),
+        worst=_worst(run),
         confusion=confusion,
         pictures=pictures,
         # Ground truth beside prediction makes a picture two wide, and two such side by side are too small to read.
@@ -101,7 +105,33 @@ def _mistakes(run: Run) -> list[dict]:
     names = ("truth", "predicted", "count", "share")
     rows = [[row.get(name, "") for name in names] for row in _records(run, "confused_pairs")]
     parts = [rows[first : first + COLUMN_ROWS] for first in range(0, len(rows), COLUMN_ROWS)]
-    return [table(("Truth", "taken for", "images", "percent"), part, digits=1) for part in parts]
+    return [table(("Truth", "taken for", "times", "percent"), part, digits=1) for part in parts]
+
+
+def _worst(run: Run) -> dict | None:
+    """Pictures of the worst mistakes, class by class, with what they are, how many others there are, and where the list
+    of them is; None where there is none."""
+    folder = run.folder / FOLDER
+    found = read_mistakes(folder)
+    entries = [entry for entry in found.get("mistakes", ()) if entry.get("picture")]
+    pictures, size = [], 0
+    for entry in entries:
+        path = folder / PICTURES / Path(str(entry["picture"])).name
+        for picture in _read_pictures(run, [path], *MISTAKE_SIZE):
+            size += len(picture.uri)
+            if size <= MAX_MISTAKE_BYTES:
+                pictures.append((picture, str(entry.get("group", "")), _said(entry)))
+    if not found.get("found"):
+        return None
+    return {"pictures": pictures, "others": found["found"] - len(pictures), "list": f"{FOLDER}/{LIST}"}
+
+
+def _said(entry: dict) -> str:
+    """What a mistake is: "dog 0.93 · wrong class: cat"."""
+    score, kind, truth = entry.get("score"), entry.get("kind", ""), entry.get("truth")
+    predicted = entry.get("predicted") or ""
+    said = f"{predicted} {number(score, 2)}" if predicted and is_number(score) else str(predicted)
+    return " · ".join(part for part in (said, f"{kind}: {truth}" if truth else str(kind)) if part)
 
 
 def _pictures(run: Run) -> list[Picture]:

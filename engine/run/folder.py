@@ -32,7 +32,7 @@ _OURS = (  # what only a run that has begun leaves, besides the predictions of t
     "events.out.tfevents*",
     "summary.html",
 )
-_BESIDE = ("log.txt*", "config.yaml", "predictions", "plots", "evaluation")  # what it has, too
+_BESIDE = ("log.txt*", "config.yaml", "predictions", "plots", "analysis", "evaluation")  # what it has, too
 
 
 def check_demo_folder(run: Path, marker: str, task: TaskInfo) -> None:
@@ -106,7 +106,7 @@ def of_the_run(run: Path, task: TaskInfo) -> list[Path]:
 def unfinished(run: Path) -> list[Path]:
     """What a kill in the middle of a write left behind, in the folder and in those of pictures in it. (An evaluation's
     folder may be another process's, which is at it.)"""
-    return _found(run, (".*.part*", "plots/**/.*.part*", "predictions/**/.*.part*"))
+    return _found(run, (".*.part*", "plots/**/.*.part*", "predictions/**/.*.part*", "analysis/**/.*.part*"))
 
 
 def before_the_run(run: Path, task: TaskInfo) -> list[Path]:

@@ -83,7 +83,7 @@ def with_config(predictor, *overrides, classes=CLASSES, task=CLASS_FOLDERS):
 class StandIn:
     """Says the same of every picture."""
 
-    classes, device, task, max_pixels = CLASSES, torch.device("cpu"), CLASS_FOLDERS, 10**6
+    classes, device, task, max_pixels, sure_from = CLASSES, torch.device("cpu"), CLASS_FOLDERS, 10**6, None
 
     def __init__(self, interrupt_at=None):
         self.seen, self.interrupt_at = 0, interrupt_at
