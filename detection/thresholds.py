@@ -60,7 +60,7 @@ def parse_threshold(
     if isinstance(given, Thresholds):
         return given
     try:
-        return Thresholds(float(given))
+        return Thresholds(float(str(given)))
     except ValueError:
         pass
     if str(given) != BEST:

@@ -40,7 +40,7 @@ def draw_mistake(mistake: Mistake, images: Path, max_pixels: int = 0) -> np.ndar
     part = cv2.resize(part, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
     for colour, box in boxes.items():
         corners = np.clip((box - [left, top, left, top]) * factor, -2 * SIDE, 2 * SIDE).round().astype(int)
-        cv2.rectangle(part, corners[:2].tolist(), corners[2:].tolist(), colour, 4 if colour == TRUTH else 2)
+        cv2.rectangle(part, corners[:2].tolist(), corners[2:].tolist(), colour, 6 if colour == TRUTH else 2)
     return part
 
 
