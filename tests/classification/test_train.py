@@ -56,6 +56,10 @@ def test_a_run_leaves_what_a_person_needs_under_its_own_names(whole):
     assert list(result["per_category"]["classification"]) == list(CLASSES) and result["images"] == 9
     checkpoint = load_checkpoint(folder / "model_final.pth")
     assert checkpoint["task"] == "classification" and checkpoint["classes"] == list(CLASSES)
+    assert checkpoint["thresholds"]["at_accuracy"] == result["abstention"]
+    mistakes = json.loads((folder / "analysis" / "mistakes.json").read_text())
+    wrong = round(9 * result["classification"]["top1_error"] / 100)
+    assert mistakes["found"] == mistakes["pictures"] == wrong == len(list((folder / "analysis").glob("mistakes/*.jpg")))
 
 
 def test_a_resumed_run_comes_out_as_the_whole_one(whole, words, tmp_path):

@@ -82,6 +82,16 @@ def test_a_run_leaves_everything_a_person_needs(whole):
     for word in (f"step {STEPS}/{STEPS}", "img/s", "eta", "device cpu", "AP50", str(folder / "summary.html")):
         assert word in output, word
     assert not [p for p in folder.rglob("*") if ".part" in p.name]
+    thresholds = json.loads((folder / "analysis" / "thresholds.json").read_text())
+    assert load_checkpoint(folder / "model_final.pth")["thresholds"] == thresholds
+    for name in (
+        "analysis/mistakes.json",
+        "analysis/confusion.json",
+        "plots/confusion.png",
+        "plots/precision_recall.png",
+    ):
+        assert (folder / name).is_file(), name
+    assert "Worst mistakes" in (folder / "summary.html").read_text(encoding="utf-8")
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(start, run, whole, data, tmp_path):

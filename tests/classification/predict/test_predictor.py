@@ -295,6 +295,15 @@ def test_an_interruption_keeps_what_was_done(tmp_path):
     assert predict_files(StandIn(), [tmp_path / "in"], tmp_path / "out", max_images=2).pictures == 2
 
 
+@pytest.mark.parametrize("sure_from, sure", [(None, None), (0.0, True), (1.0, False)])
+def test_what_is_not_sure_is_marked(tmp_path, sure_from, sure):
+    source, predictor = save(tmp_path / "a.png", picture(400, 400)), StandIn()
+    predictor.sure_from = sure_from
+    predict_files(predictor, [source], tmp_path / "out")
+    (record,) = records(tmp_path / "out")
+    assert record.get("sure") is sure
+
+
 def test_a_run_folder_is_no_place_to_write_to(tmp_path):
     """An evaluation leaves a file of the same name there."""
     source = save(tmp_path / "a.png", picture(40, 40))
