@@ -113,16 +113,17 @@ def _worst(run: Run) -> dict | None:
     of them is; None where there is none."""
     folder = run.folder / FOLDER
     found = read_mistakes(folder)
-    entries = [entry for entry in found.get("mistakes", ()) if entry.get("picture")]
-    pictures, size = [], 0
-    for entry in entries:
-        path = folder / PICTURES / Path(str(entry["picture"])).name
-        for picture in _read_pictures(run, [path], *MISTAKE_SIZE):
-            size += len(picture.uri)
-            if size <= MAX_MISTAKE_BYTES:
-                pictures.append((picture, str(entry.get("group", "")), _said(entry)))
     if not found.get("found"):
         return None
+    pictures, left = [], MAX_MISTAKE_BYTES
+    for entry in (entry for entry in found["mistakes"] if entry.get("picture")):
+        path = folder / PICTURES / Path(str(entry["picture"])).name
+        for picture in _read_pictures(run, [path], *MISTAKE_SIZE):
+            left -= len(picture.uri)
+            pictures.append((picture, str(entry.get("group", "")), _said(entry)))
+        if left < 0:
+            pictures.pop()
+            break
     return {"pictures": pictures, "others": found["found"] - len(pictures), "list": f"{FOLDER}/{LIST}"}
 
 

@@ -296,16 +296,16 @@ def test_the_worst_mistakes_are_shown_with_what_they_are(run):
         {"group": "RBC", "kind": "missed", "predicted": None, "score": None, "truth": "RBC", "picture": "x"},
         {"group": "RBC", "kind": "nothing there", "predicted": "RBC", "score": 0.5, "truth": None, "picture": None},
     ]
-    mistakes += [{**mistakes[1], "group": f"class {number}"} for number in range(58)]
-    for number, mistake in enumerate(mistakes):
+    mistakes += [{**mistakes[1], "group": f"class {index}"} for index in range(58)]
+    for index, mistake in enumerate(mistakes):
         if mistake["picture"]:
-            mistake["picture"] = f"mistakes/{number:02d}.jpg"
-            Image.fromarray(np.roll(noise, number)).save(folder / mistake["picture"], quality=95)
+            mistake["picture"] = f"mistakes/{index:02d}.jpg"
+            Image.fromarray(np.roll(noise, index)).save(folder / mistake["picture"], quality=95)
     (folder / "mistakes.json").write_text(json.dumps({"found": 1060, "mistakes": mistakes}))
     page = check(write_summary(run, DETECTION))
     assert "WBC WBC 0.93 · wrong class: <b>RBC" in page.words and "RBC missed: RBC" in page.words
     pictures = page.tags.count("img") - 6  # those that are there without mistakes
-    assert 10 < pictures <= 60 and f"{1060 - pictures} others are not shown: analysis/mistakes.json" in page.words
+    assert 5 < pictures < 60 and f"{1060 - pictures} others are not shown: analysis/mistakes.json" in page.words
     (folder / "mistakes" / "00.jpg").write_bytes(b"broken")
     (run / "metrics.jsonl").unlink()  # drawing its curves takes most of the time
     page = check(write_summary(run, DETECTION))
