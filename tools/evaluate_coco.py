@@ -54,10 +54,6 @@ def main(arguments=None):
         raise UserError("--images: the pictures are those of --analysis FOLDER")
     result = evaluate_coco(options.ground_truth, options.detections, options.iou_types, options.evaluator)
     written = write_json(options.json, result.to_dict()) if options.json else None
-    if options.analysis:
-        from detection.analysis.analyse import analyse_detections  # only now: matplotlib takes a second to import
-
-        analyse_detections(options.ground_truth, options.detections, Path(options.analysis), options.images)
     print(format_table(result, categories=not options.no_categories))
     if options.compare:
         for iou_type in result.figures:
@@ -65,6 +61,10 @@ def main(arguments=None):
                 name = f"{row['evaluator']} {row['version']}"
                 difference = f"largest difference {row['largest_difference']:.1e}"
                 print(f"{iou_type} {name:<24}{row['seconds']:9.3f} s  {difference}")
+    if options.analysis:
+        from detection.analysis.analyse import analyse_detections  # only now: matplotlib takes a second to import
+
+        analyse_detections(options.ground_truth, options.detections, Path(options.analysis), options.images)
     for path in filter(None, (written, options.analysis)):
         print(f"written: {path}")
 
