@@ -56,7 +56,7 @@ class DetectorAnswers(Answers):
     def test(self, other: DetectorAnswers) -> PairTest:
         told = paired_bootstrap([self.matched], [other.matched])
         low, high = told.interval
-        words = f"on images drawn anew {{second}} gains {low:+.2f} to {high:+.2f} points, 95 % of the time"
+        words = f"{{second}} less {{first}} is {low:+.2f} to {high:+.2f} points in 95 % of draws of other images"
         return PairTest(told.p, f"{words} (paired bootstrap)")
 
     @cached_property

@@ -67,8 +67,8 @@ class Comparison:
         problems: what is not compared and why, a sentence each.
         figures, classes, settings: tables; the first row their head; empty where there is nothing to show.
         pairs: every run with figures against the first of them.
-        cases: the images where the runs differ most; ``differing`` of ``images`` in all do, which are 0 where no two runs
-            were asked about the same ones.
+        cases: the images where the runs differ most; ``differing`` of ``images`` in all do; 0 where no two
+            runs were asked about the same ones.
     """
 
     task: TaskInfo

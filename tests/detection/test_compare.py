@@ -77,7 +77,7 @@ def test_the_images_that_differ_come_by_what_is_right_wrong_and_missed(made, tmp
 def test_the_difference_is_tested_by_drawing_images_anew(made):
     [pair] = compared(made("a", [found(10), found(30), found(40)]), made("b", [found(10)])).pairs
     assert pair.difference < -60 and 0 < pair.test.p <= 1
-    assert "b gains -" in pair.verdict and "paired bootstrap" in pair.verdict
+    assert "b less a is -" in pair.verdict and "paired bootstrap" in pair.verdict
 
 
 def test_other_annotations_are_not_compared(made, truth, tmp_path):

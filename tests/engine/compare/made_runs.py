@@ -25,7 +25,8 @@ def write_classifier(folder, wrong, data, images=8, **config):
         for place, name in enumerate(CLASSES)
     }
     write_result(folder, "classification", {"classification": {"top1": top1, "top5": 100.0}}, by_class, images)
-    own = {"DATA": {"ROOT": str(data), "CACHE": str(folder.parent / "cache")}, "MODEL": {"BACKBONE": {"ARCHITECTURE": "resnet18"}}, **config}
+    network = {"BACKBONE": {"ARCHITECTURE": "resnet18"}}
+    own = {"DATA": {"ROOT": str(data), "CACHE": str(folder.parent / "cache")}, "MODEL": network, **config}
     (folder / "config.yaml").write_text(yaml.safe_dump(own))
     return folder
 
