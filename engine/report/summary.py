@@ -53,7 +53,7 @@ def write_summary(run_dir, task: TaskInfo) -> Path:
         curves=_curves(run, plots.values()),
         plot_order=PLOT_ORDER,
         facts=_facts(run),
-        commands=_commands(run),
+        commands=commands(run),
         documents={
             "Settings (config.yaml)": run.config_text,
             "Everything in result.json": json.dumps(run.result, indent=2, ensure_ascii=False) if run.result else "",
@@ -143,20 +143,20 @@ def _facts(run: Run) -> dict[str, list[tuple[str, object]]]:
     return {title: facts for title, facts in told.items() if facts}
 
 
-def _commands(run: Run) -> dict[str, str]:
+def commands(run: Run) -> dict[str, str]:
     """What can be done with the run next → the command."""
     train, predict = (f"python {script}" for script in (run.task.train_command, run.task.predict_command))
     config = shlex.quote(str(run.folder / "config.yaml"))
     folder = shlex.quote(str(run.folder.parent if run.is_evaluation else run.folder))
-    commands = {}
+    found = {}
     if run.weights:
         weights = shlex.quote(run.weights)
         evaluate = f"{train} --config {config} --eval-only MODEL.WEIGHTS {weights} OUTPUT_DIR {folder}"
-        commands["Predict on pictures, folders or videos"] = f"{predict} --weights {weights} PICTURES --output OUTPUT"
-        commands["Evaluate again, into its folder evaluation"] = evaluate
+        found["Predict on pictures, folders or videos"] = f"{predict} --weights {weights} PICTURES --output OUTPUT"
+        found["Evaluate again, into its folder evaluation"] = evaluate
     if not run.is_evaluation and (run.weights or run.config):
-        commands["Go on from the newest checkpoint"] = f"{train} --config {config} --resume OUTPUT_DIR {folder}"
-    return commands
+        found["Go on from the newest checkpoint"] = f"{train} --config {config} --resume OUTPUT_DIR {folder}"
+    return found
 
 
 def _read_pictures(run: Run, paths: Iterable[Path], max_side: int, quality: int) -> list[Picture]:

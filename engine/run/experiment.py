@@ -20,6 +20,7 @@ from engine.config.se import se_config
 from engine.device import choose_device
 from engine.errors import UserError
 from engine.json_files import write_json
+from engine.report.card import write_card
 from engine.report.summary import write_summary
 from engine.run.folder import announce, check_can_hold, open_run, provenance, results, versions
 from engine.run.initial_weights import find_trained_weights
@@ -176,7 +177,7 @@ def finish(
     seconds: float | None,
     draw: Callable[[], object],
 ) -> dict:
-    """Writes result.json, pictures, plots and the summary, in the first process.
+    """Writes result.json, pictures, plots, the summary and the model's card, in the first process.
 
     Args:
         hardware: everything that the run was made on, in order.
@@ -193,5 +194,6 @@ def finish(
     shutil.rmtree(run / "predictions", ignore_errors=True)  # of an earlier evaluation, of other images perhaps
     draw()
     places = {"pictures": run / "predictions", "plots": run / "plots", "summary": write_summary(run, task)}
+    write_card(run, task)
     logger.info("%s", "  ".join(f"{name}: {path}" for name, path in places.items() if path.exists()))
     return result

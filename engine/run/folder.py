@@ -18,6 +18,7 @@ from torch import nn
 from engine.device import describe_device
 from engine.errors import UserError
 from engine.names import class_name, look_alike, writable
+from engine.report import card
 from engine.task import TaskInfo
 from engine.train.checkpoint import newest_checkpoint, numbered_checkpoints
 from se_backbones.files import write_atomically
@@ -100,7 +101,8 @@ def of_the_run(run: Path, task: TaskInfo) -> list[Path]:
     """What the run in a folder consists of, files and folders; empty where none has begun there. What else is in the
     folder, the data of a demonstration say, is none of it."""
     old = results(run, task)
-    return [*old, *_found(run, _BESIDE)] if old else []
+    cards = [path for path in _found(run, (card.NAME,)) if card.is_card(path)]  # a person's README stays
+    return [*old, *_found(run, _BESIDE), *cards] if old else []
 
 
 def unfinished(run: Path) -> list[Path]:
