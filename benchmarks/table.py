@@ -11,6 +11,7 @@ from benchmarks.detectors import detector, roi_align
 from benchmarks.images import images
 from benchmarks.inference import fused, fused_cost, inference_cost, openvino
 from benchmarks.measure import Setting
+from benchmarks.saving import saving
 from benchmarks.tails import compiled, kernels, own_backward, tail
 from benchmarks.training import network, training_cost
 from benchmarks.waiting import waiting
@@ -117,6 +118,15 @@ BENCHMARKS = {
             {
                 "a zip, times as many as folders": ("zip", "times_as_many", "median"),
                 "a tar": ("tar", "times_as_many", "median"),
+            },
+        ),
+        Benchmark(
+            saving,
+            ({"precision": "fp32", "rounds": 7},),
+            {
+                "seconds at once": ("seconds", "at once"),
+                "beside": ("seconds", "beside"),
+                "times as long": ("times_as_long", "median"),
             },
         ),
         Benchmark(compiled, ({"precision": "fp32"},), {"kernels": ("kernels",)}),

@@ -14,6 +14,7 @@ from engine.config.defaults import NORM_NAMES, add_engine_defaults, check_engine
 from engine.config.rules import NATURAL, NOT_NEGATIVE, POSITIVE, SHARE, Rule, check_rules, every, number, one_of
 from engine.config.se import add_se_defaults, check_se
 from engine.train.sampling import steps_per_epoch
+from engine.train.schedule import follows_evaluations
 
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_defaults
@@ -95,7 +96,11 @@ def get_cfg() -> CfgNode:
     cfg.SOLVER.FREEZE_NORM_EPOCHS = 0.0  # so many last epochs in which BatchNorm uses and keeps its statistics
     cfg.SOLVER.HEAD_LR_FACTOR = 1.0  # the classifier's learning rate over that of the rest
     cfg.SOLVER.LABEL_SMOOTHING = 0.0
-    cfg.DATALOADER = CfgNode({"NUM_WORKERS": 4})
+    # What an image of each class counts in the loss, a number a class in their order; or balanced: the inverse of the
+    # classes' numbers of images, 1 on the average of classes. Empty: alike.
+    cfg.SOLVER.CLASS_WEIGHTS = []
+    # How far rare classes are shown more often: 0, as they are; 1, all classes alike; 0.5, by the square root.
+    cfg.DATALOADER = CfgNode({"NUM_WORKERS": 4, "CLASS_BALANCE": 0.0})
     cfg.SEED = 1
     cfg.OUTPUT_DIR = "output"
     return cfg
@@ -140,6 +145,10 @@ def in_steps(cfg: CfgNode, images: int) -> CfgNode:
     return cfg
 
 
+_CLASS_WEIGHTS = Rule(
+    "empty, balanced, or a list of numbers of 0 or more, one for each class and not all 0",
+    lambda given: list(given) == ["balanced"] or not given or (all(map(NOT_NEGATIVE.holds, given)) and sum(given) > 0),
+)
 _PIXELS = Rule("at least 32 pixels", lambda side: side >= 32)  # the stride of most networks
 
 
@@ -181,6 +190,8 @@ _RULES = {
     "SOLVER.FREEZE_NORM_EPOCHS": NOT_NEGATIVE,
     "SOLVER.HEAD_LR_FACTOR": NOT_NEGATIVE,
     "SOLVER.LABEL_SMOOTHING": number(0, 1, below=True),
+    "SOLVER.CLASS_WEIGHTS": _CLASS_WEIGHTS,
+    "DATALOADER.CLASS_BALANCE": SHARE,
     "TEST.EVAL_EPOCHS": NOT_NEGATIVE,
     "TEST.CROPS": one_of(TEST_CROPS),
 }
@@ -217,13 +228,13 @@ def _check(cfg: CfgNode) -> None:
         ]
     )
     _check_crop(cfg.INPUT)
-    if cfg.SOLVER.LR_SCHEDULER_NAME == "Plateau":
-        _check_plateau(cfg)
+    if key := follows_evaluations(cfg):
+        _check_following(cfg, key)
 
 
-def _check_plateau(cfg: CfgNode) -> None:
-    """Refuses what a schedule that follows the evaluations, and ends by them, cannot have."""
-    name, solver = "SOLVER.LR_SCHEDULER_NAME Plateau", cfg.SOLVER
+def _check_following(cfg: CfgNode, name: str) -> None:
+    """Refuses what a training that may end by its evaluations, by the key that is named, cannot have."""
+    solver = cfg.SOLVER
     length = math.inf if solver.MAX_ITER else solver.EPOCHS  # of MAX_ITER it is known where the images are
     refuse(
         [

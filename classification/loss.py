@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from engine.errors import UserError
 
 
 class ClassificationLoss:
@@ -17,9 +21,13 @@ class ClassificationLoss:
 
     Args:
         cfg: INPUT.MIXUP, CUTMIX and MIX_PROBABILITY, SOLVER.LABEL_SMOOTHING.
+        weights: (K,) float32, of each class, as of ``class_weights``; None for 1. The loss is the mean over images of
+            theirs times the weight of their class, and not divided by the weights that a batch happens to have: so
+            it is the same whichever processes share a batch.
     """
 
-    def __init__(self, cfg: CfgNode):
+    def __init__(self, cfg: CfgNode, weights: Tensor | None = None):
+        self.weights = weights
         self.mixup, self.cutmix, self.probability = cfg.INPUT.MIXUP, cfg.INPUT.CUTMIX, cfg.INPUT.MIX_PROBABILITY
         self.smoothing = cfg.SOLVER.LABEL_SMOOTHING
 
@@ -27,11 +35,16 @@ class ClassificationLoss:
         """Args: images (N, 3, H, W) normalised; labels (N,). Returns ``{"loss_cls": scalar}``."""
         images, partners, share = self.mix(images)
         logits = network(images).float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+        loss = self._cross_entropy(logits, labels)
         if partners is not None:
-            other = F.cross_entropy(logits, labels[partners], label_smoothing=self.smoothing)
-            loss = share * loss + (1 - share) * other
+            loss = share * loss + (1 - share) * self._cross_entropy(logits, labels[partners])
         return {"loss_cls": loss}
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+        weights = self.weights = self.weights.to(logits.device)
+        return F.cross_entropy(logits, labels, weights, label_smoothing=self.smoothing, reduction="none").mean()
 
     def mix(self, images: Tensor) -> tuple[Tensor, Tensor | None, float]:
         """Mixes each image of a batch with another of it.
@@ -58,3 +71,42 @@ class ClassificationLoss:
         mixed = images.clone()
         mixed[:, :, top:bottom, left:right] = images[partners, :, top:bottom, left:right]
         return mixed, partners, 1 - (bottom - top) * (right - left) / (height * width)
+
+
+def class_weights(
+    given: Sequence, labels: np.ndarray, classes: Sequence[str], factors: np.ndarray | None = None
+) -> Tensor | None:
+    """What an image of each class counts in the loss, divided by what an image of an epoch counts on the average, so
+    that a learning rate means the same with weights as without. (PyTorch's own weighted mean divides by the batch's.)
+
+    Args:
+        given: SOLVER.CLASS_WEIGHTS: a number a class, or ["balanced"] for w(c) = (1 / n(c)) / mean of 1 / n, where
+            n(c) is the number of images of class c; 0 for a class without images.
+        labels: (N,) of the training images.
+        classes: their names, in order.
+        factors: how often each image is in an epoch; None for once.
+
+    Returns:
+        (K,) float32; None where nothing is given.
+
+    Raises:
+        UserError: the weights are not as many as the classes, or 0 for every class that has images.
+    """
+    if not given:
+        return None
+    counts = np.bincount(labels, minlength=len(classes)).astype(np.float64)
+    if list(given) == ["balanced"]:
+        inverse = np.divide(1, counts, out=np.zeros_like(counts), where=counts > 0)
+        weights = inverse / inverse[counts > 0].mean()
+    else:
+        weights = np.array(given, dtype=np.float64)
+    if len(weights) != len(classes):
+        names = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
+        raise UserError(
+            f"SOLVER.CLASS_WEIGHTS has {len(weights)} numbers, and there are {len(classes)} classes, in this order: "
+            f"{names}"
+        )
+    average = np.average(weights[labels], weights=factors)
+    if average <= 0:
+        raise UserError("SOLVER.CLASS_WEIGHTS is 0 for every class that has images: there would be nothing to learn")
+    return torch.from_numpy(weights / average).float()

@@ -7,18 +7,21 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
+from classification.batch_size import classifier_step
 from classification.config import config_from_checkpoint, in_steps, load_config
+from classification.evaluation.analysis import analyse_classifier
 from classification.evaluation.evaluate import evaluate_classifier
-from classification.images.batches import ImageBatch, training_batches
+from classification.images.batches import ImageBatch, sampling_factors, training_batches
 from classification.images.broken_files import BrokenFiles
 from classification.images.crops import training_sizes
 from classification.index.index import ImageIndex, open_index
 from classification.index.remarks import remarks
 from classification.initial_weights import load_initial_weights
-from classification.loss import ClassificationLoss
+from classification.loss import ClassificationLoss, class_weights
 from classification.model import ImageClassifier, build_network
 from classification.predict.pictures import write_pictures
 from classification.task import CLASS_FOLDERS, ClassificationTask
@@ -32,6 +35,8 @@ from engine.run.folder import class_difference
 from engine.run.initial_weights import allowed, load_trained_weights
 from engine.run.resume import IMAGES, check_resume
 from engine.run.statements import check_classes, steps_of
+from engine.train.batch_size import with_batch_size
+from engine.train.checkpoint import add_to_checkpoint
 from engine.train.launch import once
 from engine.train.schedule import build_schedule
 from engine.train.trainer import Task, Trainer
@@ -65,12 +70,14 @@ def _train(task: ClassificationTask, options: Options, cfg: CfgNode, device: tor
     if val_index is not None:
         _same_classes(train_index, val_index)
 
-    here = in_steps(experiment.on_device(cfg, device), len(train_index))
-    network = build_network(here, len(train_index.classes))
+    then = config_from_checkpoint(start.checkpoint) if start.checkpoint is not None else None
+    count, classes = len(train_index), len(train_index.classes)
+    cfg = with_batch_size(cfg, device, count, then, lambda trial: classifier_step(trial, device, count, classes))
+    here = in_steps(experiment.on_device(cfg, device), count)
+    network = build_network(here, classes)
     _check_shapes(network, here)
     run, about = start.folder, {**describe(task, cfg, train_index), IMAGES: train_index.fingerprint()}
     if start.checkpoint is not None:
-        then = config_from_checkpoint(start.checkpoint)
         check_resume(start, network, task.info, then, cfg, here.SOLVER.MAX_ITER, about, train_index.source)
     elif cfg.MODEL.WEIGHTS or cfg.MODEL.SE.INSERT:
         load_initial_weights(network, cfg, start.staging, train_index.classes)
@@ -85,7 +92,7 @@ def _train(task: ClassificationTask, options: Options, cfg: CfgNode, device: tor
     figures = experiment.train(start, trainer, steps, task.info, cfg)
     with experiment.naming_the_weights(trainer, task.info):
         network = trainer.evaluated_model
-        return _finish(task, run, figures, cfg, network, val_index, *trainer.account)
+        return _finish(task, run, figures, cfg, network, val_index, *trainer.account, final=trainer.final)
 
 
 def _check_shapes(network: nn.Module, cfg: CfgNode) -> None:
@@ -112,14 +119,15 @@ def _training_steps(
             f"each process's share of a batch, {share} images, cannot be cut into SOLVER.ACCUMULATE "
             f"{cfg.SOLVER.ACCUMULATE} equal parts"
         )
-    normalise, loss = ImageClassifier(trainer.model, cfg).normalise, ClassificationLoss(cfg)
+    # Here, so that what it refuses is refused before the run begins.
+    loaded = training_batches(train_index, cfg, trainer.iteration, comm.get_rank(), comm.get_world_size())
+    labels = np.asarray(train_index.labels)
+    weights = class_weights(cfg.SOLVER.CLASS_WEIGHTS, labels, train_index.classes, sampling_factors(labels, cfg))
+    normalise, loss = ImageClassifier(trainer.model, cfg).normalise, ClassificationLoss(cfg, weights)
     device = trainer.device
 
     def losses(network: nn.Module, batch: ImageBatch) -> dict:
         return loss(network, normalise(batch.images), batch.labels.to(device, non_blocking=True))
-
-    # Here, so that what it refuses is refused before the run begins.
-    loaded = training_batches(train_index, cfg, trainer.iteration, comm.get_rank(), comm.get_world_size())
 
     def batches() -> Iterator[ImageBatch]:
         broken = BrokenFiles(run, len(train_index), cfg.DATA.MAX_BROKEN_SHARE, cfg.INPUT.MAX_PIXELS)
@@ -170,7 +178,14 @@ def _finish(
     made_on: Sequence[str],
     iteration: int | None,
     seconds: float | None,
+    final: Path | None = None,
 ) -> dict:
+    """Args: final: the weights that were evaluated, to which the thresholds are added."""
+    if comm.is_main_process() and index is not None:
+        stated = analyse_classifier(run, index, figures, task.info.predictions_file, cfg.INPUT.MAX_PIXELS)
+        if final is not None:
+            add_to_checkpoint(final, **stated)
+
     def draw() -> None:
         if index is not None:
             write_pictures(run, ImageClassifier(network, cfg).eval(), index, cfg, task)

@@ -8,8 +8,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from detection.config import load_config
-from detection.data import locate
 from detection.demo import run_demo
+from detection.locate import locate
 from detection.task_info import DETECTION
 from detection.train import Options, run_detection
 from engine.config.shipped import shipped_config

@@ -14,16 +14,21 @@ Every one builds MODEL.BACKBONE.ARCHITECTURE, plain or SE, with MODEL.SE, MODEL.
 MODEL.BACKBONE.FREEZE_AT (Detectron2's keys keep their names whatever the family). MODEL.FPN.IN_FEATURES names stages;
 left empty, they are the last stage of each stride, 4 to 32, or from 8 on for RetinaNet. The names with ``se_resnet`` in
 place of ``se`` that earlier configs have mean the same.
+
+Detectron2's own loop and predictor take them too: ``add_se_config`` adds what they read to anybody's config, and a
+LazyConfig names ``SEBackbone`` (``docs/in_your_detectron2_project.md``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from torch import Tensor, nn
 
+from detection.initial_weights import load_weights
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.config.se import se_config
+from engine.config.se import add_se_defaults, se_config
 from engine.errors import UserError
 from se_backbones import Backbone as Network
 from se_backbones import create_backbone, find_spec
@@ -36,16 +41,64 @@ from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P
 from detectron2.modeling.roi_heads import Res5ROIHeads
 
 
+def add_se_config(cfg: CfgNode) -> None:
+    """Adds the keys that the builders here read to Detectron2's config: MODEL.BACKBONE.ARCHITECTURE, RECOMPUTE and
+    WIDTHS, and MODEL.SE, the fields of ``SEConfig`` in capitals and INSERT. Keys that Detectron2 has keep their values.
+
+    To be called before a file is merged that has these keys. The numbers of MODEL.SE are lists: ``REDUCTION: [8]``.
+
+    Args:
+        cfg: what ``detectron2.config.get_cfg()`` gives, or one with more keys; it is changed.
+    """
+    cfg.MODEL.BACKBONE.ARCHITECTURE = "se_resnet50"  # any of se_backbones.list_backbones()
+    cfg.MODEL.BACKBONE.RECOMPUTE = False  # gradient checkpointing: less memory, more time
+    add_se_defaults(cfg)
+
+
+def _check_keys(cfg: CfgNode) -> None:
+    """Refuses a config that ``add_se_config`` has not seen."""
+    ours = CfgNode({"MODEL": {"BACKBONE": {}}})
+    add_se_config(ours)
+    if missing := list(_missing(ours, cfg)):
+        raise UserError(
+            f"MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME} reads keys that this config has not: {', '.join(missing)}. "
+            "Add them, before a file is merged: from detection import add_se_config; add_se_config(cfg)"
+        )
+
+
+def _missing(wanted: CfgNode, found: CfgNode, prefix: str = "") -> Iterator[str]:
+    """The keys that ``found`` lacks; of a whole block that it lacks, the block."""
+    for key, value in wanted.items():
+        if key not in found:
+            yield f"{prefix}{key}"
+        elif isinstance(value, CfgNode):
+            yield from _missing(value, found[key], f"{prefix}{key}.")
+
+
 class SEBackbone(Backbone):
     """One of our networks as Detectron2 wants a backbone: a dict of maps, and their shapes.
 
+    Args:
+        net: the network.
+        weights: what it starts from, as ``detection.load_weights`` takes it: ``pretrained``, a file or a named source.
+            Empty: as it is. For LazyConfigs, whose ``train.init_checkpoint`` knows none of them.
+        insert_se: what it starts from are a plain network's weights, into which SE is put (MODEL.SE.INSERT).
+        preprocessing: what it is fed, to be compared with what ``weights`` want: ``channel_order, scale, mean, std``.
+
     Attributes:
         net: the network; its weights lie at ``backbone.net`` or ``backbone.bottom_up.net`` of a detector.
+        insert_se: as above, for ``load_weights``.
+
+    Raises:
+        WeightsError: as ``load_weights``.
     """
 
-    def __init__(self, net: Network):
+    def __init__(self, net: Network, weights: str = "", insert_se: bool = False, preprocessing: Mapping | None = None):
         super().__init__()
         self.net = net
+        self.insert_se = insert_se
+        if weights:
+            load_weights(self, weights, preprocessing=preprocessing)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """(N, 3, H, W), normalised → the maps of ``MODEL.RESNETS.OUT_FEATURES``, each (N, C, H/s, W/s)."""
@@ -58,6 +111,7 @@ class SEBackbone(Backbone):
 
 
 def _create(cfg: CfgNode, out_features: list[str]) -> Network:
+    _check_keys(cfg)
     try:
         return create_backbone(
             cfg.MODEL.BACKBONE.ARCHITECTURE,
@@ -96,7 +150,7 @@ def pyramid_stages(architecture: str, first_stride: int = 4) -> list[str]:
 
 def build_se_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SEBackbone:
     """The plain stage outputs."""
-    return SEBackbone(_create(cfg, cfg.MODEL.RESNETS.OUT_FEATURES))
+    return SEBackbone(_create(cfg, cfg.MODEL.RESNETS.OUT_FEATURES), insert_se=cfg.MODEL.SE.INSERT)
 
 
 def build_se_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
@@ -115,8 +169,9 @@ def build_retinanet_se_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN
 
 
 def _with_fpn(cfg: CfgNode, first_stride: int, top_block) -> FPN:
+    _check_keys(cfg)
     stages = list(cfg.MODEL.FPN.IN_FEATURES) or pyramid_stages(cfg.MODEL.BACKBONE.ARCHITECTURE, first_stride)
-    bottom_up = SEBackbone(_create(cfg, stages))
+    bottom_up = SEBackbone(_create(cfg, stages), insert_se=cfg.MODEL.SE.INSERT)
     shapes = bottom_up.output_shape()
     strides = [shapes[name].stride for name in stages]
     if any(second != 2 * first for first, second in pairwise(strides)):
@@ -146,6 +201,7 @@ class SERes5ROIHeads(Res5ROIHeads):
 
     @classmethod
     def _build_res5_block(cls, cfg: CfgNode):
+        _check_keys(cfg)
         last = skeleton(find_spec(cfg.MODEL.BACKBONE.ARCHITECTURE)).stages[-1]
         net = _create(cfg, [last])
         return net.take_stage(last), net.feature_info[last].channels

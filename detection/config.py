@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from detection.backbone import add_se_config
 from detection.config_rules import detection_rules
 from detection.task_info import DETECTION
 from engine import compat
 from engine.config import dialect as engine_config
 from engine.config.defaults import add_engine_defaults, check_engine_settings
 from engine.config.rules import check_rules
-from engine.config.se import add_se_defaults, check_se
+from engine.config.se import check_se
 from engine.errors import UserError
+from engine.train.schedule import follows_evaluations
 
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_defaults
@@ -37,13 +39,17 @@ def get_cfg() -> CfgNode:
     cfg.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
     cfg.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
     cfg.MODEL.BACKBONE.NAME = "build_se_fpn_backbone"
-    cfg.MODEL.BACKBONE.ARCHITECTURE = "se_resnet50"  # any of se_backbones.list_backbones()
-    cfg.MODEL.BACKBONE.RECOMPUTE = False  # gradient checkpointing: less memory, more time
-    add_se_defaults(cfg)
-    # A COCO-format set of one's own; where JSON is empty, the DATASETS.* names count. A relative path is looked for
-    # here first, and then in $DETECTRON2_DATASETS (./datasets by default).
+    add_se_config(cfg)
+    # A set of one's own; where JSON is empty, the DATASETS.* names count. JSON is a COCO json, whose images lie in
+    # IMAGES; a folder of Pascal VOC, or a list in its ImageSets/Main; or YOLO's data.yaml, or its folder. Of folder and
+    # data.yaml, TRAIN takes train and VAL val. A relative path is looked for here first, and then in
+    # $DETECTRON2_DATASETS (./datasets by default).
     cfg.DATA = CfgNode({"TRAIN": {"JSON": "", "IMAGES": ""}, "VAL": {"JSON": "", "IMAGES": ""}})
+    # The share of images below which the images of a class are repeated (LVIS's repeat-factor sampling); 0: every image
+    # is in every epoch once. It is what counts, with either value of Detectron2's SAMPLER_TRAIN.
+    cfg.DATALOADER.REPEAT_THRESHOLD = 0.0
     cfg.TEST.IMS_PER_BATCH = 1  # consecutive images of one size only, so that results do not depend on it
+    cfg.TEST.LOSS = False  # an evaluation gives the losses of its images too, which takes about as long again
     cfg.OUTPUT_DIR = "output"
     return cfg
 
@@ -64,8 +70,6 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> CfgNo
 _NOT_READ = {
     "SOLVER.AMP.ENABLED": "SOLVER.PRECISION (auto, fp32, bf16 or fp16)",
     "SOLVER.REFERENCE_WORLD_SIZE": "SOLVER.IMS_PER_BATCH, which is of all processes together",
-    "DATALOADER.SAMPLER_TRAIN": "nothing: every image is in every epoch once",
-    "DATALOADER.REPEAT_THRESHOLD": "nothing: every image is in every epoch once",
     "TEST.AUG.ENABLED": "nothing: one size, no flip",
     "TEST.PRECISE_BN.ENABLED": "SOLVER.EMA.ENABLED",
     "CUDNN_BENCHMARK": "the environment of PyTorch",
@@ -83,12 +87,17 @@ def _check(cfg: CfgNode) -> None:
         if now != default:
             raise UserError(f"{key} is a key of Detectron2's own loop, which is not used here; use {instead}")
     check_engine_settings(cfg)
+    if cfg.DATALOADER.SAMPLER_TRAIN != untouched.DATALOADER.SAMPLER_TRAIN and not cfg.DATALOADER.REPEAT_THRESHOLD:
+        raise UserError(
+            f"DATALOADER.SAMPLER_TRAIN {cfg.DATALOADER.SAMPLER_TRAIN}: set DATALOADER.REPEAT_THRESHOLD, the share of "
+            "images below which a class is repeated, above 0"
+        )
     if cfg.SOLVER.MAX_ITER < 1:
         raise UserError(f"SOLVER.MAX_ITER must be at least 1 step; got {cfg.SOLVER.MAX_ITER}")
-    if cfg.SOLVER.LR_SCHEDULER_NAME == "Plateau" and not 0 < cfg.TEST.EVAL_PERIOD < cfg.SOLVER.MAX_ITER:
+    if (key := follows_evaluations(cfg)) and not 0 < cfg.TEST.EVAL_PERIOD < cfg.SOLVER.MAX_ITER:
         raise UserError(
-            "SOLVER.LR_SCHEDULER_NAME Plateau follows the evaluations: TEST.EVAL_PERIOD must be above 0 and below "
-            f"SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER}; got {cfg.TEST.EVAL_PERIOD}"
+            f"{key} follows the evaluations: TEST.EVAL_PERIOD must be above 0 and below SOLVER.MAX_ITER "
+            f"{cfg.SOLVER.MAX_ITER}; got {cfg.TEST.EVAL_PERIOD}"
         )
     check_rules(cfg, detection_rules(cfg))
 

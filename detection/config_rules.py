@@ -215,6 +215,8 @@ _FIXED = {
     "INPUT.CROP.TYPE": one_of(("relative_range", "relative", "absolute", "absolute_range")),
     "INPUT.FORMAT": one_of(("RGB", "BGR")),
     "INPUT.MASK_FORMAT": one_of(("polygon", "bitmask")),
+    "DATALOADER.SAMPLER_TRAIN": one_of(("TrainingSampler", "RepeatFactorTrainingSampler")),
+    "DATALOADER.REPEAT_THRESHOLD": SHARE,
     "SOLVER.STEPS": every(COUNT, ascending=True, what="steps"),
     "SOLVER.WARMUP_ITERS": NATURAL,
     "SOLVER.CHECKPOINT_PERIOD": NATURAL,

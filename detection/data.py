@@ -1,8 +1,8 @@
-"""Detection data: from a COCO-format file to the batches of a run."""
+"""Detection data: from a set in COCO's form to the batches of a run."""
 
 from __future__ import annotations
 
-import os
+import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,22 +22,23 @@ from engine.errors import UserError
 from engine.images.reading import UnreadableImage
 from engine.train.fingerprint import fingerprint
 from engine.train.loading import load_batches
-from engine.train.sampling import TrainingBatches, derive_seed
+from engine.train.sampling import TrainingBatches, derive_seed, repeat_factors
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import detection_utils as d2_utils
 from detectron2.structures import BoxMode
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
 class DetectionData:
-    """A COCO-format set, ready to use.
+    """A set in COCO's form, ready to use.
 
     Attributes:
         name: for messages.
-        json_path, image_root: where it lies.
-        coco: the content of the json.
+        json_path, image_root: where it lies: its json, or the file or folder of another format.
+        coco: the content, as of a json.
         class_names: in the order of the model's class indices.
         category_ids: the json's own id of each class (COCO's have gaps), whole numbers or texts.
         with_masks: whether ``records`` have segmentations.
@@ -81,7 +82,8 @@ class DetectionData:
                 "bbox": [float(number) for number in annotation["bbox"]],
                 "bbox_mode": BoxMode.XYWH_ABS,
                 "category_id": index_of[annotation["category_id"]],
-                "iscrowd": int(read_crowd(annotation)),
+                # A difficult object of Pascal VOC is a crowd for evaluation alone.
+                "iscrowd": int(read_crowd(annotation) and annotation.get("difficult") != 1),
             }
             if self.with_masks and (mask := _mask(annotation, image)):
                 record["segmentation"] = mask
@@ -107,68 +109,6 @@ def _mask(annotation: dict, image: dict) -> list | dict | None:
         return None
 
 
-def locate(cfg: CfgNode, split: str) -> tuple[str, Path, Path]:
-    """Name, json and image folder of the ``TRAIN`` or ``VAL`` set of a config.
-
-    DATA.<split> counts where its JSON is set; else the first name in DATASETS, which may be any that is registered
-    with Detectron2 as COCO-format.
-
-    Raises:
-        UserError: nothing there; says where it was looked for and which ways there are.
-    """
-    own = cfg.DATA[split]
-    if own.JSON:
-        if not own.IMAGES:
-            raise UserError(f"DATA.{split}.JSON is {own.JSON}, but DATA.{split}.IMAGES, its image folder, is not set")
-        return Path(own.JSON).stem, _find(own.JSON, "file", split), _find(own.IMAGES, "folder", split)
-    names = cfg.DATASETS.TRAIN if split == "TRAIN" else cfg.DATASETS.TEST
-    if not names:
-        raise UserError(f"the config names no {split} data: set DATA.{split}.JSON and IMAGES, or DATASETS")
-    if len(names) > 1:
-        raise UserError(f"DATASETS names several {split} sets ({', '.join(names)}); one is used: merge their jsons")
-    name = names[0]
-    if name not in DatasetCatalog.list():
-        raise UserError(f"no data set is called {name!r} (DATASETS); those that Detectron2 knows: {_some_names()}")
-    metadata = MetadataCatalog.get(name)
-    if not hasattr(metadata, "json_file"):
-        DatasetCatalog.get(name)  # sets registered by hand give their metadata when they are first read
-    if getattr(metadata, "evaluator_type", None) != "coco" or not hasattr(metadata, "json_file"):
-        raise UserError(f"data set {name!r} is not registered as COCO-format (a json file and an image folder)")
-    json_path, images = Path(metadata.json_file), Path(metadata.image_root)
-    missing = [str(path.absolute()) for path in (json_path, images) if not path.exists()]
-    if missing:
-        raise UserError(
-            f"data set {name} is not here. Looked for:\n  " + "\n  ".join(missing) + "\n"
-            "The ways on:\n"
-            "  COCO 2017: get train2017.zip, val2017.zip and annotations_trainval2017.zip from\n"
-            "    https://cocodataset.org/#download, unpack them into datasets/coco, or set DETECTRON2_DATASETS to\n"
-            "    the folder that holds coco/\n"
-            "  data of your own in COCO format: --train-json FILE --train-images FOLDER\n"
-            "    --val-json FILE --val-images FOLDER\n"
-            "  no data at all: make demo"
-        )
-    return name, json_path, images
-
-
-def _find(path: str, kind: str, split: str) -> Path:
-    candidates = [Path(path).expanduser()]
-    if not candidates[0].is_absolute():
-        candidates.append(Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / path)
-    for candidate in candidates:
-        if candidate.is_file() if kind == "file" else candidate.is_dir():
-            return candidate
-    looked = " and ".join(str(candidate.absolute()) for candidate in candidates)
-    raise UserError(
-        f"DATA.{split}: there is no {kind} {looked}. Give another one, or set DETECTRON2_DATASETS to the folder "
-        "it is in"
-    )
-
-
-def _some_names() -> str:
-    names = sorted(n for n in DatasetCatalog.list() if n.startswith("coco_20"))
-    return ", ".join(names[:6]) + ", …"
-
-
 def make_data(
     name: str, json_path: Path, image_root: Path, coco: dict, with_masks: bool = True, left_out: str = ""
 ) -> DetectionData:
@@ -189,8 +129,8 @@ def _named(record: dict):
 
 
 class TrainingSet(Dataset):
-    """Images with their targets, augmented. An item's position is (epoch, index), and its augmentation's draw
-    depends on (seed, epoch, image id) alone, whichever worker makes it, and after whatever else."""
+    """Images with their targets, augmented. An item's position is one of ``TrainingBatches``, and its augmentation's
+    draw depends on (seed, epoch, image id, which time) alone, whichever worker makes it, and after whatever else."""
 
     def __init__(self, records: list[dict], cfg: CfgNode):
         self.records, self.seed = records, cfg.SEED
@@ -199,10 +139,10 @@ class TrainingSet(Dataset):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, position: tuple[int, int]) -> dict:
-        epoch, index = position
+    def __getitem__(self, position: tuple[int, ...]) -> dict:
+        epoch, index, *again = position
         record = self.records[index]
-        seed = derive_seed(self.seed, epoch, record["image_id"])
+        seed = derive_seed(self.seed, epoch, record["image_id"], *again)
         np.random.seed(seed)
         random.seed(seed)
         with _named(record):
@@ -258,11 +198,27 @@ def training_batches(data: DetectionData, cfg: CfgNode, start: int, rank: int, w
             rank=rank,
             world_size=world_size,
             groups=groups,
+            factors=_repeat_factors(records, cfg),
         )
     except ValueError as error:
         raise UserError(f"SOLVER.IMS_PER_BATCH: {error}") from error
     # Not in pinned memory: a batch is a list of dicts, and the model moves each image itself.
     return load_batches(TrainingSet(records, cfg), batches, _as_list, cfg.DATALOADER.NUM_WORKERS)
+
+
+def _repeat_factors(records: list[dict], cfg: CfgNode) -> np.ndarray | None:
+    """As Detectron2's RepeatFactorTrainingSampler has them; None where every image is in every epoch once."""
+    given = cfg.DATALOADER
+    if not given.REPEAT_THRESHOLD:
+        return None
+    classes = [{one["category_id"] for one in record["annotations"]} for record in records]
+    factors = repeat_factors(classes, given.REPEAT_THRESHOLD, given.get("REPEAT_SQRT", True))
+    many = int((factors > 1).sum())
+    logger.info(
+        "DATALOADER.REPEAT_THRESHOLD %g: an epoch has %.0f images; %d of %d are in it more than once, up to %.3g times",
+        given.REPEAT_THRESHOLD, factors.sum(), many, len(records), factors.max(),
+    )  # fmt: skip
+    return factors
 
 
 def _as_list(items: list) -> list:

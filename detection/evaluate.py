@@ -12,11 +12,13 @@ from tqdm import tqdm
 
 from detection.coco_ap.average_precision import evaluate_coco, format_table
 from detection.data import DetectionData, test_batches
+from detection.losses import validation_losses
 from detection.roi_align import detector_for_inference
 from detection.task_info import DETECTION
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.device import autocast, choose_precision, device_of
 from engine.json_files import write_json
+from engine.report.metrics import VALIDATION
 from engine.train.launch import raising_everywhere, shows_progress
 from engine.train.sampling import shard
 
@@ -57,11 +59,13 @@ def evaluate_detector(model: nn.Module, data: DetectionData, cfg: CfgNode, run: 
 
     Returns:
         ``{"bbox": {"AP": …, …}, "per_category": …, "evaluator": …, "images": …, "images_per_second": …}``, and
-        ``segm`` for a model with masks; an empty dict in all processes but the first.
+        ``segm`` for a model with masks; with TEST.LOSS ``validation``, the ``validation_losses``; an empty dict in all
+        processes but the first.
     """
     begin = time.perf_counter()
     results = detect(model, data, cfg)
     seconds = time.perf_counter() - begin
+    losses = validation_losses(model, data, cfg) if cfg.TEST.LOSS else {}
     if not comm.is_main_process():
         comm.synchronize()
         return {}
@@ -72,4 +76,5 @@ def evaluate_detector(model: nn.Module, data: DetectionData, cfg: CfgNode, run: 
         figures.notes.insert(0, f"of {data.json_path}: {data.left_out}; the figures are of the rest")
     logger.info("%s: %.1f img/s\n%s", data.name, len(data.coco["images"]) / seconds, format_table(figures))
     comm.synchronize()
-    return figures.to_dict() | {"images_per_second": round(len(data.coco["images"]) / seconds, 2)}
+    speed = {"images_per_second": round(len(data.coco["images"]) / seconds, 2)}
+    return figures.to_dict() | speed | ({VALIDATION: losses} if losses else {})

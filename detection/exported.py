@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from detection.config import config_from_checkpoint
 from detection.images import padded_size
 from detection.task_info import DETECTION
+from detection.thresholds import KEY, Thresholds, parse_threshold
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.device import choose_device
 from engine.errors import UserError
@@ -76,16 +77,16 @@ def fitted(image: Tensor, size: tuple[int, int] | None, multiple: int) -> tuple[
 
 
 def load_exported_detector(
-    path: str | Path, device: str, threshold: float
-) -> tuple[ExportedDetector, CfgNode, list[str], list[int]]:
+    path: str | Path, device: str, threshold: float | str | Path | Thresholds
+) -> tuple[ExportedDetector, CfgNode, list[str], list[int], Thresholds]:
     """A detector that ``tools/export.py`` wrote.
 
     Args:
         device: see ``engine.device.choose_device``.
-        threshold: the lowest score that is asked for.
+        threshold: which scores count, see ``detection.thresholds.parse_threshold``.
 
     Returns:
-        it, the config of its run, the class names, and the data set's category id of each class.
+        it, the config of its run, the class names, the data set's category id of each class, and the thresholds.
 
     Raises:
         UserError: the file cannot be used, or leaves out objects of such scores.
@@ -93,10 +94,11 @@ def load_exported_detector(
     session = open_exported(path, choose_device(device), (DETECTION.name,))
     facts = session.facts
     least = facts.details["score_threshold"]
-    if threshold < least:
+    thresholds = parse_threshold(threshold, lambda: facts.details.get(KEY), path)
+    if thresholds.lowest() < least:
         raise UserError(
             f"--threshold {threshold}: {path} leaves out objects below {least}; export it with a lower "
             "MODEL.ROI_HEADS.SCORE_THRESH_TEST (or MODEL.RETINANET.…)"
         )
     cfg = config_from_checkpoint({"task": facts.task, "config": facts.config})
-    return ExportedDetector(session), cfg, list(facts.classes), list(facts.details["category_ids"])
+    return ExportedDetector(session), cfg, list(facts.classes), list(facts.details["category_ids"]), thresholds

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from detection.data import test_batches
+from detection.formats.read import OTHER_FORMS, image_folder
 from detection.task_info import DETECTION
 from detection.train import load_data_alone
 from detection.trained import load_detector
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.errors import UserError
 from engine.gates.look import Images, gated_sites, look
 from engine.gates.options import Options
 from engine.train.sampling import spread
@@ -62,18 +61,9 @@ def look_at_detector(options: Options) -> dict:
 def _words(options: Options) -> list[str]:
     if options.data is None:
         return list(options.overrides)
-    if options.data.is_dir():
-        raise UserError(f"--data {options.data} is a folder: name the annotations' JSON in it, and with {IMAGES_KEY} "
-                        "FOLDER its images where they lie elsewhere")  # fmt: skip
-    images = [] if IMAGES_KEY in options.overrides else [IMAGES_KEY, str(image_folder(options.data))]
+    is_json = options.data.is_file() and options.data.suffix.lower() not in OTHER_FORMS
+    images = [IMAGES_KEY, str(image_folder(options.data))] if is_json and IMAGES_KEY not in options.overrides else []
     return ["DATA.VAL.JSON", str(options.data), *images, *options.overrides]
-
-
-def image_folder(json_path: Path) -> Path:
-    """Where the images of a JSON lie: for ``SET/annotations/instances_val.json``, COCO's own way, ``SET/val`` if there
-    is such a folder, else beside the JSON."""
-    own = json_path.absolute().parents[1] / json_path.stem.removeprefix("instances_")
-    return own if own.is_dir() else json_path.parent
 
 
 def _one_at_a_time(cfg: CfgNode) -> CfgNode:

@@ -96,13 +96,14 @@ def with_classes(cfg: CfgNode, num_classes: int, source: str) -> CfgNode:
     """The config with its number of classes filled in from the data.
 
     Raises:
-        UserError: the config names another number.
+        UserError: the config names another number, where its META_ARCHITECTURE reads one.
     """
     cfg = cfg.clone()
     cfg.defrost()
+    not_read = {"GeneralizedRCNN": "RETINANET", "RetinaNet": "ROI_HEADS"}.get(cfg.MODEL.META_ARCHITECTURE)
     for key in ("ROI_HEADS", "RETINANET"):
         stated = cfg.MODEL[key].NUM_CLASSES
-        if stated not in (0, num_classes):
+        if key != not_read and stated not in (0, num_classes):
             raise UserError(
                 f"MODEL.{key}.NUM_CLASSES is {stated}, but {source} has {num_classes} categories: "
                 f"remove the key (the number comes from the data) or give the right file"

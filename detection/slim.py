@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.dropout import _DropoutNd
 
 from detection.coco_ap.average_precision import evaluate_coco
 from detection.coco_ap.bootstrap import MatchedDetections, standard_error
 from detection.config import config_from_checkpoint
-from detection.data import DetectionData, TestSet, require_masks
+from detection.data import DetectionData, TestSet
 from detection.evaluate import detect
 from detection.images import TrainingMapper
+from detection.losses import losses_of, seen_as_evaluated, to_learn_from
 from detection.roi_align import detector_for_inference
 from detection.task_info import DETECTION
 from detection.train import Options, load_data_alone, run_detection
@@ -28,10 +25,8 @@ from engine.inference import evaluated_exactly
 from engine.slim.subject import Score, Subject
 from engine.train.checkpoint import load_checkpoint
 from engine.train.sampling import spread
-from se_backbones.backbone import detached_stages
 
 from detectron2.config import CfgNode
-from detectron2.utils.events import EventStorage
 
 
 class DetectorSubject(Subject):
@@ -46,28 +41,10 @@ class DetectorSubject(Subject):
         return [self.model.preprocess_image([entry]).tensor for entry in self._entries(count)]
 
     def losses(self, count: int) -> Iterator[Callable[[], Tensor]]:
-        data, cfg = self._split("TRAIN"), _as_they_are(self.cfg)
-        records = [r for r in data.records() if any(not a["iscrowd"] for a in r["annotations"])]
-        if not records:
-            raise UserError(f"{data.json_path}: no image has an annotation to learn from")
-        if cfg.MODEL.MASK_ON:
-            require_masks(records, cfg, data.json_path)
+        cfg = seen_as_evaluated(self.cfg)
+        records = to_learn_from(self._split("TRAIN"), cfg)
         for number, entry in enumerate(map(TrainingMapper(cfg), spread(records, count))):
-            yield partial(self._loss, entry, number)
-
-    def _loss(self, entry: dict, seed: int) -> Tensor:
-        """seed: of the anchors and regions that the heads draw to learn from."""
-        model = self.model.train()
-        kept = [module for module in model.modules() if isinstance(module, _NormBase | _DropoutNd)]
-        for module in (self.network, *(stage for _, stage in detached_stages(model)), *kept):
-            module.eval()
-        here = [self.device] if self.device.type == "cuda" else []
-        try:
-            with torch.random.fork_rng(here), EventStorage(0):
-                torch.manual_seed(seed)
-                return sum(model([entry]).values())
-        finally:
-            model.eval()
+            yield lambda entry=entry, number=number: sum(losses_of(self.model, entry, number).values())
 
     def evaluate(self) -> Score:
         data = self._split("VAL")
@@ -92,16 +69,6 @@ class DetectorSubject(Subject):
         if split not in self._data:
             self._data[split] = load_data_alone(self.cfg, split)
         return self._data[split]
-
-
-def _as_they_are(cfg: CfgNode) -> CfgNode:
-    """The config whose training sees images as an evaluation does: in one size, whole and not mirrored."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    given = cfg.INPUT
-    given.MIN_SIZE_TRAIN, given.MAX_SIZE_TRAIN = (given.MIN_SIZE_TEST,), given.MAX_SIZE_TEST
-    given.MIN_SIZE_TRAIN_SAMPLING, given.RANDOM_FLIP, given.CROP.ENABLED = "choice", "none", False
-    return cfg
 
 
 def open_detector(

@@ -12,24 +12,30 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from detection.analysis.analyse import analyse_detections
 from detection.annotations.check import check_annotations, drop_bad_records
+from detection.batch_size import detector_step
 from detection.coco_ap.inputs import build_input
 from detection.config import config_from_checkpoint, load_config
-from detection.data import DetectionData, locate, make_data, training_batches
+from detection.data import DetectionData, make_data, training_batches
 from detection.evaluate import evaluate_detector
 from detection.initial_weights import load_initial_weights
+from detection.locate import read_split
+from detection.losses import seen_as_evaluated, to_learn_from
 from detection.model import build_detector, with_classes
 from detection.predict.pictures import write_pictures
 from detection.task_info import DETECTION
+from detection.thresholds import KEY
 from engine import compat  # noqa: F401  (compat before detectron2)
 from engine.device import hardware
 from engine.errors import UserError
-from engine.json_files import read_json
 from engine.run import experiment
 from engine.run import folder as run_folder
 from engine.run.initial_weights import allowed, load_trained_weights
 from engine.run.resume import IMAGES, check_resume
 from engine.run.statements import check_classes, steps_of
+from engine.train.batch_size import with_batch_size
+from engine.train.checkpoint import add_to_checkpoint
 from engine.train.launch import once
 from engine.train.sampling import shard
 from engine.train.schedule import build_schedule
@@ -66,14 +72,18 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
     train_data = load_data(cfg, "TRAIN", start.staging, options.drop_bad_records, start.listings)
     val_data = load_data(cfg, "VAL", start.staging, options.drop_bad_records, start.listings)
     _same_classes(train_data, val_data)
+    _warn_of_shared_images(train_data, val_data)
+    _check_validation(val_data, cfg)
     cfg = with_classes(cfg, len(train_data.class_names), str(train_data.json_path))
+    then = config_from_checkpoint(start.checkpoint) if start.checkpoint is not None else None
+    images = len(train_data.coco["images"])
+    cfg = with_batch_size(cfg, device, images, then, lambda trial: detector_step(trial, device, train_data))
 
     run, about = start.folder, {**describe(cfg, train_data), IMAGES: train_data.fingerprint()}
     model = build_detector(experiment.on_device(cfg, device))
     side = _smallest_side(train_data, cfg, model.backbone.size_divisibility)
     check_training_shapes(model.backbone, cfg, [side], "INPUT.MIN_SIZE_TRAIN")
     if start.checkpoint is not None:
-        then = config_from_checkpoint(start.checkpoint)
         check_resume(start, model, DETECTION, then, cfg, cfg.SOLVER.MAX_ITER, about, str(train_data.json_path))
     elif cfg.MODEL.WEIGHTS or cfg.MODEL.SE.INSERT:
         load_initial_weights(model, cfg, start.staging, train_data.class_names)
@@ -92,12 +102,13 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
     figures = experiment.train(start, trainer, task, DETECTION, cfg)
     with experiment.naming_the_weights(trainer, DETECTION):
         network = trainer.evaluated_model
-        return _finish(run, figures, cfg, network, val_data, *trainer.account)
+        return _finish(run, figures, cfg, network, val_data, *trainer.account, final=trainer.final)
 
 
 def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict:
     start, weights = experiment.begin_evaluation(options, cfg, device, DETECTION)
     data = load_data(cfg, "VAL", start.staging, options.drop_bad_records, start.listings)
+    _check_validation(data, cfg)
     check_classes(weights, data.class_names, str(data.json_path), allowed(weights, cfg))
     cfg = with_classes(cfg, len(data.class_names), str(data.json_path))
     model = build_detector(experiment.on_device(cfg, device)).eval()
@@ -119,7 +130,16 @@ def _finish(
     made_on: Sequence[str],
     iteration: int | None,
     seconds: float | None,
+    final: Path | None = None,
 ) -> dict:
+    """Args: final: the weights that were evaluated, to which the thresholds of the classes are added."""
+    if comm.is_main_process():
+        found = run / DETECTION.predictions_file
+        asked = {"class_names": data.class_names, "source": data.name, "max_pixels": cfg.INPUT.MAX_PIXELS}
+        analysis = analyse_detections(data.coco, found, run, data.image_root, **asked)
+        figures = {**figures, "confused_pairs": analysis["confused_pairs"]}
+        if final is not None:
+            add_to_checkpoint(final, **{KEY: analysis["thresholds"]})
     draw = partial(write_pictures, run, data, max_pixels=cfg.INPUT.MAX_PIXELS)
     return experiment.finish(run, figures, DETECTION, data.name, cfg, model, made_on, iteration, seconds, draw)
 
@@ -134,10 +154,11 @@ def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool, refused: Path
     Raises:
         UserError: it is missing, or its annotations have errors and ``drop_bad`` is not set.
     """
-    name, json_path, images = locate(cfg, split)
-    coco = read_json(json_path, "annotations")
+    name, found = read_split(cfg, split)
+    coco, json_path, images = found.coco, found.path, found.images
     masks, for_evaluation, left_out = cfg.MODEL.MASK_ON, split == "VAL", ""
     asked = {"need_masks": masks, "for_evaluation": for_evaluation, "max_pixels": cfg.INPUT.MAX_PIXELS}
+    asked["origin"] = found.origin
     report = once(lambda: check_annotations(coco, images, name=str(json_path), **asked))
     if report.problems:
         goes_on = report.ok or drop_bad
@@ -185,6 +206,12 @@ def _try_evaluation(data: DetectionData) -> None:
         build_input(data.coco, [], iou_type)
 
 
+def _check_validation(data: DetectionData, cfg: CfgNode) -> None:
+    """Refuses, before anything is trained, a set whose losses are asked for and cannot be had."""
+    if cfg.TEST.LOSS:
+        to_learn_from(data, seen_as_evaluated(cfg))
+
+
 def _smallest_side(data: DetectionData, cfg: CfgNode, divisibility: int) -> int:
     """The longer side of the smallest training image as the network sees it, in pixels, padded."""
     short, longest = min(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN
@@ -216,3 +243,10 @@ def _same_classes(train: DetectionData, val: DetectionData) -> None:
     if difference or train.category_ids != val.category_ids:
         difference = difference or "the same, under other ids"
         raise UserError(f"the categories of {train.json_path} and {val.json_path} differ:\n  {difference}")
+
+
+def _warn_of_shared_images(train: DetectionData, val: DetectionData) -> None:
+    """A folder without lists or splits of its own, named twice, is one set."""
+    files = [{str(data.image_root / image["file_name"]) for image in data.coco["images"]} for data in (train, val)]
+    if shared := len(files[0] & files[1]):
+        logger.warning("%d of %d validation images are trained on: AP tells little of others", shared, len(files[1]))

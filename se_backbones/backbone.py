@@ -157,9 +157,12 @@ class Backbone(nn.Module):
         feature_info: for each of ``out_features`` its channels and stride.
         stage_paths: for each stage the paths of its modules.
         recompute: gradient checkpointing: a stage's blocks are computed again in the backward pass.
+        weights_report: the ``LoadReport`` of the weights that it was created with, their preprocessing and classes in
+            it; None where it was created without.
     """
 
     stages: tuple[str, ...]
+    weights_report = None
     can_dilate = False  # whether the last stage can keep the stride of the one before
     fixed_widths = ""  # why its inner channels cannot be fewer, behind "it"; empty: they can
     linear_head = True  # the classifier is one linear layer behind the mean over the last map

@@ -1,4 +1,4 @@
-"""The table of networks, and the one way to one: ``create_backbone``. A family is registered once."""
+"""The table of networks. A family is registered once; ``create_backbone`` is the way to a network of the table."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from torch import Tensor
 from se_backbones.backbone import Backbone
 from se_backbones.layout import Layout, LookAlike
 from se_backbones.se import SEConfig
-from se_backbones.widths import Width, checked_widths, narrow
-
-_KEEP = object()
+from se_backbones.widths import Width, narrow
 
 
 @dataclass(frozen=True)
@@ -137,10 +135,10 @@ def family_of(spec: Spec) -> Family:
     return _FAMILIES[spec.family]
 
 
-def list_backbones() -> list[str]:
-    """The names that ``create_backbone`` knows."""
+def list_backbones(pretrained: bool = False) -> list[str]:
+    """The names that ``create_backbone`` knows; with ``pretrained`` those whose ImageNet weights are published."""
     _register_own()
-    return list(_SPECS)
+    return [name for name, spec in _SPECS.items() if not pretrained or name in _FAMILIES[spec.family].published]
 
 
 def find_spec(name: str) -> Spec:
@@ -188,63 +186,24 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def create_backbone(
-    name: str,
-    num_classes: int | None = None,
+def build(
+    spec: Spec,
+    num_classes: int,
     *,
-    se: SEConfig | None = _KEEP,
-    norm: str = "BN",
-    freeze_at: int = 0,
-    out_features: Sequence[str] | None = None,
+    out_features: Sequence[str],
+    norm: str,
     last_dilation: int = 1,
-    dropout: float | None = None,
     zero_init_last: bool = False,
-    recompute: bool = False,
-    widths: Sequence[Width] = (),
 ) -> Backbone:
-    """Builds a network of the table.
+    """The network of a row, with the SE settings and widths in it, freshly initialised.
 
-    Args:
-        name: one of ``list_backbones()``.
-        num_classes: of the classifier; 0 builds none. By default that of the data set the row is for: 1000, or 10.
-        se: SE settings in place of the row's own; None makes the plain network. Given to a plain row, it makes
-            its SE twin.
-        norm: ``BN``, ``FrozenBN``, ``SyncBN`` or ``GN``.
-        freeze_at: how many leading stages are fixed, from 0, none, to all. A fixed BatchNorm becomes a
-            FrozenBatchNorm2d.
-        out_features: the stages whose maps ``forward_features`` returns, all by default. Stages behind the last of
-            them are not built.
-        last_dilation: 1, or 2 for a last stage that is dilated and keeps the stride of the one before (DC5).
-        dropout: probability before the classifier, in place of the row's own.
-        zero_init_last: each residual branch starts at zero (Goyal et al., arXiv 1706.02677, section 5.1).
-        recompute: gradient checkpointing: blocks are computed again in the backward pass and need not keep their
-            inner maps. Can be set on the network later.
-        widths: layers with fewer channels than the row's, as in ``Spec.widths``: of a pruned network.
+    It checks nothing: ``create_backbone`` is what users call, and says what the arguments are. ``spec.se`` must be
+    ``resolved``.
 
     Raises:
-        ValueError: an unknown name (the message gives the nearest ones) or a value outside those above.
+        ValueError: widths or SE settings that the network cannot have.
     """
-    spec = find_spec(name)
     network_class = family_of(spec).network
-    stages = network_class.stages
-    out_features = stages if out_features is None else out_features
-    num_classes = spec.num_classes if num_classes is None else num_classes
-    if not out_features or not set(out_features) <= set(stages):
-        raise ValueError(f"out_features must be some of {', '.join(stages)}; got {tuple(out_features)!r}")
-    if num_classes > 0 and stages[-1] not in out_features:
-        raise ValueError(
-            f"a classifier needs {stages[-1]} among out_features; build with num_classes=0 for features alone"
-        )
-    if freeze_at not in range(len(stages) + 1):
-        raise ValueError(f"freeze_at must be 0 (nothing) to {len(stages)} (all stages); got {freeze_at!r}")
-    if last_dilation not in (1, 2):
-        raise ValueError(f"last_dilation must be 1 or 2; got {last_dilation!r}")
-    if last_dilation > 1 and not network_class.can_dilate:
-        raise ValueError(f"last_dilation: the last stage of {name} cannot be dilated")
-    if dropout is not None:
-        spec = replace(spec, hyper=replace(spec.hyper, dropout=dropout))
-    spec = spec.with_se(spec.se if se is _KEEP else se)
-    spec = replace(spec, widths=checked_widths(widths))
     network = network_class(spec, num_classes, out_features=out_features, norm=norm, last_dilation=last_dilation)
     if spec.widths:
         narrow(network, spec.widths, skeleton(spec))
@@ -252,6 +211,4 @@ def create_backbone(
     for site in network.se_sites() if spec.se else ():
         if spec.se.at(site.path, site.stage):
             site.attach(spec.se)
-    network.freeze_stages(freeze_at)
-    network.recompute = recompute
     return network

@@ -149,8 +149,8 @@ def _checked_reduction(value) -> int | tuple:
     """One integer, a tuple of integers, or a tuple of (stage, integer)."""
     if isinstance(value, Mapping):
         value = tuple(value.items())
-    many = tuple(value) if isinstance(value, list | tuple) else (value,)
-    pairs = [tuple(item) for item in many if isinstance(item, list | tuple)]
+    many = tuple(value) if _is_list(value) else (value,)
+    pairs = [tuple(item) for item in many if _is_list(item)]
     ratios = [pair[-1] for pair in pairs] if pairs else many
     right_form = all(len(pair) == 2 and type(pair[0]) in (str, int) for pair in pairs) and len(pairs) in (0, len(many))
     if not many or not right_form or any(type(ratio) is not int or ratio < 1 for ratio in ratios):
@@ -160,6 +160,11 @@ def _checked_reduction(value) -> int | tuple:
     if pairs:
         return tuple(pairs)
     return many[0] if len(many) == 1 else many
+
+
+def _is_list(value) -> bool:
+    """Lists of any kind: a config's may be none of Python's own."""
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def _checked_hidden(value) -> tuple[tuple[str, int], ...]:

@@ -36,7 +36,8 @@ MAY_IMPORT = {
     },
 }  # fmt: skip
 
-# The networks need torch alone. Finding and reading published weights may need these, inside functions.
+# The networks need torch alone. Finding, reading and handing on weights may need these, inside functions.
+WITH_WEIGHTS = ("weights", "hub")
 LAZY_IN_WEIGHTS = {"huggingface_hub", "numpy", "safetensors", "timm", "torchvision", "tqdm"}
 # Finds which layers share channels; an extra, imported where pruning is asked for.
 PRUNING_FILES = {"se_backbones/surgery/channel_groups.py"}
@@ -104,7 +105,7 @@ def test_rooms_import_downwards_only(path):
 
 @pytest.mark.parametrize("path", sources("se_backbones"), ids=ids)
 def test_the_networks_need_torch_alone(path):
-    in_weights = path.relative_to(ROOT).parts[1] == "weights"
+    in_weights = path.relative_to(ROOT).parts[1] in WITH_WEIGHTS
     allowed = set(sys.stdlib_module_names) | {"torch", "se_backbones"}
     if ids(path) in TRITON_FILES:
         allowed.add("triton")

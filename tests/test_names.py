@@ -21,6 +21,7 @@ WITHOUT_TORCH = (
     "engine.json_files",
     "engine.images.writing",
     "detection.coco_ap.average_precision",
+    "detection.formats.check_set",
 )
 
 

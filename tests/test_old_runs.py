@@ -84,7 +84,7 @@ def losses(run):
         for row in rows
         if row["iteration"] > 2
         for key, value in row.items()
-        if "loss" in key or key == "lr"
+        if "loss" in key.partition("/")[0] or key == "lr"  # not validation/total_loss, which came later
     }
 
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SCRIPTS = PROJECT["scripts"]
 # For work on this project itself: no command of an installed package.
-NOT_INSTALLED_AS_COMMANDS = ("__init__", "console", "setup_environment", "acceptance", "benchmark", "soak")
+NOT_INSTALLED_AS_COMMANDS = ("__init__", "console", "setup_environment", "acceptance", "benchmark", "model_zoo", "soak")
 
 
 # Asks setuptools' command that copies packages what it would copy. In a process of its own, for setuptools brings

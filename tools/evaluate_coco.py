@@ -33,6 +33,12 @@ def parse(arguments=None):
         "version that is tested to equal pycocotools",
     )
     parser.add_argument("--no-categories", action="store_true", help="print the twelve figures alone")
+    parser.add_argument(
+        "--analysis",
+        metavar="FOLDER",
+        help="write here what is wrong: worst mistakes, confusions, curves and thresholds of the categories (boxes)",
+    )
+    parser.add_argument("--images", metavar="FOLDER", help="of the images, for pictures of the worst mistakes")
     parser.add_argument("--compare", action="store_true", help="also time every installed evaluator on these files")
     return parser.parse_args(arguments)
 
@@ -41,8 +47,11 @@ def main(arguments=None):
     options = parse(arguments)
 
     from detection.coco_ap.average_precision import compare_evaluators, evaluate_coco, format_table
+    from engine.errors import UserError
     from engine.json_files import write_json
 
+    if options.images and not options.analysis:
+        raise UserError("--images: the pictures are those of --analysis FOLDER")
     result = evaluate_coco(options.ground_truth, options.detections, options.iou_types, options.evaluator)
     written = write_json(options.json, result.to_dict()) if options.json else None
     print(format_table(result, categories=not options.no_categories))
@@ -52,8 +61,12 @@ def main(arguments=None):
                 name = f"{row['evaluator']} {row['version']}"
                 difference = f"largest difference {row['largest_difference']:.1e}"
                 print(f"{iou_type} {name:<24}{row['seconds']:9.3f} s  {difference}")
-    if written:
-        print(f"written: {written}")
+    if options.analysis:
+        from detection.analysis.analyse import analyse_detections  # only now: matplotlib takes a second to import
+
+        analyse_detections(options.ground_truth, options.detections, Path(options.analysis), options.images)
+    for path in filter(None, (written, options.analysis)):
+        print(f"written: {path}")
 
 
 if __name__ == "__main__":

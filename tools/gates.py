@@ -20,7 +20,7 @@ def parse(arguments=None):
     )
     parser.add_argument("--weights", required=True, type=Path, metavar="FILE", help="such as RUN/model_final.pth")
     parser.add_argument(
-        "--data", type=Path, metavar="PATH", help="a classifier's DATA.ROOT, a detector's JSON (the run's own)"
+        "--data", type=Path, metavar="PATH", help="a classifier's DATA.ROOT, a detector's DATA.VAL.JSON (the run's)"
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the results (gates, beside the weights)")
     parser.add_argument("--images", type=int, metavar="N", help="look at so many, evenly over the set (all)")

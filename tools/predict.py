@@ -11,7 +11,13 @@ from engine.run.command_line import keep_work_when_killed, prediction_parser, pr
 
 def parse(arguments=None):
     parser = prediction_parser("Detect objects in pictures, folders and videos; write annotated copies and one JSON.")
-    parser.add_argument("--threshold", type=float, default=0.5, metavar="SCORE", help="lowest score shown, 0..1 (0.5)")
+    parser.add_argument(
+        "--threshold",
+        default="0.5",
+        metavar="SCORE",
+        help="lowest score shown, 0..1 (0.5); best: of each class the one of the highest F1 on the validation set, "
+        "which the checkpoint states; or a thresholds.json of an evaluation",
+    )
     return parser.parse_args(arguments)
 
 

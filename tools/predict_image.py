@@ -14,6 +14,12 @@ def parse(arguments=None):
         "Name the classes of pictures, folders and videos with a trained classifier: the five likeliest with their "
         "probabilities, and what speaks for the first. Writes annotated copies and one JSON."
     )
+    parser.add_argument(
+        "--sure",
+        type=int,
+        metavar="PERCENT",
+        help="mark as not sure what is less probable than so many percent right answers take: 80, 90, 95, 98 or 99",
+    )
     return parser.parse_args(arguments)
 
 
@@ -24,7 +30,9 @@ def main(arguments=None):
     from classification.predict.files import predict_files
     from classification.predict.predictor import Predictor  # only now: PyTorch takes seconds to import
 
-    predictor = Predictor.from_checkpoint(options.weights, options.config, options.device, precision=options.precision)
+    predictor = Predictor.from_checkpoint(
+        options.weights, options.config, options.device, precision=options.precision, sure=options.sure
+    )
     print(f"telling {len(predictor.classes)} classes apart on {predictor.device}", file=sys.stderr)
     limits = options.batch_size, options.max_images, options.max_pixels
     report = predict_files(predictor, options.inputs, options.output, *limits)

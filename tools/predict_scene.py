@@ -14,6 +14,12 @@ def parse(arguments=None):
         "Name the scenes of pictures, folders and videos: five classes with their probabilities, indoor or outdoor, "
         "and what speaks for the first class. Writes annotated copies and one JSON."
     )
+    parser.add_argument(
+        "--sure",
+        type=int,
+        metavar="PERCENT",
+        help="mark as not sure what is less probable than so many percent right answers take: 80, 90, 95, 98 or 99",
+    )
     return parser.parse_args(arguments)
 
 
@@ -26,7 +32,7 @@ def main(arguments=None):
     from places365.task import PLACES365_TASK
 
     predictor = Predictor.from_checkpoint(
-        options.weights, options.config, options.device, PLACES365_TASK, precision=options.precision
+        options.weights, options.config, options.device, PLACES365_TASK, options.precision, options.sure
     )
     print(f"telling {len(predictor.classes)} scene classes apart on {predictor.device}", file=sys.stderr)
     limits = options.batch_size, options.max_images, options.max_pixels

@@ -12,6 +12,7 @@ EPILOG = """examples:
   %(prog)s --config configs/faster_rcnn_se_r50.yaml --eval-only MODEL.WEIGHTS output/model_final.pth
   %(prog)s --config configs/faster_rcnn_se_r50.yaml --train-json my/train.json --train-images my/images \\
       --val-json my/val.json --val-images my/images OUTPUT_DIR output/mine
+  %(prog)s --config configs/faster_rcnn_se_r50.yaml --train-json my/data.yaml --val-json my/data.yaml
 """
 
 
@@ -20,8 +21,8 @@ def main() -> int:
     parser.add_argument("--drop-bad-records", action="store_true", help="leave out images and boxes that have errors")
     keys = {}
     for split in ("train", "val"):
-        parser.add_argument(f"--{split}-json", metavar="FILE", help=f"{split} annotations in COCO format")
-        parser.add_argument(f"--{split}-images", metavar="FOLDER", help=f"the images of --{split}-json")
+        parser.add_argument(f"--{split}-json", metavar="FILE", help=f"{split} annotations: COCO json, VOC or YOLO")
+        parser.add_argument(f"--{split}-images", metavar="FOLDER", help=f"the images of a COCO --{split}-json")
         keys |= {f"DATA.{split.upper()}.JSON": f"{split}_json", f"DATA.{split.upper()}.IMAGES": f"{split}_images"}
     args, options = parse_training(parser, keys)
 

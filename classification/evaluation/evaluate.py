@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from classification.evaluation.confusion import plot_confusion
+from classification.evaluation.abstention import abstention
 from classification.evaluation.metrics import Predictions, classification_figures, confusion_counts
 from classification.groups import ClassGroups
 from classification.images.batches import ImageBatch, test_batches
@@ -23,6 +23,7 @@ from engine.device import autocast, choose_precision, device_of
 from engine.errors import UserError
 from engine.inference import for_inference
 from engine.json_files import write_json
+from engine.report.confusion import plot_confusion
 from engine.train.launch import raise_everywhere, raising_everywhere, shows_progress
 from engine.train.sampling import shard
 
@@ -102,8 +103,8 @@ def evaluate_classifier(
         index: a set whose images all have labels.
 
     Returns:
-        ``metrics.classification_figures``' dict with ``crops``, ``images_per_second``, and, where the task has some for
-        this set, ``published``; an empty dict in all processes but the first.
+        ``metrics.classification_figures``' dict with ``abstention`` (see there), ``crops``, ``images_per_second``, and,
+        where the task has some for this set, ``published``; an empty dict in all processes but the first.
 
     Raises:
         UserError: no images, images without labels, another number of classes than the model's, more broken images
@@ -128,6 +129,7 @@ def evaluate_classifier(
             raise RuntimeError("the evaluation's batches do not hold each image of the set exactly once")
         _warn_of_broken(broken, task)
         figures = classification_figures(predictions, index.classes, task.info.name, groups)
+        figures["abstention"] = abstention(predictions)
         figures |= {"crops": cfg.TEST.CROPS, "images_per_second": round(len(index) / seconds, 2)}
         if published := task.published(index.classes, index.labels):
             figures["published"] = published

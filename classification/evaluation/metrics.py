@@ -8,10 +8,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from classification.groups import ClassGroups
+from engine.report.confusion import confused_pairs
+from engine.report.metrics import VALIDATION
 
 GUESSES = 5  # of each image; fewer where there are fewer classes
 CALIBRATION_BINS = 15  # as in Guo et al. 2017, arXiv 1706.04599
-MAX_PAIRS = 20
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Predictions:
             class of lower index comes first, so that the order is the same on every device. -1 for a broken image.
         top5_probabilities: (N, min(5, K)) float64, 0..1, in that order; 0 for a broken image.
         groups: (N, G) float64, see ``ClassGroups.probabilities``; NaN for a broken image. G is 0 without groups.
+        losses: (N,) float64, cross-entropy: minus the logarithm of the truth's probability; NaN for a broken image.
         broken: (N,) bool, images that could not be read: they have no prediction.
     """
 
@@ -33,6 +35,7 @@ class Predictions:
     top5: np.ndarray
     top5_probabilities: np.ndarray
     groups: np.ndarray
+    losses: np.ndarray
     broken: np.ndarray
 
     def __len__(self) -> int:
@@ -82,6 +85,7 @@ class Predictions:
             np.where(broken[:, None], -1, order).astype(np.int32),
             np.take_along_axis(probabilities, order, axis=1),
             np.where(broken[:, None], np.nan, of_groups),
+            np.where(broken, np.nan, _cross_entropy(probabilities, labels)),
             broken,
         )
 
@@ -112,7 +116,9 @@ def classification_figures(
           ``groups.figure`` says (accuracy of the likeliest group, the first of equals, over images whose class belongs
           to one), ``ece`` (``expected_calibration_error``); None where there is no image to take a figure from;
         - ``per_category``: ``{name: {class: top-1 accuracy, None without images}}``;
-        - ``confused_pairs``: see ``confused_pairs``;
+        - ``confused_pairs``: see ``engine.report.confusion.confused_pairs``;
+        - ``validation``: ``{"total_loss": …}``, the mean cross-entropy over the images that were read, in nats, without
+          label smoothing and mixing; None without such images;
         - ``images``, ``broken``: how many, and how many of them could not be read.
 
     Raises:
@@ -139,6 +145,7 @@ def classification_figures(
         },
         "per_category": {name: dict(zip(classes, per_class, strict=True))},
         "confused_pairs": confused_pairs(counts, classes),
+        VALIDATION: {"total_loss": float(predictions.losses[read].mean()) if read.any() else None},
         "images": len(predictions),
         "broken": int(predictions.broken.sum()),
     }
@@ -160,34 +167,6 @@ def confusion_counts(predictions: Predictions, num_classes: int) -> np.ndarray:
     width = num_classes + 1
     predicted = np.where(predictions.broken, num_classes, predictions.top5[:, 0])
     return np.bincount(labels * width + predicted, minlength=num_classes * width).reshape(num_classes, width)
-
-
-def confused_pairs(counts: np.ndarray, classes: Sequence[str], max_pairs: int = MAX_PAIRS) -> list[dict]:
-    """The mistakes made most often.
-
-    Args:
-        counts: (K, K + 1), see ``confusion_counts``.
-        classes: the K names.
-
-    Returns:
-        ``{"truth", "predicted", "count", "share"}`` each, the share in percent of the truth's images; most frequent
-        first, then by share, then in the order of the classes.
-    """
-    mistakes = counts[:, :-1] * (1 - np.eye(len(counts), dtype=counts.dtype))
-    of_class = counts.sum(axis=1)
-    pairs = sorted(
-        zip(*(column.tolist() for column in mistakes.nonzero()), strict=True),
-        key=lambda pair: (-mistakes[pair], of_class[pair[0]], pair),
-    )
-    return [
-        {
-            "truth": classes[truth],
-            "predicted": classes[predicted],
-            "count": int(mistakes[truth, predicted]),
-            "share": _percent(mistakes[truth, predicted], of_class[truth]),
-        }
-        for truth, predicted in pairs[:max_pairs]
-    ]
 
 
 def expected_calibration_error(
@@ -213,6 +192,15 @@ def expected_calibration_error(
     bin_of = np.searchsorted(inner_edges, confidence, side="left")
     gap = np.bincount(bin_of, correct, bins) - np.bincount(bin_of, confidence, bins)  # sums: the weights cancel
     return 100.0 * float(np.abs(gap).sum()) / len(confidence)
+
+
+def _cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) of (N, K) and (N,); of a probability of 0 that of the smallest number above it, and NaN for no class."""
+    known = (labels >= 0) & (labels < probabilities.shape[1])
+    losses = np.full(len(labels), np.nan)
+    of_truth = probabilities[known, labels[known]]
+    losses[known] = -np.log(np.maximum(of_truth, np.finfo(np.float64).tiny))
+    return losses
 
 
 def _group_accuracy(predictions: Predictions, groups: ClassGroups) -> float | None:

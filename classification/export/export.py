@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from classification.evaluation.abstention import KEY
 from classification.evaluation.evaluate import evaluate_classifier
 from classification.export.graph import ClassifierGraph
 from classification.exported import ExportedClassifier
@@ -27,6 +28,7 @@ from engine.export.options import Options
 from engine.export.program import Graph
 from engine.images.reading import read_image
 from engine.inference import evaluated_exactly, for_inference
+from engine.train.checkpoint import load_checkpoint
 from engine.train.sampling import spread
 
 from detectron2.config import CfgNode
@@ -55,8 +57,9 @@ def export_classifier(options: Options, task: ClassificationTask) -> dict:
     graph = _graph(for_inference(model, options.dtype), options, height, width)
     stride = model.network.feature_info[model.network.stages[-1]].stride
     facts = facts_of(
-        options, graph, cfg, task.info, classes, stride=stride, resize=cfg.INPUT.TEST_RESIZE, crop=cfg.INPUT.TEST_SIZE
-    )
+        options, graph, cfg, task.info, classes, stride=stride, resize=cfg.INPUT.TEST_RESIZE, crop=cfg.INPUT.TEST_SIZE,
+        **{KEY: load_checkpoint(options.weights).get(KEY)},
+    )  # fmt: skip
     images = _images(options.images, cfg, task, max(COMPARED, options.batch_size), cfg.DATA.VAL)
 
     def calibration() -> list[dict[str, Tensor]]:

@@ -17,7 +17,7 @@ from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.images.reading import DecodedImage, JpegImage, UnreadableImage
 from engine.train.loading import load_batches
-from engine.train.sampling import TrainingBatches, derive_seed, shard, steps_per_epoch
+from engine.train.sampling import TrainingBatches, balancing_factors, derive_seed, shard, steps_per_epoch
 
 from detectron2.config import CfgNode
 
@@ -92,6 +92,7 @@ class _UnfinishedItem:
     epoch: int
     index: int
     chosen: int
+    again: tuple[int, ...] = ()  # which further time in its epoch, if it is one
     broken: list[tuple[int, str]] = field(default_factory=list)
     rng: np.random.Generator | None = None
     image: JpegImage | DecodedImage | None = None
@@ -100,10 +101,10 @@ class _UnfinishedItem:
 
 
 class TrainingSet(Dataset):
-    """Augmented images. An item's position is (epoch, index), and everything that is drawn for it depends on (seed,
-    epoch, index) alone, whichever worker makes it, and after whatever else.
+    """Augmented images. An item's position is one of ``TrainingBatches``, and everything that is drawn for it depends
+    on (seed, epoch, index, which time) alone, whichever worker makes it, and after whatever else.
 
-    A broken image is replaced by one whose position is drawn from (seed, epoch, index, attempt).
+    A broken image is replaced by one whose position is drawn from these and the attempt.
     """
 
     def __init__(self, index: ImageIndex, cfg: CfgNode):
@@ -115,10 +116,10 @@ class TrainingSet(Dataset):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, position: tuple[int, int]) -> _Item:
+    def __getitem__(self, position: tuple[int, ...]) -> _Item:
         return self.__getitems__([position])[0]
 
-    def __getitems__(self, positions: Sequence[tuple[int, int]]) -> list[_Item]:
+    def __getitems__(self, positions: Sequence[tuple[int, ...]]) -> list[_Item]:
         """The items of a batch, as PyTorch's loader asks for them.
 
         Each step is taken for many images before the next step: its code is then in the processor's caches, which
@@ -126,7 +127,8 @@ class TrainingSet(Dataset):
         """
         items, unfinished, held = [], [], 0
         for position in positions:
-            unfinished.append(item := _UnfinishedItem(*position, chosen=position[1]))
+            epoch, index, *again = position
+            unfinished.append(item := _UnfinishedItem(epoch, index, chosen=index, again=tuple(again)))
             self._choose(item)
             held += item.image.nbytes + item.view.nbytes
             if held > MAX_HELD_BYTES:
@@ -148,7 +150,7 @@ class TrainingSet(Dataset):
         """Opens the image, or the first of its replacements that can be opened, and draws what is seen of it."""
         size = self.sizes[min(int(item.epoch / self.epochs * len(self.sizes)), len(self.sizes) - 1)]
         while True:
-            item.rng = np.random.Generator(np.random.PCG64(derive_seed(self.seed, item.epoch, item.index)))
+            item.rng = np.random.Generator(np.random.PCG64(derive_seed(*self._drawn_from(item))))
             try:
                 item.image = self.index.open(item.chosen, self.max_pixels)
             except UnreadableImage as error:
@@ -156,6 +158,9 @@ class TrainingSet(Dataset):
                 continue
             item.view = self.transform.choose(item.image, item.rng, size)
             return
+
+    def _drawn_from(self, item: _UnfinishedItem) -> tuple[int, ...]:
+        return self.seed, item.epoch, item.index, *item.again
 
     def _read(self, item: _UnfinishedItem) -> np.ndarray:
         while True:
@@ -173,7 +178,7 @@ class TrainingSet(Dataset):
                 f"{self.index.source}: none of {MAX_ATTEMPTS} images could be read ({item.broken[0][1]}; …). Check the "
                 "data"
             )
-        item.chosen = derive_seed(self.seed, item.epoch, item.index, attempt) % len(self.index)
+        item.chosen = derive_seed(*self._drawn_from(item), attempt) % len(self.index)
 
 
 class TestSet(Dataset):
@@ -222,11 +227,18 @@ def training_batches(
         positions = TrainingBatches(
             len(index), cfg.SOLVER.IMS_PER_BATCH, cfg.SEED,
             start=start, end=cfg.SOLVER.MAX_ITER, rank=rank, world_size=world_size,
+            factors=sampling_factors(index.labels, cfg),
         )  # fmt: skip
     except ValueError as error:
         where = "SOLVER.IMS_PER_BATCH" if len(index) else index.source
         raise UserError(f"{where}: {error}") from error
     return _batches(TrainingSet(index, cfg), positions, cfg, pin_memory)
+
+
+def sampling_factors(labels: np.ndarray, cfg: CfgNode) -> np.ndarray | None:
+    """How often each image is in an epoch, by DATALOADER.CLASS_BALANCE; None for once."""
+    strength = cfg.DATALOADER.CLASS_BALANCE
+    return balancing_factors(np.asarray(labels), strength) if strength and len(labels) else None
 
 
 def test_batches(

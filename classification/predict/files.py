@@ -11,6 +11,7 @@ from classification.predict.draw import draw_prediction
 from classification.predict.predictor import Prediction, Predictor
 from classification.task import ClassificationTask
 from engine.predict import files as core
+from engine.predict.text import with_heading
 
 
 def predict_files(
@@ -24,7 +25,7 @@ def predict_files(
     """Name the classes of pictures, folders of them and videos; write the answers into the folder `output`.
 
     Annotated copies and the task's JSON file as ``engine.predict.files.predict_files`` says; see `prediction_record`
-    for what its records end with.
+    for what its records end with, besides "sure" (true or false) where the predictor has a ``sure_from``.
 
     Args:
         batch_size: pictures computed together, by default 8 on a GPU and 1 on a CPU.
@@ -37,7 +38,12 @@ def predict_files(
 
     def present(image: np.ndarray, prediction: Prediction) -> tuple[np.ndarray, dict]:
         picture = draw_prediction(image, prediction, predictor.classes)
-        return picture, prediction_record(prediction, predictor.classes, predictor.task)
+        record = prediction_record(prediction, predictor.classes, predictor.task)
+        if predictor.sure_from is not None:
+            record["sure"] = bool(prediction.probabilities[0] >= predictor.sure_from)
+            if not record["sure"]:
+                picture = with_heading(picture, f"not sure: below {100 * predictor.sure_from:.1f} %")
+        return picture, record
 
     if batch_size is None:
         batch_size = core.default_batch_size(predictor.device)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from classification.cam import ActivationMaps, class_activation_maps
+from classification.evaluation.abstention import KEY, stated_threshold
 from classification.evaluation.metrics import GUESSES
 from classification.exported import ExportedClassifier, load_exported_classifier
 from classification.images.transforms import TestTransform
@@ -22,6 +23,7 @@ from engine.device import choose_precision, device_of
 from engine.errors import UserError
 from engine.export.formats import check_config, check_precision, format_of
 from engine.inference import for_inference
+from engine.train.checkpoint import load_checkpoint
 
 from detectron2.config import CfgNode
 
@@ -80,7 +82,8 @@ class Predictor:
 
     Attributes:
         classes: the class names; device: where the network is; task: what is said of a picture besides its class;
-        max_pixels: that a picture file may have (INPUT.MAX_PIXELS).
+        max_pixels: that a picture file may have (INPUT.MAX_PIXELS); sure_from: the probability of the first class,
+        0..1, from which on it counts as sure; None: nothing is said of that.
     """
 
     def __init__(
@@ -90,7 +93,9 @@ class Predictor:
         classes: Sequence[str],
         task: ClassificationTask = CLASS_FOLDERS,
         precision: str = "fp32",
+        sure_from: float | None = None,
     ):
+        self.sure_from = sure_from
         self.cfg, self.classes, self.task, self.device = cfg, list(classes), task, device_of(model)
         if isinstance(model, ExportedClassifier):
             check_precision(precision, model.session.facts)
@@ -110,15 +115,26 @@ class Predictor:
         device: str = "auto",
         task: ClassificationTask = CLASS_FOLDERS,
         precision: str = "fp32",
+        sure: int | None = None,
     ):
         """Loads a classifier from a run's checkpoint, which holds its config too; `config` names a YAML file to use
         instead. Or from what ``tools/export.py`` made of one, which has its config and its precision in it. device:
-        auto, cpu or cuda. precision: auto, fp32, bf16 or fp16. Raises UserError if the file or the device cannot be
-        used."""
+        auto, cpu or cuda. precision: auto, fp32, bf16 or fp16. sure: percent of the answers that are to be right, see
+        ``abstention.ACCURACIES``. Raises UserError if the file or the device cannot be used, or does not state how
+        probable an answer has to be for that."""
+
+        def stated() -> object:
+            if isinstance(loaded[0], ExportedClassifier):
+                return loaded[0].session.facts.details.get(KEY)
+            return load_checkpoint(Path(weights)).get(KEY)
+
         if format_of(weights) is None:
-            return cls(*load_classifier(weights, config, device), task, precision)
-        check_config(config, weights)
-        return cls(*load_exported_classifier(weights, device), task, precision)
+            loaded = load_classifier(weights, config, device)
+        else:
+            check_config(config, weights)
+            loaded = load_exported_classifier(weights, device)
+        sure_from = None if sure is None else stated_threshold(sure, stated, weights)
+        return cls(*loaded, task, precision, sure_from)
 
     @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:

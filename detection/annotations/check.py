@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from detection.annotations.categories import check_categories, class_list
 from detection.annotations.image_files import DamagedImage, inspect_image
+from detection.annotations.origin import Origin
 from detection.annotations.records import check_annotation_records
 from detection.annotations.report import KINDS, AnnotationReport, DropSummary, Problem, drop_bad_records
 from detection.annotations.values import (
@@ -54,6 +55,7 @@ def check_annotations(
     num_workers: int | None = None,
     name: str = "",
     max_pixels: int = MAX_PIXELS,
+    origin: Origin | None = None,
 ) -> AnnotationReport:
     """Checks everything that would stop or quietly spoil a training run, and lists all of it.
 
@@ -69,6 +71,7 @@ def check_annotations(
             slow to answer.
         name: the file of a dictionary, for messages.
         max_pixels: width times height that an image may have (INPUT.MAX_PIXELS); 0: any.
+        origin: of a dictionary that was converted from another format: its records' places, and what was wrong there.
 
     Returns:
         the report; `report.ok` is whether training may start. `report.KINDS` lists the kinds of problems. A box
@@ -93,6 +96,8 @@ def check_annotations(
         inspect = partial(inspect_image, decode=check_pixels == "full", max_pixels=max_pixels)
         _check_image_files(coco["images"], root, inspect, num_workers, problems)
     check_annotation_records(coco["annotations"], images, category_ids, need_masks, for_evaluation, problems)
+    if origin is not None:
+        problems = origin.placed(problems)
     order = {kind: position for position, kind in enumerate(KINDS)}
     problems.sort(key=lambda problem: (order[problem.kind], problem.index))
     return AnnotationReport(where, str(root), *(len(coco[key]) for key in LISTS), problems)
@@ -176,7 +181,7 @@ def _check_image_file(index: int, record: dict, root: Path, inspect: Callable) -
     width, height = record.get("width"), record.get("height")
     if not (is_size(width) and is_size(height)) or (width, height) == (size.width, size.height):
         return
-    message = f"the json says {shown(width)} x {shown(height)}, the file is {size.width} x {size.height}"
+    message = f"the annotations say {shown(width)} x {shown(height)}, the file is {size.width} x {size.height}"
     if size.turned:
         message += " after the quarter turn that its EXIF orientation asks for"
         if (width, height) == (size.height, size.width):

@@ -20,15 +20,18 @@ KINDS = {
     "duplicate_file_name": (False, "files listed as more than one image"),
     "missing_image": (True, "missing image files"),
     "unreadable_image": (True, "unreadable or cut-off image files"),
-    "image_size": (True, "images whose size is not what the json says"),
+    "image_size": (True, "images whose size is not what the annotations say"),
+    "label_file": (True, "files of annotations that cannot be read"),
+    "no_label_file": (False, "images without a file of annotations, taken for images without objects"),
     "category_record": (True, "category records with a missing or wrong key"),
     "duplicate_category_id": (True, "category ids used more than once"),
     "duplicate_category_name": (True, "category names used more than once"),
     "class_names": (True, "categories that are not the model's classes"),
     "annotation_record": (True, "annotations with a missing or wrong key"),
     "duplicate_annotation_id": (True, "annotation ids used more than once"),
-    "unknown_image": (True, "annotations of an image that the json does not list"),
-    "unknown_category": (True, "annotations of a category that the json does not list"),
+    "label_record": (True, "objects that cannot be read"),
+    "unknown_image": (True, "annotations of an image that is not listed"),
+    "unknown_category": (True, "annotations of a category that is not listed"),
     "box_format": (True, "boxes that are not four numbers"),
     "box_not_finite": (True, "boxes with a number that is not finite"),
     "box_too_large": (True, "boxes with a number beyond any image"),
@@ -49,7 +52,10 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding. Its record is `section`[`index`]: images[3], annotations[7] or categories[0], say."""
+    """One finding. Its record is `section`[`index`]: images[3], annotations[7] or categories[0], say.
+
+    `place` is where that record came from, in a set that was converted, whose ids are not its own.
+    """
 
     kind: str
     section: str
@@ -58,21 +64,27 @@ class Problem:
     file_name: str | None = None
     image_id: int | str | None = None
     annotation_id: int | str | None = None
+    place: str | None = None
 
     @property
     def is_error(self) -> bool:
         """Whether it stops training (a warning does not)."""
         return KINDS[self.kind][0]
 
-    def __str__(self) -> str:
-        named = [f"{self.section}[{self.index}]"]
-        if self.annotation_id is not None:
+    @property
+    def where(self) -> str:
+        """The record, as a message names it."""
+        named = [self.place or f"{self.section}[{self.index}]"]
+        if self.annotation_id is not None and not self.place:
             named.append(f"id {self.annotation_id}")
-        if self.image_id is not None:
+        if self.image_id is not None and not self.place:
             named.append(f"image {self.image_id}")
         if self.file_name is not None:
             named.append(str(self.file_name))
-        return printable(f"{', '.join(named)}: {self.message}")
+        return printable(", ".join(named))
+
+    def __str__(self) -> str:
+        return f"{self.where}: {printable(self.message)}"
 
 
 @dataclass

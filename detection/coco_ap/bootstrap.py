@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from detection.coco_ap.evaluators import as_coco
+from detection.coco_ap.matching import match_images
 from detection.coco_ap.reading import read_input
 
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -26,11 +23,13 @@ class _Category:
 
     Attributes:
         image: (D,) the image of each.
+        score: (D,) how sure each is.
         right, wrong: (10, D), at each IoU threshold; neither where a detection plays no part.
         objects: (I,) how many there are to find in each image.
     """
 
     image: np.ndarray
+    score: np.ndarray
     right: np.ndarray
     wrong: np.ndarray
     objects: np.ndarray
@@ -45,22 +44,18 @@ class MatchedDetections:
 
     Raises:
         UserError: as ``evaluate_coco``.
+
+    Attributes:
+        images, image_ids: how many images, I, and their ids, rising.
     """
 
     def __init__(self, ground_truth: str | os.PathLike | dict, detections: str | os.PathLike | Sequence[dict]):
         given = read_input(ground_truth, detections)
-        self.images = len(given.image_ids)
+        self.image_ids = list(given.image_ids)
+        self.images = len(self.image_ids)
         self.categories: list[_Category] = []
-        if not self.images or not given.category_ids:
-            return
-        cocoeval = importlib.import_module("pycocotools.cocoeval")
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = cocoeval.COCOeval(*as_coco(given), iouType="bbox")
-            evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-            evaluation.params.maxDets = [100]
-            evaluation.evaluate()
-        for start in range(0, len(evaluation.evalImgs), self.images):
-            self.categories.append(_category(evaluation.evalImgs[start : start + self.images]))
+        if self.images:
+            self.categories = [_category(images) for images in match_images(given)]
 
     def ap(self, weights: np.ndarray | None = None) -> float | None:
         """AP at IoU 0.50:0.95 in percent, where each image is there as often as its weight says.
@@ -76,6 +71,23 @@ class MatchedDetections:
         found = [value for value in found if value is not None]
         return 100 * float(np.mean(found)) if found else None
 
+    def counts(self, threshold: float) -> np.ndarray:
+        """What is right and wrong of each image at IoU 0.50, of detections with at least that score.
+
+        A match depends on surer detections alone, so that the threshold changes none of those above it.
+
+        Returns:
+            (I, 3) int64, the images by rising id: right and wrong detections, and objects that were not found.
+        """
+        found = np.zeros((self.images, 3), np.int64)
+        for category in self.categories:
+            sure = category.score >= threshold
+            for column, flags in enumerate((category.right[0], category.wrong[0])):
+                np.add.at(found[:, column], category.image[flags & sure], 1)
+            found[:, 2] += category.objects
+        found[:, 2] -= found[:, 0]
+        return found
+
 
 def _category(images: Sequence[dict | None]) -> _Category:
     """From pycocotools' record of each image; None where an image has neither objects nor detections."""
@@ -84,14 +96,15 @@ def _category(images: Sequence[dict | None]) -> _Category:
     for number, record in there:
         objects[number] = np.count_nonzero(np.logical_not(record["gtIgnore"]))
     if not there:
-        return _Category(np.empty(0, np.int64), *np.empty((2, 10, 0), bool), objects)
+        return _Category(np.empty(0, np.int64), np.empty(0), *np.empty((2, 10, 0), bool), objects)
     image = np.repeat([number for number, _ in there], [len(record["dtScores"]) for _, record in there])
-    order = np.argsort(-np.concatenate([record["dtScores"] for _, record in there]), kind="mergesort")
+    score = np.concatenate([record["dtScores"] for _, record in there])
+    order = np.argsort(-score, kind="mergesort")
     matched, ignored = (
         np.concatenate([record[key] for _, record in there], axis=1)[:, order].astype(bool)
         for key in ("dtMatches", "dtIgnore")
     )
-    return _Category(image[order], matched & ~ignored, ~matched & ~ignored, objects)
+    return _Category(image[order], score[order], matched & ~ignored, ~matched & ~ignored, objects)
 
 
 def _precision(category: _Category, weights: np.ndarray) -> float | None:

@@ -17,6 +17,7 @@ from detection.exported import ExportedDetector, fitted
 from detection.images import padded_size, test_input
 from detection.roi_align import detector_for_inference
 from detection.task_info import DETECTION
+from detection.thresholds import KEY
 from detection.train import load_data_alone
 from detection.trained import load_detector
 from engine import compat  # noqa: F401  (before detectron2)
@@ -27,6 +28,7 @@ from engine.export.options import Options
 from engine.export.program import Graph
 from engine.images.reading import read_image
 from engine.inference import evaluated_exactly
+from engine.train.checkpoint import load_checkpoint
 from engine.train.sampling import spread
 
 from detectron2.config import CfgNode
@@ -59,6 +61,7 @@ def export_detector(options: Options) -> dict:
         options, graph, cfg, DETECTION, classes,
         category_ids=ids, multiple=multiple, score_threshold=heads.SCORE_THRESH_TEST,
         nms_threshold=heads.NMS_THRESH_TEST, shorter_side=cfg.INPUT.MIN_SIZE_TEST, longer_side=cfg.INPUT.MAX_SIZE_TEST,
+        **{KEY: load_checkpoint(options.weights).get(KEY)},
     )  # fmt: skip
 
     def calibration() -> list[dict[str, Tensor]]:

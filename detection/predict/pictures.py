@@ -55,8 +55,8 @@ def write_pictures(
         mine = found.get(record["image_id"], [])
         picture = draw_comparison(
             image,
-            Detections(_corners(truth), None, [a["category_id"] for a in truth]),
-            Detections(_corners(mine), [r["score"] for r in mine], [index_of[r["category_id"]] for r in mine]),
+            as_detections(truth, [a["category_id"] for a in truth], with_scores=False),
+            as_detections(mine, [index_of[r["category_id"]] for r in mine]),
             data.class_names,
         )
         name = names.unused(flat_picture_name(_below(record["file_name"], data.image_root)))
@@ -70,8 +70,8 @@ def _below(path: str, folder: Path) -> str:
     return os.path.basename(path) if relative.startswith("..") else relative
 
 
-def _corners(records: list[dict]) -> np.ndarray:
-    """(N, 4) x0 y0 x1 y1 from COCO's x, y, width, height."""
+def as_detections(records: list[dict], classes: list[int], with_scores: bool = True) -> Detections:
+    """COCO's records, annotations or results, whose ``bbox`` is x, y, width, height, under class indices."""
     boxes = np.array([r["bbox"] for r in records], dtype=np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    return boxes
+    return Detections(boxes, [r["score"] for r in records] if with_scores else None, classes)

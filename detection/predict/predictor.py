@@ -1,5 +1,7 @@
 """A trained detector applied to pictures in memory."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -7,10 +9,11 @@ from detection.exported import ExportedDetector, load_exported_detector
 from detection.images import padded_size, test_input
 from detection.predict.detections import Detections
 from detection.roi_align import detector_for_inference
+from detection.thresholds import KEY, USUAL, Thresholds, parse_threshold
 from detection.trained import load_detector
 from engine.device import autocast, choose_precision, device_of
-from engine.errors import UserError
 from engine.export.formats import check_config, check_precision, format_of
+from engine.train.checkpoint import load_checkpoint
 
 __all__ = ["Detections", "Predictor"]
 
@@ -19,14 +22,13 @@ class Predictor:
     """Finds objects in pictures of any size.
 
     classes: the class names; category_ids: the data set's own ids in the same order, or None if unknown;
-    threshold: the lowest score that counts, 0..1; max_pixels: that a picture file may have (INPUT.MAX_PIXELS). The
-    network is fused (``se_backbones.fuse``).
+    threshold: the lowest score that counts, 0..1, or each class's own (``Thresholds``), then `lowest_scores`, (K,);
+    max_pixels: that a picture file may have (INPUT.MAX_PIXELS). The network is fused (``se_backbones.fuse``).
     """
 
-    def __init__(self, model, cfg, classes, category_ids=None, threshold=0.5, precision="fp32"):
-        if not 0 <= threshold <= 1:
-            raise UserError(f"the threshold is a score between 0 and 1; got {threshold}")
-        self.cfg, self.threshold, self.device = cfg, threshold, device_of(model)
+    def __init__(self, model, cfg, classes, category_ids=None, threshold=USUAL, precision="fp32"):
+        thresholds = threshold if isinstance(threshold, Thresholds) else Thresholds(threshold)
+        self.cfg, self.lowest_scores, self.device = cfg, thresholds.each(list(classes)), device_of(model)
         if isinstance(model, ExportedDetector):
             check_precision(precision, model.session.facts)
             self.model, self.dtype = model, torch.float32
@@ -37,19 +39,21 @@ class Predictor:
         self.category_ids = list(category_ids) if category_ids else None
 
     @classmethod
-    def from_checkpoint(cls, weights, config=None, device="auto", threshold=0.5, precision="fp32"):
+    def from_checkpoint(cls, weights, config=None, device="auto", threshold=USUAL, precision="fp32"):
         """Load a detector from a run's checkpoint, which holds its config too; `config` names a YAML file to
         use instead. Or from what ``tools/export.py`` made of one, which has its config and its precision in it.
-        device: auto, cpu or cuda. precision: auto, fp32, bf16 or fp16. Raises UserError if the file or the device
-        cannot be used."""
+        device: auto, cpu or cuda. threshold: a score, "best" (what the file states of each class) or the path of a
+        thresholds.json. precision: auto, fp32, bf16 or fp16. Raises UserError if the file or the device cannot be
+        used."""
         if format_of(weights) is not None:
             check_config(config, weights)
-            return cls(*load_exported_detector(weights, device, threshold), threshold=threshold, precision=precision)
+            return cls(*load_exported_detector(weights, device, threshold), precision=precision)
+        thresholds = parse_threshold(threshold, lambda: load_checkpoint(Path(weights)).get(KEY), weights)
         # The detector's own threshold, 0.05 by default, comes before its limit of objects an image: with ours
         # in its place the results are the same or, for a lower threshold, complete.
-        score = str(float(threshold))
+        score = str(thresholds.lowest())
         overrides = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", score, "MODEL.RETINANET.SCORE_THRESH_TEST", score)
-        return cls(*load_detector(weights, config, device, overrides), threshold=threshold, precision=precision)
+        return cls(*load_detector(weights, config, device, overrides), thresholds, precision)
 
     @torch.inference_mode()
     def predict(self, images):
@@ -92,4 +96,4 @@ class Predictor:
             masks=instances.pred_masks.numpy() if instances.has("pred_masks") else None,
         )
         order = np.argsort(-found.scores, kind="stable")
-        return found.select(order[found.scores[order] >= self.threshold])
+        return found.select(order[found.scores[order] >= self.lowest_scores[found.classes[order]]])

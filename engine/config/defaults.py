@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from fvcore.common.config import CfgNode
 
+from engine.config.automatic import is_automatic
 from engine.config.rules import (
     COUNT,
     NATURAL,
@@ -28,6 +29,7 @@ from se_backbones import find_spec, list_backbones
 from se_backbones.registry import skeleton
 
 _LR_SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "Plateau")  # what every release of Detectron2 has; and ours
+LOGGERS = ("tensorboard", "wandb", "mlflow")
 
 # What the values of every task's keys must be.
 _RULES = {
@@ -38,13 +40,14 @@ _RULES = {
     "MODEL.PIXEL_MEAN": every(number(-math.inf), 3, what="numbers, one for each channel"),
     "MODEL.PIXEL_STD": every(POSITIVE, 3, what="numbers, one for each channel"),
     "LOG_PERIOD": COUNT,
+    "LOGGERS": every(one_of(LOGGERS), what="loggers"),
     "SEED": Rule("0 or more, and below 2**63 (runs are always seeded)", lambda seed: 0 <= seed < 2**63),
     "OUTPUT_DIR": Rule("the name of the run's folder", bool),
     "INPUT.MAX_PIXELS": Rule("0, for any size, or more", lambda pixels: pixels >= 0),
     "DATALOADER.NUM_WORKERS": Rule("0, to load in the process itself, or up to 1024", lambda n: 0 <= n <= 1024),
     "TEST.IMS_PER_BATCH": COUNT,
     "TEST.PRECISION": one_of(PRECISIONS),
-    "SOLVER.IMS_PER_BATCH": COUNT,
+    "SOLVER.IMS_PER_BATCH": Rule("1 or more, or auto", lambda images: is_automatic(images) or images >= 1),
     "SOLVER.ACCUMULATE": Rule("1, for batches in one part, or more", lambda parts: parts >= 1),
     "SOLVER.OPTIMIZER": one_of(("SGD", "AdamW")),
     "SOLVER.LR_SCHEDULER_NAME": one_of(_LR_SCHEDULERS),
@@ -59,6 +62,8 @@ _RULES = {
     "SOLVER.PLATEAU.THRESHOLD": NOT_NEGATIVE,
     "SOLVER.PLATEAU.PATIENCE": COUNT,
     "SOLVER.PLATEAU.DROPS": NATURAL,
+    "SOLVER.PATIENCE": NATURAL,
+    "SOLVER.TIME_LIMIT": NOT_NEGATIVE,
     "SOLVER.WARMUP_FACTOR": SHARE,
     "SOLVER.WARMUP_METHOD": one_of(("linear", "constant")),
     "SOLVER.BIAS_LR_FACTOR": NOT_NEGATIVE,
@@ -81,11 +86,14 @@ def add_engine_defaults(cfg: CfgNode) -> CfgNode:
     # LR_SCHEDULER_NAME Plateau: GAMMA is applied where the main figure has not risen by more than THRESHOLD, in its own
     # units, above the best before for PATIENCE evaluations; after DROPS times the next plateau ends the training.
     solver.PLATEAU = CfgNode({"THRESHOLD": 0.0, "PATIENCE": 10, "DROPS": 3})
-    solver.KEEP_CHECKPOINTS = 2  # the newest periodic ones; the final one is kept besides
+    solver.PATIENCE = 0  # the training ends where the main figure was not above its best in so many evaluations; 0: no
+    solver.TIME_LIMIT = 0.0  # minutes, of each start of a run, with its last checkpoint and evaluation; 0: any time
+    solver.KEEP_CHECKPOINTS = 2  # the newest periodic ones; the final and the best ones are kept besides
     cfg.TEST.FUSE = False  # evaluate the network fused, see se_backbones.fuse: faster, equal up to rounding
     cfg.TEST.PRECISION = "fp32"  # of an evaluation: auto, fp32, bf16 or fp16
     cfg.INPUT.MAX_PIXELS = MAX_PIXELS  # width times height of an image; a larger one may be a trap for memory. 0: any
     cfg.LOG_PERIOD = 20  # steps between two lines on the console and in metrics.jsonl
+    cfg.LOGGERS = ["tensorboard"]  # besides those: tensorboard, wandb (Weights & Biases), mlflow
     cfg.CHANNELS_LAST = True  # memory format: faster with tensor cores, and on CPUs
     cfg.COMPILE = False  # torch.compile of the backbone; needs a C++ compiler on a CPU
     return cfg

@@ -11,6 +11,7 @@ from types import MappingProxyType
 import yaml
 from fvcore.common.config import BASE_KEY, CfgNode
 
+from engine.config.automatic import KEY, is_automatic, over
 from engine.config.shipped import find_config
 from engine.errors import UserError
 
@@ -50,7 +51,7 @@ def load_config(
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise UserError(f"the command line: {key} is given, and {parent} as a value of its own too")
-        node[last] = _literal(text)
+        node[last] = over(_literal(text), node.get(last))
     _merge(cfg, changes, where="the command line")
     cfg.freeze()
     return cfg
@@ -165,7 +166,7 @@ def _overlay(base: dict, values: dict) -> dict:
     for key, value in values.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):
             value = _overlay(merged[key], value)
-        merged[key] = value
+        merged[key] = over(value, merged.get(key))
     return merged
 
 
@@ -208,7 +209,10 @@ def _merge_node(
                 problems.append(f"{full} is a group of keys ({', '.join(cfg[key])}), not a value")
         else:
             try:
-                cfg[key] = _coerce(value, cfg[key])
+                if full == KEY:
+                    cfg[key] = over(value, cfg[key]) if is_automatic(value) else _coerce(value, 0)
+                else:
+                    cfg[key] = _coerce(value, cfg[key])
             except TypeError:
                 problems.append(f"{full} wants {_kind(cfg[key])} (as in {cfg[key]!r}); got {value!r}, {_kind(value)}")
 

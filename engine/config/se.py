@@ -18,7 +18,7 @@ def add_se_defaults(cfg: CfgNode) -> None:
     standard = SEConfig()
     # Of a pruned network: [path of a layer, output channels, input channels] where they are fewer than the row's.
     cfg.MODEL.BACKBONE.WIDTHS = []
-    cfg.MODEL.SE = CfgNode(
+    cfg.MODEL.SE = type(cfg)(  # blocks of other kinds cannot be merged into a config of Detectron2
         {
             "REDUCTION": [standard.reduction],  # one, one a stage, or [[res3, 8], [res5, 32]] by name
             "PLACEMENT": standard.placement,

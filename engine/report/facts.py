@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.report.metrics import evaluations, series
+from engine.report.metrics import VALIDATION, evaluations, series
 from engine.report.page import duration, number
 from engine.report.run_reader import Run, find, flat
 from se_backbones import find_spec
@@ -45,7 +45,7 @@ def training_facts(run: Run) -> list[tuple[str, object]]:
     by_kind = [find(run.result, f"per_category.{kind}") for kind in run.figures]
     names = next((list(values) for values in by_kind if isinstance(values, dict)), [])
     size = _float(run.result.get("parameters"))
-    steps = run.setting("SOLVER.MAX_ITER")
+    steps, loss = run.setting("SOLVER.MAX_ITER"), _float(find(run.result, f"{VALIDATION}.total_loss"))
     shown = ", ".join(map(str, names[:12])) + (", …" if len(names) > 12 else "")
     return [
         ("Backbone", run.setting("MODEL.BACKBONE.ARCHITECTURE") or run.result.get("backbone")),
@@ -56,6 +56,7 @@ def training_facts(run: Run) -> list[tuple[str, object]]:
         else ("Starting weights", run.setting("MODEL.WEIGHTS") or ("random" if run.config else None)),
         ("Training data", run.facts.training_data),
         ("Evaluation data", _evaluation_data(run)),
+        ("Validation loss", None if loss is None else number(loss, 4)),
         ("Images evaluated", run.result.get("images")),
         ("Images that could not be read", run.result.get("broken") or None),
         ("Classes", f"{len(names)}: {shown}" if names else None),
@@ -74,6 +75,8 @@ def origin_facts(run: Run) -> list[tuple[str, object]]:
     speed = series(run.rows, "images_per_second")[1]
     return [
         ("Training time", duration(seconds) if (seconds := _seconds(run)) else None),
+        ("Ended", run.result.get("ended")),
+        ("Best evaluation", _best(run)),
         ("Speed", f"{np.median(speed):.3g} images/s (median)" if speed else None),
         ("Hardware", flat(run.result.get("hardware"))),
         ("Versions", flat(run.result.get("versions"))),
@@ -81,6 +84,15 @@ def origin_facts(run: Run) -> list[tuple[str, object]]:
         ("Command", flat(run.result.get("command"))),
         ("Notes", flat(run.result.get("notes"))),
     ]
+
+
+def _best(run: Run) -> str | None:
+    """Which evaluation was the best one, whose weights ``model_best.pth`` holds."""
+    value, step, figure = (find(run.result, f"best.{key}") for key in ("value", "iteration", "figure"))
+    if not isinstance(step, int) or not isinstance(figure, str):
+        return None
+    name = run.task.label(figure.rsplit("/", 1)[-1])
+    return f"{name} {number(_float(value))} after step {step:,}: model_best.pth"
 
 
 def _se(run: Run) -> str | None:

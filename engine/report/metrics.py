@@ -6,6 +6,8 @@ from pathlib import Path
 
 from engine.task import TaskInfo
 
+VALIDATION = "validation"  # the group of an evaluation's losses beside those of its figures; the total is total_loss
+
 
 def read_metrics(path):
     """Read a metrics.jsonl file into a list of dicts in the order of their "iteration".
@@ -41,15 +43,15 @@ def evaluations(rows, task: TaskInfo):
 
 
 def loss_names(rows):
-    """The losses found in `rows`: "total_loss" first, then its parts in the order of their first
-    appearance."""
+    """The losses of the training found in `rows`: "total_loss" first, then its parts in the order of their first
+    appearance. Those of evaluations stand under VALIDATION."""
     names = dict.fromkeys(key for row in rows for key, value in row.items() if _is_number(value) and _is_loss(key))
     return sorted(names, key=lambda name: name != "total_loss")
 
 
 def _is_loss(key):
-    name = key.rsplit("/", 1)[-1]
-    return name.startswith("loss") or name.endswith("loss")
+    group, _, name = key.rpartition("/")
+    return group != VALIDATION and (name.startswith("loss") or name.endswith("loss"))
 
 
 def _is_number(value):

@@ -89,8 +89,12 @@ def read_picture(path: Path, max_side: int, quality: int) -> Picture:
     """
     with opened(path, max_pixels=0) as image:  # it is one of our own
         image.load()
-        drawing = image.format == "PNG"
-        image = image.convert("RGB")
+        return embedded(image, path.name, max_side, quality, drawing=image.format == "PNG")
+
+
+def embedded(image: Image.Image, name: str, max_side: int, quality: int, drawing: bool = False) -> Picture:
+    """A picture in memory as `read_picture` gives it; `drawing`: as PNG."""
+    image = image.convert("RGB")
     image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     if drawing:
@@ -99,7 +103,7 @@ def read_picture(path: Path, max_side: int, quality: int) -> Picture:
         image.save(buffer, "JPEG", quality=quality, optimize=True)
     kind = "png" if drawing else "jpeg"
     uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-    return Picture(path.name, path.stem, uri, *image.size)
+    return Picture(name, Path(name).stem, uri, *image.size)
 
 
 def is_number(value) -> bool:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from engine.fonts import plot_texts
-from engine.report.metrics import evaluations, loss_names, read_metrics, series
+from engine.report.metrics import VALIDATION, evaluations, loss_names, read_metrics, series
 from engine.task import TaskInfo
 from se_backbones.files import write_atomically
 
@@ -44,8 +44,9 @@ def write_training_plots(run_dir, task: TaskInfo):
 
 
 def plot_losses(rows, path):
-    """Every loss over the iterations, as logged (faint) and smoothed; iterations whose total was not finite
-    are marked on the axis. Returns the path, or None if `rows` (see `read_metrics`) hold no loss."""
+    """Every loss over the iterations, as logged (faint) and smoothed, and the evaluations' total, dashed; iterations
+    whose total was not finite are marked on the axis. Returns the path, or None if `rows` (see `read_metrics`) hold
+    no loss of the training."""
     names = [name for name in loss_names(rows) if series(rows, name)[0]]
     if not names:
         return None
@@ -54,6 +55,10 @@ def plot_losses(rows, path):
     for index, name in enumerate(names):
         colour, width = (INK, 2.2) if name == "total_loss" else (COLOURS[(index - 1) % len(COLOURS)], 1.5)
         tops.append(_curve(axes, *series(rows, name), colour, name.replace("_", " "), width))
+    x, y = series(rows, f"{VALIDATION}/total_loss")
+    if x:
+        axes.plot(x, y, color=INK, linewidth=1.5, linestyle="--", marker="o", markersize=4, label="validation loss")
+        tops.append((min(y), float(np.percentile(y, 95))))
     # One spike would flatten all the rest: the axis ends where the smoothed curves do.
     low, high = min(low for low, _ in tops), max(high for _, high in tops)
     span = high - min(low, 0.0) or 1.0

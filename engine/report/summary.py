@@ -11,15 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from engine.report.facts import describe, headline, origin_facts, training_facts
+from engine.report.mistakes import FOLDER, LIST, PICTURES, read_mistakes
 from engine.report.page import Picture, bars, is_number, number, read_picture, render, table
 from engine.report.plots import write_training_plots
 from engine.report.run_reader import Run, find, read_run
 from engine.task import TaskInfo
 from se_backbones.files import write_atomically
 
-MAX_CURVE_BYTES, MAX_PICTURE_BYTES = 1_300_000, 3_300_000  # base64 included: a page that can be mailed
+# base64 included: a page that can be mailed
+MAX_CURVE_BYTES, MAX_PICTURE_BYTES, MAX_MISTAKE_BYTES = 1_300_000, 2_400_000, 900_000
 MAX_PICTURES = 24
 MAX_BARS = 48
+MISTAKE_SIZE = (320, 70)  # pixels of the longer side, and JPEG quality
 COLUMN_ROWS = 10  # of a long table that is cut in two
 # Longest side in pixels and JPEG quality, tried in turn until the pictures fit.
 PICTURE_SIZES = ((1200, 85), (1000, 80), (800, 75), (640, 70), (480, 65))
@@ -46,6 +49,7 @@ def write_summary(run_dir, task: TaskInfo) -> Path:
         results=[_group(run, name) for name in run.figures],
         evaluation=evaluation,
         mistakes=_mistakes(run),
+        worst=_worst(run),
         confusion=confusion,
         pictures=pictures,
         # Ground truth beside prediction makes a picture two wide, and two such side by side are too small to read.
@@ -53,7 +57,7 @@ def write_summary(run_dir, task: TaskInfo) -> Path:
         curves=_curves(run, plots.values()),
         plot_order=PLOT_ORDER,
         facts=_facts(run),
-        commands=_commands(run),
+        commands=commands(run),
         documents={
             "Settings (config.yaml)": run.config_text,
             "Everything in result.json": json.dumps(run.result, indent=2, ensure_ascii=False) if run.result else "",
@@ -101,7 +105,34 @@ def _mistakes(run: Run) -> list[dict]:
     names = ("truth", "predicted", "count", "share")
     rows = [[row.get(name, "") for name in names] for row in _records(run, "confused_pairs")]
     parts = [rows[first : first + COLUMN_ROWS] for first in range(0, len(rows), COLUMN_ROWS)]
-    return [table(("Truth", "taken for", "images", "percent"), part, digits=1) for part in parts]
+    return [table(("Truth", "taken for", "times", "percent"), part, digits=1) for part in parts]
+
+
+def _worst(run: Run) -> dict | None:
+    """Pictures of the worst mistakes, class by class, with what they are, how many others there are, and where the list
+    of them is; None where there is none."""
+    folder = run.folder / FOLDER
+    found = read_mistakes(folder)
+    if not found.get("found"):
+        return None
+    pictures, left = [], MAX_MISTAKE_BYTES
+    for entry in (entry for entry in found["mistakes"] if entry.get("picture")):
+        path = folder / PICTURES / Path(str(entry["picture"])).name
+        for picture in _read_pictures(run, [path], *MISTAKE_SIZE):
+            left -= len(picture.uri)
+            pictures.append((picture, str(entry.get("group", "")), _said(entry)))
+        if left < 0:
+            pictures.pop()
+            break
+    return {"pictures": pictures, "others": found["found"] - len(pictures), "list": f"{FOLDER}/{LIST}"}
+
+
+def _said(entry: dict) -> str:
+    """What a mistake is: "dog 0.93 · wrong class: cat"."""
+    score, kind, truth = entry.get("score"), entry.get("kind", ""), entry.get("truth")
+    predicted = entry.get("predicted") or ""
+    said = f"{predicted} {number(score, 2)}" if predicted and is_number(score) else str(predicted)
+    return " · ".join(part for part in (said, f"{kind}: {truth}" if truth else str(kind)) if part)
 
 
 def _pictures(run: Run) -> list[Picture]:
@@ -143,20 +174,20 @@ def _facts(run: Run) -> dict[str, list[tuple[str, object]]]:
     return {title: facts for title, facts in told.items() if facts}
 
 
-def _commands(run: Run) -> dict[str, str]:
+def commands(run: Run) -> dict[str, str]:
     """What can be done with the run next → the command."""
     train, predict = (f"python {script}" for script in (run.task.train_command, run.task.predict_command))
     config = shlex.quote(str(run.folder / "config.yaml"))
     folder = shlex.quote(str(run.folder.parent if run.is_evaluation else run.folder))
-    commands = {}
+    found = {}
     if run.weights:
         weights = shlex.quote(run.weights)
         evaluate = f"{train} --config {config} --eval-only MODEL.WEIGHTS {weights} OUTPUT_DIR {folder}"
-        commands["Predict on pictures, folders or videos"] = f"{predict} --weights {weights} PICTURES --output OUTPUT"
-        commands["Evaluate again, into its folder evaluation"] = evaluate
+        found["Predict on pictures, folders or videos"] = f"{predict} --weights {weights} PICTURES --output OUTPUT"
+        found["Evaluate again, into its folder evaluation"] = evaluate
     if not run.is_evaluation and (run.weights or run.config):
-        commands["Go on from the newest checkpoint"] = f"{train} --config {config} --resume OUTPUT_DIR {folder}"
-    return commands
+        found["Go on from the newest checkpoint"] = f"{train} --config {config} --resume OUTPUT_DIR {folder}"
+    return found
 
 
 def _read_pictures(run: Run, paths: Iterable[Path], max_side: int, quality: int) -> list[Picture]:

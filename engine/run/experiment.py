@@ -20,15 +20,18 @@ from engine.config.se import se_config
 from engine.device import choose_device
 from engine.errors import UserError
 from engine.json_files import write_json
+from engine.logs.run_log import setup_logging
+from engine.logs.trackers import check_loggers
+from engine.logs.writers import make_writers
+from engine.report.card import write_card
 from engine.report.summary import write_summary
 from engine.run.folder import announce, check_can_hold, open_run, provenance, results, versions
 from engine.run.initial_weights import find_trained_weights
 from engine.run.start import Start
-from engine.run.statements import preprocessing, unmarked_settings
+from engine.run.statements import leaves, preprocessing, unmarked_settings
 from engine.task import TaskInfo
 from engine.train.checkpoint import load_checkpoint
 from engine.train.launch import joined_processes, once
-from engine.train.logs import make_writers, setup_logging
 from engine.train.memory import keep_freed_memory
 from engine.train.stopping import Stopped
 from engine.train.trainer import Task, Trainer
@@ -88,6 +91,7 @@ def begin_training(options: Options, cfg: CfgNode, device: torch.device, task: T
             "OUTPUT_DIR"
         )
     setup_logging(task.packages)
+    once(lambda: check_loggers(cfg.LOGGERS))
     newest = once(lambda: open_run(run, task, options.resume, options.overwrite))
     start = Start(run, task, load_checkpoint(newest) if newest is not None else None)
     announce(cfg, device)
@@ -110,8 +114,8 @@ def begin_evaluation(options: Options, cfg: CfgNode, device: torch.device, task:
 
 
 def train(start: Start, trainer: Trainer, task: Task, info: TaskInfo, cfg: CfgNode) -> dict:
-    """Trains to the end and writes the final weights. Returns the last evaluation's figures; without an evaluation,
-    and in all processes but the first, an empty dict.
+    """Trains to the end and writes the final weights. Returns the last evaluation's figures with the trainer's
+    ``outcome``; in all processes but the first an empty dict.
 
     Args:
         cfg: as it is kept in the run's folder.
@@ -125,8 +129,11 @@ def train(start: Start, trainer: Trainer, task: Task, info: TaskInfo, cfg: CfgNo
         )
     elif trainer.iteration:
         logger.info("going on after step %d of %d", trainer.iteration, trainer.max_iterations)
+    trainer.course.limit.began = start.began
+    writers = make_writers(trainer.run, trainer.max_iterations, trainer.iteration, cfg.LOGGERS, dict(leaves(cfg)))
     with naming_the_weights(trainer, info):
-        return trainer.train(task, make_writers(trainer.run, trainer.max_iterations, trainer.iteration)) or {}
+        figures = trainer.train(task, writers) or {}
+    return {**figures, **trainer.outcome} if comm.is_main_process() else {}
 
 
 @contextmanager
@@ -176,7 +183,7 @@ def finish(
     seconds: float | None,
     draw: Callable[[], object],
 ) -> dict:
-    """Writes result.json, pictures, plots and the summary, in the first process.
+    """Writes result.json, pictures, plots, the summary and the model's card, in the first process.
 
     Args:
         hardware: everything that the run was made on, in order.
@@ -193,5 +200,6 @@ def finish(
     shutil.rmtree(run / "predictions", ignore_errors=True)  # of an earlier evaluation, of other images perhaps
     draw()
     places = {"pictures": run / "predictions", "plots": run / "plots", "summary": write_summary(run, task)}
+    write_card(run, task)
     logger.info("%s", "  ".join(f"{name}: {path}" for name, path in places.items() if path.exists()))
     return result

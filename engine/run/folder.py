@@ -18,6 +18,7 @@ from torch import nn
 from engine.device import describe_device
 from engine.errors import UserError
 from engine.names import class_name, look_alike, writable
+from engine.report import card
 from engine.task import TaskInfo
 from engine.train.checkpoint import newest_checkpoint, numbered_checkpoints
 from se_backbones.files import write_atomically
@@ -27,12 +28,14 @@ logger = logging.getLogger(__name__)
 _OURS = (  # what only a run that has begun leaves, besides the predictions of the task
     "checkpoint_*.pth",
     "model_final.pth",
+    "model_best.pth",
     "metrics.jsonl",
     "result.json",
     "events.out.tfevents*",
     "summary.html",
 )
-_BESIDE = ("log.txt*", "config.yaml", "predictions", "plots", "evaluation")  # what it has, too
+# What it has, too.
+_BESIDE = ("log.txt*", "loggers.json", "config.yaml", "predictions", "plots", "analysis", "evaluation")
 
 
 def check_demo_folder(run: Path, marker: str, task: TaskInfo) -> None:
@@ -100,13 +103,14 @@ def of_the_run(run: Path, task: TaskInfo) -> list[Path]:
     """What the run in a folder consists of, files and folders; empty where none has begun there. What else is in the
     folder, the data of a demonstration say, is none of it."""
     old = results(run, task)
-    return [*old, *_found(run, _BESIDE)] if old else []
+    cards = [path for path in _found(run, (card.NAME,)) if card.is_card(path)]  # a person's README stays
+    return [*old, *_found(run, _BESIDE), *cards] if old else []
 
 
 def unfinished(run: Path) -> list[Path]:
     """What a kill in the middle of a write left behind, in the folder and in those of pictures in it. (An evaluation's
     folder may be another process's, which is at it.)"""
-    return _found(run, (".*.part*", "plots/**/.*.part*", "predictions/**/.*.part*"))
+    return _found(run, (".*.part*", "plots/**/.*.part*", "predictions/**/.*.part*", "analysis/**/.*.part*"))
 
 
 def before_the_run(run: Path, task: TaskInfo) -> list[Path]:

@@ -58,7 +58,7 @@ def load_initial_weights(
     try:
         source = cfg.MODEL.WEIGHTS
         if source == PRETRAINED:
-            source = _published(cfg.MODEL.BACKBONE.ARCHITECTURE, insert)
+            source = published_for(cfg.MODEL.BACKBONE.ARCHITECTURE, insert)
         network = cfg.MODEL.WEIGHTS_NETWORK or None
         weights = read_state_dict(source, network)
         load = load_weights_inserting_se if insert else load_weights
@@ -134,8 +134,12 @@ def _keep(report: LoadReport, run: Path) -> None:
         report.write(Path(run) / "weights_report.json")
 
 
-def _published(architecture: str, insert: bool) -> str:
-    """The published weights of an architecture; with ``insert``, of the plain network behind it."""
+def published_for(architecture: str, insert: bool) -> str:
+    """The named source of an architecture's published weights; with ``insert``, of the plain network behind it.
+
+    Raises:
+        WeightsError: none are published.
+    """
     row = find_spec(architecture)
     plain = twin_name(row, se=False) if insert and row.se is not None else architecture
     if plain is None:

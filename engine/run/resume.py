@@ -9,11 +9,14 @@ from pathlib import Path
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.run.folder import announce_changes
 from engine.run.start import Start
 from engine.run.statements import check_classes, load_stated, understand
 from engine.task import TaskInfo
+
+from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +30,8 @@ def check_resume(
 
     A position is a number of steps, and counts images seen by the size of a batch. With batches of another size it
     would mean another number of images, so that is refused. The number of processes and SOLVER.ACCUMULATE only share a
-    batch out. Where the images are others, the run goes on after as many images as it has seen, and a warning says so.
+    batch out: the images are the same in the same order, and the log says what of the arithmetic is not. Where the
+    images are others, the run goes on after as many images as it has seen, and a warning says so.
 
     Args:
         model: gets the checkpoint's weights, the averaged ones where there are any.
@@ -38,8 +42,8 @@ def check_resume(
         data: the training set, for messages.
 
     Raises:
-        UserError: the checkpoint is of another network, preprocessing, task or classes; the batches have another size;
-            or more steps were made than there are to make.
+        UserError: the checkpoint is of another network, preprocessing, task or classes; the batches have another size,
+            or cannot be shared by the processes; or more steps were made than there are to make.
     """
     checkpoint, run = start.checkpoint, start.folder
     announce_changes(then, now)
@@ -49,6 +53,7 @@ def check_resume(
     weights = understand(checkpoint, f"the checkpoint in {run}")
     check_classes(weights, about["classes"], data)
     _check_position(checkpoint, run, then.SOLVER.IMS_PER_BATCH, now.SOLVER.IMS_PER_BATCH, steps)
+    _tell_of_other_processes(checkpoint, run, now.SOLVER.IMS_PER_BATCH)
     _warn_of_other_images(checkpoint, about[IMAGES], now.SOLVER.IMS_PER_BATCH, steps, data)
     load_stated(model, weights, now, task)
 
@@ -68,6 +73,25 @@ def _check_position(checkpoint: Mapping, run: Path, then: int, now: int, steps: 
             f"the run in {run} has made {done} steps, and the config and the data ask for {steps}: nothing is left to "
             "train. A larger SOLVER.MAX_ITER (or SOLVER.EPOCHS where there is one) goes on; --eval-only evaluates it"
         )
+
+
+def _tell_of_other_processes(checkpoint: Mapping, run: Path, batch: int) -> None:
+    now = comm.get_world_size()
+    then = checkpoint.get("processes", now)  # not in those of an earlier version
+    if batch % now:
+        shares = ", ".join(str(count) for count in range(1, batch + 1) if batch % count == 0)
+        raise UserError(
+            f"the run in {run} has batches of {batch} images, which {now} processes cannot share evenly, and the size "
+            f"of a batch cannot change within a run. Go on with as many processes as divide it: {shares}"
+        )
+    if then != now:
+        logger.info(
+            "the run was going in %d processes, and goes on in %d: with the same images in the same order, %d a "
+            "process instead of %d. What is summed over them is rounded otherwise; BatchNorm, unless it is SyncBN, "
+            "normalises each process's images by themselves; and what is drawn within a step (dropout, mixed images, "
+            "sampled proposals) is drawn anew. So the figures are those of an equal run, and not the same to the bit",
+            then, now, batch // now, batch // then,
+        )  # fmt: skip
 
 
 def _warn_of_other_images(checkpoint: Mapping, now: Mapping, batch: int, steps: int, data: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 import weakref
 from pathlib import Path
 
@@ -12,10 +13,10 @@ from fvcore.common.config import CfgNode
 
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
+from engine.logs.run_log import log_to
 from engine.run.folder import before_the_run, of_the_run, results, unfinished, write_config
 from engine.task import TaskInfo
 from engine.train.launch import once
-from engine.train.logs import log_to
 from se_backbones.files import write_atomically
 
 from detectron2.utils import comm
@@ -31,12 +32,14 @@ class Start:
 
     Attributes:
         folder, checkpoint: as above; nothing is written into the folder until ``begin``.
+        began: ``time.monotonic()`` of now, from which a time limit counts.
         staging: a folder for what is written before; ``begin`` moves it into ``folder``.
         listings: the folder for the listing of what a start was refused for: the run's own where there is no run in it
             yet, else ``staging``, which then stays where it is.
     """
 
     def __init__(self, folder: Path, task: TaskInfo, checkpoint: dict | None = None, evaluates: bool = False):
+        self.began = time.monotonic()
         self.folder, self.checkpoint, self._task, self._evaluates = Path(folder), checkpoint, task, evaluates
         self.staging = Path(once(lambda: tempfile.mkdtemp(prefix="se-backbones-")))
         holds_run = results(self.folder, task) or (evaluates and results(self.folder.parent, task))

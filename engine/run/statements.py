@@ -48,7 +48,7 @@ def unmarked_settings(config: Mapping, task: TaskInfo) -> dict:
     """
     return {
         key: _plain(value)
-        for key, value in _flat(config)
+        for key, value in leaves(config)
         if any(fnmatch.fnmatchcase(key, pattern) for pattern in task.unmarked)
     }
 
@@ -154,10 +154,11 @@ def _stated_settings(said: Mapping, task: TaskInfo) -> dict:
     return unmarked_settings(config, task) if isinstance(config, dict) else {}
 
 
-def _flat(config: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+def leaves(config: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """(dotted key, value) of a config."""
     for key, value in config.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -34,7 +34,7 @@ def config_of(cfg: CfgNode, spec: Spec, weights: Path) -> CfgNode:
 
 
 def _set_se(model: CfgNode, spec: Spec, row: Spec) -> None:
-    defaults = CfgNode({"MODEL": {"BACKBONE": {}}})
+    defaults = type(model)({"MODEL": {"BACKBONE": {}}})
     add_se_defaults(defaults)
     model.SE = defaults.MODEL.SE
     se = spec.se

@@ -1,1 +1,1 @@
-"""What a training run does step by step: batches, loop, checkpoints, processes, logs."""
+"""What a training run does step by step: batches, loop, checkpoints, processes."""

@@ -38,6 +38,12 @@ def save_checkpoint(path: Path, content: dict) -> Path:
     return Path(path)
 
 
+def add_to_checkpoint(path: Path, **more: object) -> None:
+    """Adds entries, of the kinds that ``save_checkpoint`` takes, to one of our own checkpoints; a kill leaves the old
+    file or the new one. Raises UserError, as ``load_checkpoint``."""
+    save_checkpoint(path, {**load_checkpoint(path), **more})
+
+
 def load_checkpoint(path: Path) -> dict:
     """Reads one of our own checkpoints onto the CPU, as ``se_backbones.weights.load_safely`` reads any weights.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from fvcore.common.config import CfgNode
 
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
+from engine.train.best import is_better
 
 from detectron2.solver import build_lr_scheduler
 
@@ -21,17 +21,24 @@ def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
         cfg: lengths in steps: SOLVER.MAX_ITER, WARMUP_ITERS, STEPS and TEST.EVAL_PERIOD.
 
     Raises:
-        UserError: the learning rate is to follow the evaluations, and there is none before the end.
+        UserError: the learning rate, or the end, is to follow the evaluations, and there is none before the end.
     """
+    period, steps = cfg.TEST.EVAL_PERIOD, cfg.SOLVER.MAX_ITER
+    if (key := follows_evaluations(cfg)) and not 0 < period < steps:
+        raise UserError(
+            f"{key} follows the evaluations, and before the end of the {steps} steps there is none (one is made every "
+            f"{period or steps} steps): evaluate more often"
+        )
     if cfg.SOLVER.LR_SCHEDULER_NAME != "Plateau":
         return build_lr_scheduler(cfg, optimizer)
-    period, steps = cfg.TEST.EVAL_PERIOD, cfg.SOLVER.MAX_ITER
-    if not 0 < period < steps:
-        raise UserError(
-            f"SOLVER.LR_SCHEDULER_NAME Plateau follows the evaluations, and before the end of the {steps} steps there "
-            f"is none (one is made every {period or steps} steps): evaluate more often"
-        )
     return Plateau(optimizer, cfg.SOLVER)
+
+
+def follows_evaluations(cfg: CfgNode) -> str:
+    """The key and value, as text, by which the evaluations' figures may end a training; empty where none does."""
+    if cfg.SOLVER.LR_SCHEDULER_NAME == "Plateau":
+        return "SOLVER.LR_SCHEDULER_NAME Plateau"
+    return f"SOLVER.PATIENCE {cfg.SOLVER.PATIENCE}" if cfg.SOLVER.PATIENCE else ""
 
 
 class Plateau(torch.optim.lr_scheduler.LRScheduler):
@@ -65,7 +72,7 @@ class Plateau(torch.optim.lr_scheduler.LRScheduler):
     def report(self, figure: float | None) -> None:
         """Takes an evaluation's figure; None or NaN, of data that have none, is no better one."""
         rule = self._solver.PLATEAU
-        if figure is not None and not math.isnan(figure) and (self.best is None or figure > self.best + rule.THRESHOLD):
+        if is_better(figure, self.best, rule.THRESHOLD):
             self.best, self.waited = figure, 0
             return
         self.waited += 1

@@ -15,28 +15,27 @@ from typing import Any
 import numpy as np
 import torch
 from fvcore.common.config import CfgNode
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.device import autocast, choose_precision, hardware
+from engine.device import choose_precision, hardware
 from engine.errors import UserError
-from engine.train.checkpoint import checkpoint_path, remove_old_checkpoints, save_checkpoint
+from engine.train.best import BestModel
+from engine.train.checkpoint import checkpoint_path, save_checkpoint
+from engine.train.course import Course, due
 from engine.train.launch import any_process, of_any_process, raise_everywhere
 from engine.train.loop_task import Task
+from engine.train.losses import finite_losses, to_floats
 from engine.train.optim import KeptStatistics, build_ema, build_optimizer, clip_gradients, share_buffers
 from engine.train.sampling import derive_seed
-from engine.train.schedule import Plateau
+from engine.train.saving import CheckpointSaver
 from engine.train.stopping import Stopped, StopRequest
 
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter
 
 logger = logging.getLogger(__name__)
-
-
-class NonFiniteLoss(UserError):
-    """A loss became infinite or not a number."""
 
 
 class Trainer:
@@ -52,6 +51,10 @@ class Trainer:
         run: the run folder.
         resume_from: the content of a checkpoint to go on from.
         lr_factors: by what the learning rate is multiplied in parts of the model; see ``build_optimizer``.
+
+    Attributes:
+        course: when it is evaluated, and when and why it ends.
+        best: the best evaluation so far.
     """
 
     def __init__(
@@ -74,10 +77,11 @@ class Trainer:
         self.iteration = 0
         self.seconds = 0.0  # of training and evaluating, over all of the run's starts
         self.hardware = [hardware(self.device)]  # of all starts, in order
-        self.max_iterations = cfg.SOLVER.MAX_ITER
+        self.course, self.best = Course(cfg, self.scheduler, self.device), BestModel(self.run)
         kept_for = cfg.SOLVER.get("FREEZE_NORM_ITERS", 0)  # a key of tasks that want it
         self.kept_statistics = KeptStatistics(model, self.max_iterations - kept_for)
         self.final: Path | None = None  # the final weights, once they are written
+        self.saver = CheckpointSaver(lambda seconds: self.course.limit.note("saving", seconds))
         if resume_from is not None:
             self._restore(resume_from)
         self.parallel = model
@@ -86,6 +90,11 @@ class Trainer:
             with warnings.catch_warnings():  # older releases of PyTorch do not know the option's new name
                 warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
                 self.parallel = DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+
+    @property
+    def max_iterations(self) -> int:
+        """The step after which the training ends."""
+        return self.course.max_iterations
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -97,37 +106,49 @@ class Trainer:
         """How the run was made, over all of its starts: hardware, steps, seconds of training and evaluating."""
         return self.hardware, self.iteration, self.seconds
 
+    @property
+    def outcome(self) -> dict:
+        """What result.json says of a training besides the figures: why it ended, and its best evaluation."""
+        return {"ended": self.course.ended or "all steps were made", "best": self.best.record}
+
     def train(self, task: Task, writers: list[EventWriter]) -> dict | None:
-        """Runs to SOLVER.MAX_ITER, or until the schedule ends it, writes the final weights, evaluates them, and returns
-        the figures; None where the task has no evaluation.
+        """Runs to the end of its ``course``, writes the final weights, evaluates them, and returns the figures; None
+        where the task has no evaluation.
 
         A checkpoint is written before the evaluation at its step and not behind it, and a run that goes on from it
-        begins with that evaluation. So a ``Plateau`` in a checkpoint has never seen the figure of that step, wherever a
-        kill came, and is told it once.
+        begins with that evaluation. So a ``Plateau`` or ``Patience`` in a checkpoint has never seen the figure of that
+        step, wherever a kill came, and is told it once. The evaluation with which a time limit ends a run between two
+        others is told to neither: a run that goes on from there does what it would have done without a limit.
 
         Raises:
             Stopped: by SIGTERM or Ctrl-C; a checkpoint has been written.
             NonFiniteLoss: with the step, the losses and the images.
         """
-        cfg, figures = self.cfg, None
-        with EventStorage(self.iteration) as storage, StopRequest() as stop:
+        cfg, course, figures = self.cfg, self.course, None
+        course.limit.evaluates = task.evaluate is not None
+        with EventStorage(self.iteration) as storage, StopRequest() as stop, self.saver:
             try:
                 begin = time.perf_counter() - self.seconds
                 if self.iteration == self.max_iterations:  # resumed behind the last step
                     self.save_final(task)
-                if self.iteration and task.evaluate and self._evaluation_due():
+                if self.iteration and task.evaluate and course.evaluation_scheduled(self.iteration):
                     figures = self._evaluate_and_log(task, storage, stop)  # a kill may have cut it off
                     for writer in writers:
                         writer.write()
                 while self.iteration < self.max_iterations:
                     storage.iter = self.iteration + 1  # figures are numbered by the steps that are done
-                    self._step(task, storage)
+                    with course.limit.measuring("step"):
+                        self._step(task, storage)
                     self.iteration += 1
                     self.seconds = time.perf_counter() - begin
-                    done = self.iteration == self.max_iterations
-                    evaluation_due = task.evaluate and self._evaluation_due()
+                    self.saver.check()
                     stop_now = any_process(stop.requested, self.device)
-                    if stop_now or evaluation_due or done or _due(self.iteration, cfg.SOLVER.CHECKPOINT_PERIOD):
+                    evaluation_due = task.evaluate and course.evaluation_scheduled(self.iteration)
+                    if not evaluation_due and not stop_now:
+                        course.end_in_time(self.iteration)
+                    done = self.iteration == self.max_iterations
+                    evaluation_due = evaluation_due or (task.evaluate and done)
+                    if stop_now or evaluation_due or done or due(self.iteration, cfg.SOLVER.CHECKPOINT_PERIOD):
                         self._save(task)  # before an evaluation, which may be long, and may be interrupted
                     if done:
                         self.save_final(task)
@@ -135,7 +156,7 @@ class Trainer:
                         raise Stopped(of_any_process(stop.signal_name), self.iteration, self.run)
                     if evaluation_due:
                         figures = self._evaluate_and_log(task, storage, stop)
-                    if evaluation_due or done or _due(self.iteration, cfg.LOG_PERIOD):
+                    if evaluation_due or done or due(self.iteration, cfg.LOG_PERIOD):
                         for writer in writers:
                             writer.write()
                 self.seconds = time.perf_counter() - begin
@@ -156,35 +177,35 @@ class Trainer:
         finally:
             model.train(was_training)
 
-    def _evaluation_due(self) -> bool:
-        return self.iteration == self.max_iterations or _due(self.iteration, self.cfg.TEST.EVAL_PERIOD)
-
     def _evaluate_and_log(self, task: Task, storage: EventStorage, stop: StopRequest) -> dict:
-        with stop.interrupting(lambda name: Stopped(name, self.iteration, self.run)):
+        step, course = self.iteration, self.course
+        self.saver.wait()  # nothing that happens in an evaluation, which forks processes, can harm the file
+        with stop.interrupting(lambda name: Stopped(name, step, self.run)), course.limit.measuring("evaluation"):
             figures = self.evaluate(task)
         storage.put_scalars(**flatten(figures), smoothing_hint=False)
-        if isinstance(self.scheduler, Plateau):
-            self._report(figures, task)
+        figure = flatten(figures).get(task.main_figure)  # which the first process alone has
+        if comm.is_main_process():
+            self.best.report(task.main_figure, figure, step, lambda: self._weights(task))
+        if course.evaluation_scheduled(step):
+            course.report(step, task.main_figure, of_any_process(figure))
+        if step < self.max_iterations:
+            course.end_in_time(step)
+        if step == self.max_iterations and self.final is None:  # this evaluation is the last one
+            self.save_final(task)
         return figures
 
-    def _report(self, figures: dict, task: Task) -> None:
-        """Tells the schedule the figure, which the first process alone has; all take the same decision."""
-        drops = self.scheduler.drops
-        self.scheduler.report(of_any_process(flatten(figures).get(task.main_figure)))
-        if self.scheduler.ended and self.iteration < self.max_iterations:
-            logger.info("step %d: %s gets no better; the training ends here", self.iteration, task.main_figure)
-            self.max_iterations = self.iteration
-            self.save_final(task)
-        elif self.scheduler.drops > drops:
-            lr = self.optimizer.param_groups[0]["lr"]
-            logger.info("step %d: %s gets no better; lr %.4g from here", self.iteration, task.main_figure, lr)
+    def _weights(self, task: Task) -> dict:
+        """What a file of weights holds that is to be used: those that are evaluated, without what only training
+        needs."""
+        return {**task.describe, "iteration": self.iteration, "model": self.evaluated_model.state_dict()}
 
     def save_final(self, task: Task) -> Path:
-        """Writes ``model_final.pth``: the weights that are evaluated, without what only training needs."""
+        """Writes ``model_final.pth``, the weights that are evaluated."""
+        self.saver.wait()
         path = self.run / "model_final.pth"
         if comm.is_main_process():
-            weights = self.evaluated_model.state_dict()
-            save_checkpoint(path, {**task.describe, "iteration": self.iteration, "model": weights})
+            with self.course.limit.measuring("saving"):
+                save_checkpoint(path, self._weights(task))
         self.final = path
         return path
 
@@ -207,9 +228,9 @@ class Trainer:
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
             with nullcontext() if last or self.parallel is self.model else self.parallel.no_sync():
-                losses = self._losses(task, part)
+                losses = finite_losses(self.parallel, task, part, self.iteration + 1, self.device, self.precision)
                 self.scaler.scale(sum(losses.values()) / len(parts)).backward()
-            for name, value in _to_floats(losses).items():
+            for name, value in to_floats(losses).items():
                 total[name] = total.get(name, 0.0) + value / len(parts)
         if cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
             self.scaler.unscale_(self.optimizer)
@@ -231,25 +252,6 @@ class Trainer:
         np.random.seed(seed)
         random.seed(seed)
 
-    def _losses(self, task: Task, part: Any) -> dict[str, Tensor]:
-        """A forward pass. Raises NonFiniteLoss, in all processes, where any of them has a loss that is not finite."""
-        losses, trouble = {}, ""
-        try:
-            with autocast(self.device, self.precision):
-                losses = task.losses(self.parallel, part)
-            if not torch.stack([loss.detach().float() for loss in losses.values()]).isfinite().all():
-                trouble = ", ".join(f"{name} {loss.item():.4g}" for name, loss in losses.items())
-        except FloatingPointError as error:  # Detectron2 looks at its proposals before there is a loss
-            trouble = str(error)
-        if not any_process(bool(trouble), self.device):
-            return losses
-        found = comm.all_gather(f"({trouble}) on images {task.name_images(part)}" if trouble else "")
-        raise NonFiniteLoss(
-            f"step {self.iteration + 1}: the loss is not finite {'; '.join(filter(None, found))}. "
-            f"Nothing of this step was applied. Try a lower SOLVER.BASE_LR, SOLVER.CLIP_GRADIENTS.ENABLED True or "
-            f"{task.advice}, and go on from the last checkpoint with --resume"
-        )
-
     def _save(self, task: Task) -> None:
         if not comm.is_main_process():
             return
@@ -258,14 +260,16 @@ class Trainer:
             "iteration": self.iteration,
             "seconds": self.seconds,
             "hardware": self.hardware,
+            "evaluation_seconds": self.course.limit.expected("evaluation"),
+            "patience": self.course.patience.state_dict(),
+            "processes": comm.get_world_size(),
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
-        save_checkpoint(checkpoint_path(self.run, self.iteration), content)
-        remove_old_checkpoints(self.run, self.cfg.SOLVER.KEEP_CHECKPOINTS)
+        self.saver.save(checkpoint_path(self.run, self.iteration), content, self.cfg.SOLVER.KEEP_CHECKPOINTS)
 
     def _restore(self, content: dict) -> None:
         """Takes over a checkpoint's state. Learning rates and decays are the config's, which may have been changed."""
@@ -294,6 +298,12 @@ class Trainer:
             group["lr"] = lr
         self.iteration, self.seconds = content["iteration"], content["seconds"]
         self.hardware = list(dict.fromkeys([*content.get("hardware", ()), *self.hardware]))
+        if "patience" in content:  # not in checkpoints of earlier versions
+            self.course.patience.load_state_dict(content["patience"])
+        if seconds := content.get("evaluation_seconds"):
+            self.course.limit.note("evaluation", seconds)
+        if comm.is_main_process():
+            self.best.resume()
 
 
 def flatten(figures: dict) -> dict[str, float]:
@@ -305,14 +315,3 @@ def flatten(figures: dict) -> dict[str, float]:
         for name, value in values.items()
         if isinstance(value, int | float)
     }
-
-
-def _due(iteration: int, period: int) -> bool:
-    return period > 0 and iteration % period == 0
-
-
-def _to_floats(losses: dict[str, Tensor]) -> dict[str, float]:
-    """The losses as numbers, averaged over the processes (in the first one)."""
-    reduced = comm.reduce_dict({name: loss.detach().float() for name, loss in losses.items()})
-    values = torch.stack(list(reduced.values())).tolist()  # one wait for the GPU, not one a loss
-    return dict(zip(reduced, values, strict=True))

@@ -18,7 +18,7 @@ from se_backbones.backbone import Backbone, find_network, sites_of
 from se_backbones.errors import WeightsError
 from se_backbones.files import atomic_path
 from se_backbones.preprocessing import Preprocessing
-from se_backbones.registry import create_backbone, find_spec, skeleton
+from se_backbones.registry import build, find_spec, skeleton
 from se_backbones.se import SEConfig
 from se_backbones.surgery.insert import check_absorbers, insert_se, make_neutral, neutral_config
 from se_backbones.weights.convert import convert_file
@@ -270,11 +270,11 @@ def _places(weights: WeightsFile) -> dict[str, str]:
 def _build(weights: WeightsFile, places: Mapping[str, str], name: str, se: SEConfig | None = None) -> Backbone:
     """The network of a file in our layout, with its weights, in eval mode."""
     state = {inner: weights.tensor(key) for inner, key in places.items()}
-    whole = skeleton(find_spec(name))
-    network = create_backbone(
-        name,
+    row = find_spec(name)
+    whole = skeleton(row)
+    network = build(
+        row.with_se(se),
         weights.shape.num_classes,
-        se=se,
         norm="BN" if any(inner.endswith(".running_var") for inner in state) else "GN",
         out_features=[stage for stage in whole.stages if any(whole.stage_of(inner) == stage for inner in state)],
     )

@@ -211,9 +211,9 @@ def _averaged_part(content) -> str:
 
 
 def _decoded(header: Mapping, where: str) -> dict:
-    """Our own file's texts, with those that hold JSON (preprocessing, classes, se, unmarked) decoded."""
+    """Our own file's texts, with those that hold JSON (preprocessing, classes, se, widths, unmarked) decoded."""
     values = dict(header)
-    for key in ("preprocessing", "classes", "se", "unmarked"):
+    for key in ("preprocessing", "classes", "se", "widths", "unmarked"):
         if isinstance(values.get(key), str):
             try:
                 values[key] = json.loads(values[key])

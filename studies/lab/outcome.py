@@ -10,9 +10,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
 
+from classification.evaluation.answers import read_guesses
 from classification.model import build_network
 from detection.coco_ap.bootstrap import MatchedDetections, paired_bootstrap
-from detection.data import locate
+from detection.locate import read_split
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.config.shipped import find_config
 from engine.errors import UserError
@@ -20,9 +21,8 @@ from engine.json_files import read_json
 from engine.report.cost import count_multiply_adds
 from engine.run.experiment import on_device
 from engine.run.folder import command, versions
-from studies.lab.cells import PLACES, Cell, Plan, own_settings
-from studies.lab.gates import gates_of
-from studies.lab.statistics import (
+from engine.statistics import (
+    LEVEL,
     binomial_error,
     deviation,
     holm,
@@ -32,12 +32,12 @@ from studies.lab.statistics import (
     pooled_deviation,
     seed_test,
 )
+from studies.lab.cells import PLACES, Cell, Plan, own_settings
+from studies.lab.gates import gates_of
 from studies.lab.study import Row
 from studies.lab.surgery import config_of, told_of
 
 T = TypeVar("T")
-
-LEVEL = 0.05  # below it a difference is called one
 
 
 def outcome(plan: Plan, note: str | None = None) -> dict:
@@ -185,14 +185,14 @@ def multiply_adds(cell: Cell, result: Mapping) -> int | None:
 
 def right_images(cell: Cell) -> dict[str, bool]:
     """File → whether the first guess was its class, of a run's evaluation. An image that could not be read is wrong."""
-    records = read_json(cell.results / cell.kind.info.predictions_file, "a run's predictions")
-    return {record["file"]: bool(record["top"]) and record["top"][0][0] == record["label"] for record in records}
+    guesses = read_guesses(cell.results / cell.kind.info.predictions_file)
+    return {file: guess.right for file, guess in guesses.items()}
 
 
 def matched_detections(cell: Cell) -> MatchedDetections:
     """A run's detections, matched to the ground truth. Raises UserError where that is no longer there."""
-    _, ground_truth, _ = locate(cell.cfg, "VAL")
-    return MatchedDetections(ground_truth, cell.results / cell.kind.info.predictions_file)
+    _, ground_truth = read_split(cell.cfg, "VAL")
+    return MatchedDetections(ground_truth.coco, cell.results / cell.kind.info.predictions_file)
 
 
 def _comparisons(plan: Plan, by_row: Mapping[Row, Sequence[Cell]], whole: Mapping[int, dict]) -> list[dict]:

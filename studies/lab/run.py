@@ -11,8 +11,8 @@ from engine import compat  # noqa: F401  (before detectron2)
 from engine.device import choose_device
 from engine.errors import UserError
 from engine.json_files import read_json
+from engine.logs.writers import saying_beside
 from engine.train.launch import joined_processes, once
-from engine.train.logs import saying_beside
 from studies.lab.cells import Cell, Plan
 from studies.lab.surgery import cut
 from studies.lab.words import span

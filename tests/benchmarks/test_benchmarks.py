@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import coco_ap, detectors, table, waiting
+from benchmarks import coco_ap, detectors, saving, table, waiting
 from benchmarks.measure import Setting
 from benchmarks.table import BENCHMARKS, Benchmark, page
 from detection.coco_ap.reading import read_input
@@ -42,6 +42,7 @@ def test_every_benchmark_runs_and_has_what_its_page_shows(tool, name, tmp_path, 
     monkeypatch.setattr(detectors, "HEIGHT", 64)
     monkeypatch.setattr(detectors, "WIDTH", 64)
     monkeypatch.setattr(waiting, "_seconds", lambda *of: 0.5)
+    monkeypatch.setattr(saving, "NETWORK", "se_resnet20_cifar")
     assert tool.main([name, *TINY, "--json", str(tmp_path / "one.json")]) == 0
     result = json.loads((tmp_path / "one.json").read_text())
     assert result["benchmark"] == name and result["precision"] == "fp32" and result["size"] == 32

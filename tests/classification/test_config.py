@@ -62,6 +62,8 @@ def test_twins_differ_in_the_architecture_alone():
         (["MODEL.BACKBONE.ARCHITECTURE", "resnet50", "MODEL.SE.GATE", "tanh"], ["MODEL.SE", "plain"]),
         (["SOLVER.STEPS", "(1,)"], ["SOLVER.STEPS", "SOLVER.STEP_EPOCHS"]),
         ([*PLATEAU, "DATA.VAL", ""], ["Plateau", "DATA.VAL is empty"]),
+        (["SOLVER.PATIENCE", "3", "DATA.VAL", ""], ["SOLVER.PATIENCE 3 follows", "DATA.VAL is empty"]),
+        (["SOLVER.PATIENCE", "3", "TEST.EVAL_EPOCHS", "0"], ["SOLVER.PATIENCE 3 follows", "TEST.EVAL_EPOCHS"]),
         ([*PLATEAU, "TEST.EVAL_EPOCHS", "0"], ["Plateau", "TEST.EVAL_EPOCHS", "0.0"]),
         ([*PLATEAU, "TEST.EVAL_EPOCHS", "30"], ["Plateau", "TEST.EVAL_EPOCHS", "below SOLVER.EPOCHS"]),
         ([*PLATEAU, "INPUT.TRAIN_SIZE_START", "96"], ["Plateau", "INPUT.TRAIN_SIZE_START"]),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -56,6 +57,26 @@ def test_a_run_leaves_what_a_person_needs_under_its_own_names(whole):
     assert list(result["per_category"]["classification"]) == list(CLASSES) and result["images"] == 9
     checkpoint = load_checkpoint(folder / "model_final.pth")
     assert checkpoint["task"] == "classification" and checkpoint["classes"] == list(CLASSES)
+    assert checkpoint["thresholds"]["at_accuracy"] == result["abstention"]
+    mistakes = json.loads((folder / "analysis" / "mistakes.json").read_text())
+    wrong = round(9 * result["classification"]["top1_error"] / 100)
+    assert mistakes["found"] == mistakes["pictures"] == wrong == len(list((folder / "analysis").glob("mistakes/*.jpg")))
+
+
+def test_a_run_says_how_it_ended_and_its_best_weights_are_taken_everywhere(whole):
+    folder, result = whole
+    accuracy, loss = result["classification"]["top1"], result["validation"]["total_loss"]
+    assert result["ended"] == "all steps were made"
+    assert result["best"] == {"figure": "classification/top1", "value": accuracy, "iteration": 4}
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["validation/total_loss"] == loss > 0
+    page = (folder / "summary.html").read_text()
+    assert f"top-1 accuracy {accuracy:.1f} after step 4: model_best.pth" in page and f"{loss:.4f}" in page
+    best = str(folder / "model_best.pth")
+    words = ["MODEL.WEIGHTS", best, "OUTPUT_DIR", str(folder)]
+    again = run_classification(Options(config=str(folder / "config.yaml"), overrides=words, eval_only=True))
+    assert again["weights"] == best and again["classification"] == result["classification"]
+    assert again["validation"] == result["validation"] and "ended" not in again
 
 
 def test_a_resumed_run_comes_out_as_the_whole_one(whole, words, tmp_path):
@@ -67,6 +88,31 @@ def test_a_resumed_run_comes_out_as_the_whole_one(whole, words, tmp_path):
     assert result["classification"] == whole[1]["classification"]
     ours, theirs = (load_checkpoint(f / "model_final.pth")["model"] for f in (folder, whole[0]))
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_a_run_whose_time_is_over_goes_on_as_if_it_had_had_no_limit(whole, words, tmp_path):
+    words = [*words, "OUTPUT_DIR", str(tmp_path)]
+    result = run_classification(Options(overrides=[*words, "SOLVER.TIME_LIMIT", "1e-6"]))
+    assert result["ended"] == "the time limit of 1e-06 minutes (SOLVER.TIME_LIMIT)" and result["iteration"] == 1
+    assert "top1" in result["classification"] and load_checkpoint(tmp_path / "model_final.pth")["iteration"] == 1
+    result = run_classification(Options(overrides=words, resume=True))
+    assert result["ended"] == "all steps were made" and result["classification"] == whole[1]["classification"]
+    ours, theirs = (load_checkpoint(f / "model_final.pth")["model"] for f in (tmp_path, whole[0]))
+    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (["LOGGERS", "wandb"], "the package wandb is not installed"),
+        (["SOLVER.IMS_PER_BATCH", "auto"], "on a CPU: give a number, such as SOLVER.IMS_PER_BATCH 6,"),
+    ],
+)
+def test_what_cannot_be_had_here_is_refused_before_the_run_begins(words, tmp_path, monkeypatch, setting, said):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=said):
+        run_classification(Options(overrides=[*words, *setting, "OUTPUT_DIR", str(tmp_path / "run")]))
+    assert not (tmp_path / "run").exists()
 
 
 RECIPE = [
@@ -83,7 +129,8 @@ def test_a_run_that_gets_no_better_ends_early_and_is_whole(words, tmp_path):
     assert result["iteration"] == 3 and result == json.loads((folder / "result.json").read_text())
     log = (folder / "log.txt").read_text()
     assert "step 2: classification/top1 gets no better; lr 0.001 from here" in log
-    assert "step 3: classification/top1 gets no better; the training ends here" in log
+    assert "step 3: the training ends here: classification/top1 gets no better (SOLVER.PLATEAU)" in log
+    assert result["ended"] == "classification/top1 gets no better (SOLVER.PLATEAU)"
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [round(row["lr"], 6) for row in rows] == [0.01, 0.01, 0.001]
     assert [row["classification/top1"] for row in rows][-1] == result["classification"]["top1"]

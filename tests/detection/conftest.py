@@ -2,13 +2,17 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from detection.config import load_config
 from detection.data import make_data
+from se_backbones import create_backbone
 from synthetic.shapes import generate_shapes
+from tests.detection.others import CONFIG, forget
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # configs/demo.yaml at a size that a step takes a tenth of a second
@@ -53,3 +57,23 @@ def real_data():
         return folder
 
     return find
+
+
+@pytest.fixture(scope="module")
+def project(shapes, tmp_path_factory, runs_in_this_process):
+    """Somebody's folder, with the page's config, pictures and weights in it, as the current one."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "my").mkdir()
+    for split in ("train", "val"):
+        (folder / "my" / split).symlink_to(getattr(shapes, f"{split}_images"))
+        shutil.copy(getattr(shapes, f"{split}_json"), folder / "my" / f"{split}.json")
+    shutil.copy(sorted(shapes.val_images.iterdir())[0], folder / "my" / "picture.png")
+    (folder / "faster_rcnn_fpn.yaml").write_text(CONFIG, encoding="utf-8")
+    torch.save(create_backbone("se_resnet18").state_dict(), folder / "weights.pth")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("PYTHONHASHSEED", "0")  # upstream's seeding sets it
+        # It asks the compiler and setuptools, which a process with another distutils cannot.
+        monkeypatch.setattr("detectron2.engine.defaults.collect_env_info", lambda: "")
+        yield folder
+    forget("mine_train", "mine_val")

@@ -144,6 +144,10 @@ def test_the_number_of_classes_comes_from_the_data_and_may_not_contradict_it():
     assert with_classes(get_cfg(), 3, "x.json").MODEL.ROI_HEADS.NUM_CLASSES == 3
     with pytest.raises(UserError, match="NUM_CLASSES is 80, but x.json has 3"):
         with_classes(load_config(None, ["MODEL.ROI_HEADS.NUM_CLASSES", "80"]), 3, "x.json")
+    retinanet = ["MODEL.RETINANET.NUM_CLASSES", "80"]  # which a Faster R-CNN does not read
+    assert with_classes(load_config(None, retinanet), 3, "x.json").MODEL.ROI_HEADS.NUM_CLASSES == 3
+    with pytest.raises(UserError, match="RETINANET.NUM_CLASSES is 80"):
+        with_classes(load_config(None, ["MODEL.META_ARCHITECTURE", "RetinaNet", *retinanet]), 3, "x.json")
 
 
 def example(height=64, width=96):

@@ -36,8 +36,9 @@ def test_every_schedule_that_is_let_pass_can_be_built(name):
 
 @pytest.mark.parametrize("period", ["0", "40000", "50000"])
 def test_a_schedule_that_follows_the_evaluations_wants_some_before_the_end(period):
-    with pytest.raises(UserError, match=r"Plateau .*TEST\.EVAL_PERIOD .*below SOLVER\.MAX_ITER 40000"):
-        load_config(None, ["SOLVER.LR_SCHEDULER_NAME", "Plateau", "TEST.EVAL_PERIOD", period])
+    for name, setting in (("Plateau", "SOLVER.LR_SCHEDULER_NAME Plateau"), ("PATIENCE 3", "SOLVER.PATIENCE 3")):
+        with pytest.raises(UserError, match=rf"{name} .*TEST\.EVAL_PERIOD .*below SOLVER\.MAX_ITER 40000"):
+            load_config(None, [*setting.split(), "TEST.EVAL_PERIOD", period])
 
 
 @pytest.mark.usefixtures("runs_in_this_process")

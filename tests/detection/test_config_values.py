@@ -87,8 +87,8 @@ WRONG = {
     "DATASETS.TRAIN": ("(1,)",),
     "DATASETS.TEST": ("(1,)",),
     "DATALOADER.NUM_WORKERS": ("-1", "1000000000"),
-    "DATALOADER.SAMPLER_TRAIN": ("RepeatFactorTrainingSampler", "foo"),
-    "DATALOADER.REPEAT_THRESHOLD": ("0.1",),
+    "DATALOADER.SAMPLER_TRAIN": ("RepeatFactorTrainingSampler", "foo"),  # the former without a threshold
+    "DATALOADER.REPEAT_THRESHOLD": SHARES,
     "SOLVER.LR_SCHEDULER_NAME": OPTIONS,
     "SOLVER.MAX_ITER": NUMBERS_ABOVE_0,
     "SOLVER.BASE_LR": WEIGHTS,
@@ -102,6 +102,8 @@ WRONG = {
     "SOLVER.PLATEAU.THRESHOLD": WEIGHTS,
     "SOLVER.PLATEAU.PATIENCE": NUMBERS_ABOVE_0,
     "SOLVER.PLATEAU.DROPS": ("-1",),
+    "SOLVER.PATIENCE": ("-1",),
+    "SOLVER.TIME_LIMIT": (*WEIGHTS, "1:30:00"),
     "SOLVER.WARMUP_FACTOR": SHARES,
     "SOLVER.WARMUP_ITERS": ("-1",),
     "SOLVER.WARMUP_METHOD": OPTIONS,
@@ -128,6 +130,7 @@ WRONG = {
     "CUDNN_BENCHMARK": ("True",),
     "VIS_PERIOD": ("-1",),
     "LOG_PERIOD": NUMBERS_ABOVE_0,
+    "LOGGERS": ("['tensorbord']", "[1]"),
     **{
         f"MODEL.{group}.{key}": values
         for group in ("RPN", "ROI_HEADS", "RETINANET")

@@ -20,6 +20,7 @@ from detection.train import load_data
 from engine.errors import UserError
 
 from detectron2.data.datasets.coco import load_coco_json
+from detectron2.data.samplers import RepeatFactorTrainingSampler
 
 SIZE = (30, 40)  # height, width
 POLYGON = [2.0, 2.0, 12.0, 2.0, 12.0, 12.0, 2.0, 12.0]
@@ -213,3 +214,52 @@ def test_what_evaluation_could_not_read_is_refused_before_training(folder, tmp_p
     load_data(cfg, "TRAIN", tmp_path, drop_bad=False)
     with pytest.raises(UserError, match=message):
         load_data(cfg, "VAL", tmp_path, drop_bad=False)
+
+
+def rare_classes():
+    """Ten images, a cat on each, a dog on one, and one without objects."""
+    content = coco()
+    content["images"] = [{"id": i, "file_name": f"{i % 2}.png", "height": 30, "width": 40} for i in range(1, 11)]
+    own = [(i, 1) for i in range(1, 10)] + [(4, 3)]
+    content["annotations"] = [
+        {"id": n, "image_id": i, "category_id": c, "bbox": [2, 2, 10, 10], "area": 100, "iscrowd": 0}
+        for n, (i, c) in enumerate(own, start=1)
+    ]
+    return content
+
+
+@pytest.mark.parametrize("empty", ["True", "False"])
+@pytest.mark.parametrize("threshold", [0.05, 0.5, 1.0])
+def test_repeat_factors_are_detectron2s(folder, monkeypatch, threshold, empty):
+    content, given = rare_classes(), {}
+    cfg = config(
+        folder, content, "DATALOADER.REPEAT_THRESHOLD", str(threshold), "DATALOADER.FILTER_EMPTY_ANNOTATIONS", empty
+    )
+    monkeypatch.setattr("detection.data.TrainingBatches", lambda *args, **kwargs: given.update(kwargs) or [])
+    data = make_data("set", folder / "instances.json", folder, content)
+    training_batches(data, cfg, 0, 0, 1)
+    records = [r for r in data.records() if r["annotations"] or empty == "False"]
+    theirs = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(records, threshold)
+    assert given["factors"].tolist() == pytest.approx(theirs.tolist()) and len(theirs) == (9 if empty == "True" else 10)
+
+
+def test_an_image_that_is_repeated_is_augmented_anew_and_the_same_after_a_resume(folder):
+    content = rare_classes()
+    words = ["DATALOADER.REPEAT_THRESHOLD", "1.0", "INPUT.MIN_SIZE_TRAIN", "(20, 24, 28, 32, 36, 40)"]
+    cfg = config(folder, content, *words, "SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "12")
+    data = make_data("set", folder / "instances.json", folder, content)
+    steps = [list(batch) for batch in training_batches(data, cfg, 0, 0, 1)]
+    resumed = list(training_batches(data, cfg, 4, 0, 1))
+    for one, other in zip(steps[4:], resumed, strict=True):
+        assert [image["image_id"] for image in one] == [image["image_id"] for image in other]
+        assert all(a["image"].equal(b["image"]) for a, b in zip(one, other, strict=True))
+    epoch = [image for batch in steps[:6] for image in batch]  # 9 images, r(dog) = 3: 11, and the first again
+    dogs = [image["image"].shape for image in epoch if image["image_id"] == 4]
+    assert len(dogs) >= 3 and len(set(dogs)) > 1
+
+
+def test_a_sampler_without_its_threshold_is_refused(folder):
+    with pytest.raises(UserError, match=r"set DATALOADER\.REPEAT_THRESHOLD"):
+        config(folder, coco({}), "DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler")
+    sampler = ["DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_THRESHOLD", "0.001"]
+    assert config(folder, coco({}), *sampler).DATALOADER.REPEAT_THRESHOLD == 0.001

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from detection.data import TestSet
-from detection.gates import image_folder, look_at_detector
+from detection.formats.read import image_folder
+from detection.gates import look_at_detector
 from detection.model import build_detector, with_classes
 from detection.trained import load_detector
 from engine.errors import UserError
@@ -89,7 +90,7 @@ def test_what_cannot_be_looked_at_is_said_and_nothing_is_written(detector, shape
         return str(error.value)
 
     weights = detector("demo.yaml")
-    assert "is a folder: name the annotations' JSON" in refused(weights, shapes.val_images)
+    assert "is no detection set" in refused(weights, shapes.val_images)
     assert "there is no file" in refused(weights, tmp_path / "nowhere.json")
     (tmp_path / "empty.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
     assert "empty.json" in refused(weights, tmp_path / "empty.json")

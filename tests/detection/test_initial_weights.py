@@ -11,7 +11,7 @@ from detection.model import build_detector, with_classes
 from detection.task_info import DETECTION
 from detection.train import Options, describe, run_detection
 from engine.errors import UserError
-from engine.run.initial_weights import _published, restore_weights
+from engine.run.initial_weights import published_for, restore_weights
 from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.optim import build_optimizer
 from se_backbones import create_backbone
@@ -171,11 +171,11 @@ def test_weights_with_se_and_no_weights_are_refused(tiny, classifier, tmp_path):
 
 
 def test_pretrained_is_the_plain_architectures():
-    assert _published("se_resnet18", insert=True) == "torchvision://resnet18"
-    assert _published("resnet50_msra", insert=True) == "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
-    assert _published("se_resnet50", insert=False) == "timm://seresnet50.ra2_in1k"
+    assert published_for("se_resnet18", insert=True) == "torchvision://resnet18"
+    assert published_for("resnet50_msra", insert=True) == "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
+    assert published_for("se_resnet50", insert=False) == "timm://seresnet50.ra2_in1k"
     with pytest.raises(WeightsError, match="no plain network is se_resnet50_caffe without SE"):
-        _published("se_resnet50_caffe", insert=True)
+        published_for("se_resnet50_caffe", insert=True)
 
 
 def test_an_msra_network_has_no_se_row_and_takes_se_under_its_own_name(tiny):

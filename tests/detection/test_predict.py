@@ -20,7 +20,7 @@ from detection.predict.files import predict_files
 from detection.predict.predictor import Predictor
 from engine.errors import UserError
 from engine.predict.video import Video, video_writer
-from engine.train.checkpoint import save_checkpoint
+from engine.train.checkpoint import add_to_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,6 +102,11 @@ def records(output):
     return json.loads((output / "predictions.json").read_text())
 
 
+def copy_of(checkpoint, path):
+    path.write_bytes(checkpoint.read_bytes())
+    return path
+
+
 def save(path, image):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
@@ -156,6 +161,20 @@ def test_a_low_threshold_reaches_below_the_detectors_own(checkpoint):
     same(low.select(np.arange(count)), high)
     with pytest.raises(UserError, match="between 0 and 1"):
         Predictor.from_checkpoint(checkpoint, None, "cpu", 50)
+
+
+def test_each_class_has_its_own_threshold_where_the_checkpoint_states_them(checkpoint, predictor, tmp_path):
+    image = [picture(96, 128)]
+    stated = copy_of(checkpoint, tmp_path / "stated.pth")
+    classes = {"red": {"threshold": 0.3}, "green": {"threshold": 0.25}, "blue": {"threshold": None}}
+    add_to_checkpoint(stated, thresholds={"otherwise": 0.9, "classes": classes})
+    with pytest.raises(UserError, match="model_final.pth states no thresholds"):
+        Predictor.from_checkpoint(checkpoint, device="cpu", threshold="best")
+    (everything,) = predictor.predict(image)
+    (found,) = Predictor.from_checkpoint(stated, device="cpu", threshold="best").predict(image)
+    kept = everything.scores >= np.array([0.3, 0.25, 0.9])[everything.classes]
+    assert 0 < kept.sum() < len(everything)
+    same(found, everything.select(kept))
 
 
 def test_wrong_pictures_are_refused(predictor):

@@ -7,10 +7,10 @@ import pytest
 
 from detection.coco_ap.average_precision import evaluate_coco
 from engine.errors import UserError
+from engine.statistics import pooled_deviation, seed_test, welch
 from studies.index import STUDIES
 from studies.lab import cells, report
 from studies.lab.outcome import config_note, outcome
-from studies.lab.statistics import pooled_deviation, seed_test, welch
 from studies.lab.study import Row
 from studies.lab.words import sentence
 

@@ -69,6 +69,22 @@ def test_figures_are_written_before_they_are_printed(tool, files, tmp_path, monk
     assert (tmp_path / "out.json").exists()
 
 
+def test_an_analysis_needs_no_torch(files, tmp_path):
+    """In a process of its own, in which no other test has imported it."""
+    words = [*map(str, files), "--no-categories", "--analysis", str(tmp_path / "out")]
+    script = (
+        f"import runpy, sys; sys.argv = {['evaluate_coco.py', *words]!r}\n"
+        f"try:\n    runpy.run_path({str(TOOL)!r}, run_name='__main__')\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert f"written: {tmp_path / 'out'}" in done.stdout
+    confusion = json.loads((tmp_path / "out" / "analysis" / "confusion.json").read_text())
+    assert confusion["counts"] == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+
+
 def test_compare_and_options(tool, files, capsys):
     assert tool(*files, "--compare", "--no-categories", "--evaluator", "pycocotools") == 0
     printed = capsys.readouterr().out
@@ -83,6 +99,7 @@ def test_errors_are_sentences(tool, files, tmp_path, capsys):
     assert "found.json is not valid JSON: line 1, column 17" in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()
     assert tool(truth, tmp_path / "absent.json") == 2
+    assert tool(*files, "--images", tmp_path) == 2
     assert "there is no file" in capsys.readouterr().err
 
 

@@ -17,6 +17,7 @@ TINY = [
     "INPUT.MIN_SIZE_TRAIN", "64", "INPUT.MIN_SIZE_TEST", "64", "SOLVER.IMS_PER_BATCH", "4", "SOLVER.BASE_LR", "0.01",
     "MODEL.FPN.OUT_CHANNELS", "16", "MODEL.ROI_BOX_HEAD.FC_DIM", "32", "SOLVER.MAX_ITER", str(STEPS), "LOG_PERIOD", "2",
     "SOLVER.CHECKPOINT_PERIOD", "2", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.01", "SOLVER.EMA.ENABLED", "True",
+    "TEST.LOSS", "True", "TEST.EVAL_PERIOD", "4",
 ]  # fmt: skip
 
 
@@ -79,9 +80,22 @@ def test_a_run_leaves_everything_a_person_needs(whole):
     result = json.loads((folder / "result.json").read_text())
     assert set(result["bbox"]) >= {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100"}
     assert result["command"].startswith("python tools/train_net.py") and result["iteration"] == STEPS
+    assert result["best"]["figure"] == "bbox/AP" and result["best"]["iteration"] in (4, 8)
+    assert load_checkpoint(folder / "model_best.pth")["best"] == result["best"]
+    assert result["validation"].keys() >= {"total_loss", "loss_cls", "loss_rpn_cls"} and result["ended"]
     for word in (f"step {STEPS}/{STEPS}", "img/s", "eta", "device cpu", "AP50", str(folder / "summary.html")):
         assert word in output, word
     assert not [p for p in folder.rglob("*") if ".part" in p.name]
+    thresholds = json.loads((folder / "analysis" / "thresholds.json").read_text())
+    assert load_checkpoint(folder / "model_final.pth")["thresholds"] == thresholds
+    for name in (
+        "analysis/mistakes.json",
+        "analysis/confusion.json",
+        "plots/confusion.png",
+        "plots/precision_recall.png",
+    ):
+        assert (folder / name).is_file(), name
+    assert "Worst mistakes" in (folder / "summary.html").read_text(encoding="utf-8")
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(start, run, whole, data, tmp_path):
@@ -99,6 +113,10 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(start, run, whole, data
     ours, theirs = (load_checkpoint(f / "model_final.pth")["model"] for f in (folder, whole[0]))
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+    best, other = (load_checkpoint(f / "model_best.pth") for f in (folder, whole[0]))
+    assert best["best"] == other["best"] and all(torch.equal(best["model"][n], other["model"][n]) for n in theirs)
+    figures = [json.loads((f / "result.json").read_text()) for f in (folder, whole[0])]
+    assert figures[0]["validation"] == figures[1]["validation"]
     assert (folder / "coco_instances_results.json").read_bytes() == (
         whole[0] / "coco_instances_results.json"
     ).read_bytes()

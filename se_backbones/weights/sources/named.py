@@ -7,6 +7,7 @@ import os
 import shutil
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from se_backbones.preprocessing import Preprocessing
 TIMEOUT = 30  # seconds without an answer
 DETECTRON2_URL = "https://dl.fbaipublicfiles.com/detectron2/"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # as the Hugging Face hub's repositories call them
-SCHEMES = ("timm", "torchvision", "detectron2")
+SCHEMES = ("timm", "torchvision", "detectron2", "hf")
 
 
 @dataclass
@@ -47,7 +48,8 @@ def locate(source: str | os.PathLike) -> SourceFile:
 
     Args:
         source: a path; ``FILE#part`` for a part of a file (``#state_dict_ema``); ``timm://NAME``,
-            ``torchvision://NAME`` or ``torchvision://NAME.VARIANT``, ``detectron2://PATH``.
+            ``torchvision://NAME`` or ``torchvision://NAME.VARIANT``, ``detectron2://PATH``, ``hf://OWNER/NAME``, a
+            repository of the Hugging Face hub.
 
     Raises:
         WeightsError: no such file or name, the package that knows it is not installed, or it cannot be
@@ -61,7 +63,8 @@ def locate(source: str | os.PathLike) -> SourceFile:
                 f"{text}: sources are a file, or {', '.join(f'{known}://NAME' for known in SCHEMES)}. "
                 "Anything else on the network: fetch it first and name the file"
             )
-        return {"timm": _timm, "torchvision": _torchvision, "detectron2": _detectron2}[scheme](name, text)
+        releases = {"timm": _timm, "torchvision": _torchvision, "detectron2": _detectron2, "hf": _hugging_face}
+        return releases[scheme](name, text)
     path = Path(text).expanduser()
     part = ""
     if not _exists(path) and "#" in path.name:
@@ -117,22 +120,38 @@ def _timm(name: str, text: str) -> SourceFile:
         repository = config.hf_hub_id
         if repository.endswith("/"):
             repository += f"{config.architecture}.{config.tag}" if config.tag else config.architecture
-        return SourceFile(_hub_file(repository, text), **about)
+        return SourceFile(hub_file(repository, text), **about)
     if config.url:
         return SourceFile(_fetch(config.url, text), **about)
     raise WeightsError(f"{text}: timm has no released weights under this name")
 
 
-def _hub_file(repository: str, text: str) -> Path:
+def _hugging_face(name: str, text: str) -> SourceFile:
+    return SourceFile(hub_file(name, text))
+
+
+def hub_file(repository: str, text: str, filenames: Sequence[str] = HUB_FILES, **options) -> Path:
+    """A file of a repository of the Hugging Face hub, out of the hub's cache or fetched into it.
+
+    Args:
+        repository: ``OWNER/NAME``.
+        text: the source as it was named, for messages.
+        filenames: the first of them that is there is taken.
+        options: of ``huggingface_hub.hf_hub_download``: ``revision``, ``token``.
+
+    Raises:
+        WeightsError: huggingface_hub is not installed, or none of the files can be had; the message says why.
+    """
     tried, reason = [], ""
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
-        raise _unavailable(text, "import huggingface_hub", "it is not installed (it comes with timm)") from None
-    for filename in HUB_FILES:
+        why = "it is not installed (`pip install huggingface_hub`; it comes with timm too)"
+        raise _unavailable(text, "import huggingface_hub", why) from None
+    for filename in filenames:
         tried.append(f"{repository}/{filename} on the Hugging Face hub")
         try:
-            return Path(hf_hub_download(repository, filename))
+            return Path(hf_hub_download(repository, filename, **options))
         except Exception as error:  # the hub's client raises its own, requests', httpx's and OSError
             reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
     raise _unavailable(text, " and ".join(tried), reason)

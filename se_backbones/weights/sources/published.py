@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from se_backbones.errors import WeightsError
-from se_backbones.registry import family_of, find_spec
+from se_backbones.registry import family_of, find_spec, list_backbones
 
 
 def published_weights(architecture: str) -> str:
@@ -11,11 +11,18 @@ def published_weights(architecture: str) -> str:
 
     Raises:
         ValueError: an unknown architecture.
-        WeightsError: none are published; names the variant that has some, where there is one.
+        WeightsError: none are published; names the networks that have some, its own variants first.
     """
-    published = family_of(find_spec(architecture)).published
-    if architecture in published:
-        return published[architecture]
-    variants = [name for name in published if name.startswith(f"{architecture}_")]
+    family = family_of(find_spec(architecture))
+    if architecture in family.published:
+        return family.published[architecture]
+    variants = [name for name in family.published if name.startswith(f"{architecture}_")]
     hint = f" The variant {variants[0]} has some." if variants else ""
-    raise WeightsError(f"no ImageNet weights are published for {architecture}.{hint} Give a file, or train without.")
+    others = (
+        f"Of its family, {', '.join(family.published)} have some."
+        if family.published
+        else (f"Networks that have some are {', '.join(list_backbones(pretrained=True))}.")
+    )
+    raise WeightsError(
+        f"no ImageNet weights are published for {architecture}.{hint} {others} Give a file, or train without."
+    )

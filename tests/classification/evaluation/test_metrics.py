@@ -85,6 +85,18 @@ def test_the_figures_are_those_of_torchmetrics(images, classes, absent, scale):
     assert figures["mean_class_top1"] == pytest.approx(np.mean([per_class[c] for c in present]), abs=1e-4)
 
 
+def test_the_loss_is_the_mean_cross_entropy_of_what_could_be_read():
+    probabilities, labels = draw(50, 7)
+    probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
+    broken = np.arange(50) % 9 == 0
+    figures = figures_of(probabilities, labels, broken=broken)
+    expected = torch.nn.functional.nll_loss(torch.tensor(probabilities).log(), torch.tensor(labels), reduction="none")
+    assert figures["validation"]["total_loss"] == pytest.approx(expected[torch.tensor(~broken)].mean().item())
+    assert figures_of(probabilities, labels, broken=np.ones(50, bool))["validation"] == {"total_loss": None}
+    certain = figures_of(np.array([[1.0, 0.0]]), [1])["validation"]["total_loss"]  # of what it holds for impossible
+    assert 700 < certain < 720
+
+
 def test_of_equal_probabilities_the_lower_index_comes_first():
     probabilities = np.array([[0.1, 0.3, 0.3, 0.1, 0.1, 0.1], [1 / 6] * 6, [0.0, 0.0, 0.0, 0.0, 0.0, 1.0]])
     predictions = predict(probabilities, [2, 0, 0])

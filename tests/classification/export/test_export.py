@@ -34,6 +34,7 @@ def checkpoint(tmp_path_factory):
     cfg = small_config(*ARCHITECTURE)
     network = randomised(build_network(cfg, len(CLASSES)))
     content = {"task": "classification", "model": network.state_dict(), "config": cfg.dump(), "classes": CLASSES}
+    content["thresholds"] = {"at_accuracy": [{"accuracy": 95, "threshold": 0.75, "answered": 40.0}]}
     return save_checkpoint(tmp_path_factory.mktemp("run") / "model_final.pth", content)
 
 
@@ -80,7 +81,9 @@ def test_a_prediction_from_a_file_is_the_checkpoints(checkpoint, pictures, crops
     model, cfg, classes = load_classifier(checkpoint, overrides=["TEST.CROPS", crops])
     images = [picture(50, 70, seed) for seed in range(3)]  # a batch and a half
     own = Predictor(model, cfg, classes).predict(images)
-    theirs = Predictor.from_checkpoint(path, device="cpu").predict(images)
+    predictor = Predictor.from_checkpoint(path, device="cpu", sure=95)
+    assert predictor.sure_from == 0.75  # it comes with the file
+    theirs = predictor.predict(images)
     for expected, found in zip(own, theirs, strict=True):
         assert (found.classes == expected.classes).all() and found.crop == expected.crop and found.cell == expected.cell
         np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from classification.config import load_config
 from classification.images import batches as data
@@ -274,6 +275,45 @@ def test_an_error_names_the_images_that_were_shown_and_its_own_keys(tmp_path, pa
     for name, position in zip(named, batch.indices.tolist(), strict=True):
         assert position in BROKEN or name == f"{position}.jpg"
     assert "SOLVER.WARMUP_EPOCHS" in task.advice and "annotations" not in task.advice
+
+
+RARE = ("DATALOADER.CLASS_BALANCE", 1, "INPUT.COLOR_JITTER", 0.3)
+
+
+@pytest.fixture(scope="module")
+def uneven(folder):
+    """Nine images of one class, two of another and none of a third."""
+    return make_index([f"{i}.jpg" for i in range(11)], [0] * 9 + [2] * 2, CLASSES, folder)
+
+
+def test_balanced_batches_do_not_depend_on_workers_start_or_process(uneven):
+    whole = batches(uneven, *RARE)
+    for start in (1, 2, 4):  # an epoch is three steps
+        assert same(batches(uneven, *RARE, start=start), whole[start:])
+    assert same(batches(uneven, *RARE, "DATALOADER.NUM_WORKERS", 2), whole)
+    shares = [batches(uneven, *RARE, rank=rank, processes=2) for rank in range(2)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
+
+
+def test_an_image_of_a_rare_class_is_seen_again_and_otherwise(uneven):
+    epoch = batches(uneven, *RARE)[:3]
+    labels = torch.cat([batch.labels for batch in epoch]).bincount(minlength=3).tolist()
+    assert labels[1] == 0 and abs(labels[0] - 6) <= 1 and abs(labels[2] - 6) <= 1  # 12 are shown
+    seen = [(int(i), image) for batch in epoch for i, image in zip(batch.indices, batch.images, strict=True)]
+    again = [image for i, image in seen if i == 10]
+    assert len(again) >= 2 and not torch.equal(again[0], again[1])
+
+
+def test_the_loss_of_a_training_has_the_classes_weights(uneven, tmp_path):
+    given = cfg("MODEL.BACKBONE.ARCHITECTURE", "resnet18", "SOLVER.CLASS_WEIGHTS", "balanced")
+    trainer = SimpleNamespace(model=build_network(given, 3), device=torch.device("cpu"), iteration=0)
+    batch = batches(uneven)[0]
+    logits = torch.randn(4, 3)
+    task = _training_steps(trainer, CLASS_FOLDERS, uneven, None, given, tmp_path, {})
+    weights = torch.tensor([11 / 18, 0, 11 / 4])  # 1/9 and 1/2 over their mean for an image, 2/11
+    expected = F.cross_entropy(logits, batch.labels, weights, reduction="none").mean()
+    assert torch.allclose(task.losses(lambda x: logits, batch)["loss_cls"], expected)
 
 
 def broken(*positions):

@@ -83,7 +83,7 @@ def with_config(predictor, *overrides, classes=CLASSES, task=CLASS_FOLDERS):
 class StandIn:
     """Says the same of every picture."""
 
-    classes, device, task, max_pixels = CLASSES, torch.device("cpu"), CLASS_FOLDERS, 10**6
+    classes, device, task, max_pixels, sure_from = CLASSES, torch.device("cpu"), CLASS_FOLDERS, 10**6, None
 
     def __init__(self, interrupt_at=None):
         self.seen, self.interrupt_at = 0, interrupt_at
@@ -293,6 +293,15 @@ def test_an_interruption_keeps_what_was_done(tmp_path):
     report = predict_files(StandIn(interrupt_at=3), [tmp_path / "in"], tmp_path / "out")
     assert report.exit_code == 130 and len(records(tmp_path / "out")) == 3
     assert predict_files(StandIn(), [tmp_path / "in"], tmp_path / "out", max_images=2).pictures == 2
+
+
+@pytest.mark.parametrize("sure_from, sure", [(None, None), (0.0, True), (1.0, False)])
+def test_what_is_not_sure_is_marked(tmp_path, sure_from, sure):
+    source, predictor = save(tmp_path / "a.png", picture(400, 400)), StandIn()
+    predictor.sure_from = sure_from
+    predict_files(predictor, [source], tmp_path / "out")
+    (record,) = records(tmp_path / "out")
+    assert record.get("sure") is sure
 
 
 def test_a_run_folder_is_no_place_to_write_to(tmp_path):

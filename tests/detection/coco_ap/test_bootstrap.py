@@ -48,9 +48,8 @@ def test_images_drawn_several_times_count_so_often(seed):
     assert MatchedDetections(truth, found).ap(weights) == pytest.approx(ap(*repeated(truth, found, weights)), abs=1e-9)
 
 
-def boxes(images, right):
-    """One object an image; a detector that finds those in ``right``."""
-    truth = {
+def one_object_each(images):
+    return {
         "images": [{"id": i, "height": 50, "width": 50, "file_name": f"{i}.png"} for i in range(1, images + 1)],
         "categories": [{"id": 1, "name": "cell"}],
         "annotations": [
@@ -58,8 +57,12 @@ def boxes(images, right):
             for i in range(1, images + 1)
         ],
     }
+
+
+def boxes(images, right):
+    """One object an image; a detector that finds those in ``right``."""
     found = [{"image_id": i, "category_id": 1, "bbox": [5, 5, 20, 20], "score": 0.5 + i / 1000} for i in right]
-    return MatchedDetections(truth, found)
+    return MatchedDetections(one_object_each(images), found)
 
 
 def test_a_detector_that_finds_more_in_every_draw_is_told_apart():
@@ -109,3 +112,20 @@ def test_a_standard_error_is_that_of_a_share_where_ap_is_one():
     assert standard_error(boxes(20, range(1, 21))) == 0
     with pytest.raises(ValueError, match="no object to find"):
         standard_error(MatchedDetections({"images": [], "annotations": [], "categories": []}, []))
+
+
+def test_counts_are_those_of_the_detections_that_are_sure_enough():
+    """Two objects in the first image: one found twice, the other by a box that is too far off."""
+    truth = one_object_each(3)
+    truth["annotations"].append({**truth["annotations"][0], "id": 9, "bbox": [30, 30, 10, 10], "area": 100})
+    found = [
+        {"image_id": 1, "category_id": 1, "bbox": [5, 5, 20, 20], "score": 0.9},
+        {"image_id": 1, "category_id": 1, "bbox": [5, 5, 20, 19], "score": 0.8},
+        {"image_id": 1, "category_id": 1, "bbox": [30, 38, 10, 10], "score": 0.6},
+        {"image_id": 2, "category_id": 1, "bbox": [5, 5, 20, 20], "score": 0.4},
+    ]
+    matched = MatchedDetections(truth, found)
+    assert matched.image_ids == [1, 2, 3]
+    assert matched.counts(0.5).tolist() == [[1, 2, 1], [0, 0, 1], [0, 0, 1]]
+    assert matched.counts(0.7).tolist() == [[1, 1, 1], [0, 0, 1], [0, 0, 1]]
+    assert matched.counts(0.0).tolist() == [[1, 2, 1], [1, 0, 0], [0, 0, 1]]

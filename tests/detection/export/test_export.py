@@ -35,7 +35,8 @@ def checkpoint(tmp_path_factory):
         model.roi_heads.box_predictor.cls_score.weight *= 6  # some objects are sure in the pictures, none in a grey one
     content = {"task": "detection", "model": model.state_dict(), "config": cfg.dump(), "classes": CLASSES}
     folder = tmp_path_factory.mktemp("run")
-    return save_checkpoint(folder / "model_final.pth", {**content, "category_ids": IDS})
+    thresholds = {"otherwise": 0.5, "classes": {"red": {"threshold": 0.45}, "blue": {"threshold": None}}}
+    return save_checkpoint(folder / "model_final.pth", {**content, "category_ids": IDS, "thresholds": thresholds})
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,8 @@ def test_a_file_without_the_sure_objects_that_are_asked_for_is_refused(checkpoin
     with pytest.raises(UserError, match="leaves out objects below 0.4"):
         Predictor.from_checkpoint(path, device="cpu", threshold=0.3)
     assert Predictor.from_checkpoint(path, device="cpu", threshold=0.4).predict([picture(96, 128)])
+    best = Predictor.from_checkpoint(path, device="cpu", threshold="best")  # they come with the file
+    assert best.lowest_scores.tolist() == [0.45, 0.5, 0.5]
     with pytest.raises(UserError, match="has its config in it"):
         Predictor.from_checkpoint(path, "configs/demo.yaml", device="cpu")
     with pytest.raises(UserError, match="export it again"):

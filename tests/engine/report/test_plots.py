@@ -54,6 +54,19 @@ def test_negative_and_constant_losses_draw(tmp_path):
     assert is_picture(plots.plot_losses(rows(range(20), total_loss=[0.0] * 20), tmp_path / "b.png"))
 
 
+def test_the_validation_loss_is_drawn_beside_the_trainings(tmp_path):
+    data = rows(range(20), total_loss=[1.0] * 20)
+    data[9]["validation/total_loss"], data[19]["validation/total_loss"] = 3.0, 2.0
+    pictures = []
+    for name in ("with", "without"):
+        with Image.open(plots.plot_losses(data, tmp_path / f"{name}.png")) as image:
+            pictures.append(np.asarray(image.convert("L")))
+        for row in data:
+            row.pop("validation/total_loss", None)
+    assert pictures[0].shape != pictures[1].shape or (pictures[0] != pictures[1]).any()
+    assert plots.plot_losses([{"iteration": 1, "validation/total_loss": 1.0}], tmp_path / "none.png") is None
+
+
 def test_smoothing_keeps_a_line_a_line_and_a_spike_out():
     constant = np.full(50, 3.0)
     np.testing.assert_allclose(plots.smooth(constant), constant)

@@ -287,6 +287,33 @@ def test_a_scene_classifier_without_published_figures_or_config(scene_run):
     assert "plots/confusion.png: cannot be read" in check(write_summary(scene_run, SCENES)).words
 
 
+def test_the_worst_mistakes_are_shown_with_what_they_are(run):
+    folder = run / "analysis"
+    (folder / "mistakes").mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (320, 320, 3), dtype=np.uint8)
+    mistakes = [
+        {"group": "WBC", "kind": "wrong class", "predicted": "WBC", "score": 0.934, "truth": "<b>RBC", "picture": "x"},
+        {"group": "RBC", "kind": "missed", "predicted": None, "score": None, "truth": "RBC", "picture": "x"},
+        {"group": "RBC", "kind": "nothing there", "predicted": "RBC", "score": 0.5, "truth": None, "picture": None},
+    ]
+    mistakes += [{**mistakes[1], "group": f"class {index}"} for index in range(58)]
+    for index, mistake in enumerate(mistakes):
+        if mistake["picture"]:
+            mistake["picture"] = f"mistakes/{index:02d}.jpg"
+            Image.fromarray(np.roll(noise, index)).save(folder / mistake["picture"], quality=95)
+    (folder / "mistakes.json").write_text(json.dumps({"found": 1060, "mistakes": mistakes}))
+    page = check(write_summary(run, DETECTION))
+    assert "WBC WBC 0.93 · wrong class: <b>RBC" in page.words and "RBC missed: RBC" in page.words
+    pictures = page.tags.count("img") - 6  # those that are there without mistakes
+    assert 5 < pictures < 60 and f"{1060 - pictures} others are not shown: analysis/mistakes.json" in page.words
+    (folder / "mistakes" / "00.jpg").write_bytes(b"broken")
+    (run / "metrics.jsonl").unlink()  # drawing its curves takes most of the time
+    page = check(write_summary(run, DETECTION))
+    assert "mistakes/00.jpg: cannot be read" in page.words
+    (folder / "mistakes.json").write_text('{"found": 0, "mistakes": []}')
+    assert "Worst mistakes" not in check(write_summary(run, DETECTION)).words
+
+
 def test_boxes_and_masks_each_have_their_table(run):
     result = json.loads((run / "result.json").read_text())
     result["segm"] = {**result["bbox"], "AP": 33.25}

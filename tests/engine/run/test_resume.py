@@ -2,6 +2,7 @@
 
 import logging
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,11 +10,11 @@ from classification.config import load_config
 from classification.model import build_network
 from classification.task import CLASS_FOLDERS
 from engine.errors import UserError
+from engine.run import resume as module
 from engine.run.experiment import description
 from engine.run.resume import IMAGES, check_resume
 from engine.run.start import Start
 from engine.train.fingerprint import fingerprint
-from engine.train.sampling import TrainingBatches
 
 TASK = CLASS_FOLDERS.info
 BASE = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.ARCHITECTURE", "se_resnet20_cifar", "SOLVER.IMS_PER_BATCH", "4"]
@@ -36,6 +37,10 @@ def resume(tmp_path, now=(), steps=12, images=SET, classes=CLASSES, **changed):
     check_resume(start, build_network(now, len(classes)), TASK, then, now, steps, about, "the set")
 
 
+def processes(monkeypatch, count):
+    monkeypatch.setattr(module, "comm", SimpleNamespace(get_world_size=lambda: count))
+
+
 def test_the_same_settings_go_on(tmp_path, caplog):
     resume(tmp_path)
     resume(tmp_path, steps=6)
@@ -49,13 +54,28 @@ def test_another_batch_size_is_refused_and_its_ways_on_are_named(tmp_path, batch
         resume(tmp_path, ["SOLVER.IMS_PER_BATCH", batch])
 
 
-def test_processes_and_accumulation_leave_the_position_where_it_is(tmp_path, caplog):
-    """What a step sees is the same images, whoever computes them."""
+def test_accumulation_leaves_the_position_where_it_is(tmp_path, caplog):
     resume(tmp_path, ["SOLVER.ACCUMULATE", 2])
     assert "SOLVER.ACCUMULATE: 1 -> 2" in caplog.text and "images" not in caplog.text
-    whole = list(TrainingBatches(24, 4, 1, start=6, end=12))
-    halves = [list(TrainingBatches(24, 4, 1, start=6, end=12, rank=rank, world_size=2)) for rank in (0, 1)]
-    assert [first + second for first, second in zip(*halves, strict=True)] == whole
+
+
+@pytest.mark.parametrize("then, now", [(1, 2), (4, 1)])
+def test_another_number_of_processes_goes_on_and_what_differs_is_said(tmp_path, caplog, monkeypatch, then, now):
+    processes(monkeypatch, now)
+    with caplog.at_level(logging.INFO):
+        resume(tmp_path, processes=then)
+    words = f"in {then} processes, and goes on in {now}: .* same images in the same order, {4 // now} a .*BatchNorm"
+    assert re.search(words, caplog.text)
+    caplog.clear()
+    resume(tmp_path)  # of a version that did not write how many they were
+    resume(tmp_path, processes=now)
+    assert "processes" not in caplog.text
+
+
+def test_processes_that_cannot_share_its_batch_are_refused(tmp_path, monkeypatch):
+    processes(monkeypatch, 3)
+    with pytest.raises(UserError, match="4 images, which 3 processes cannot share.*Go on with .*: 1, 2, 4$"):
+        resume(tmp_path, processes=2)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 from fvcore.common.config import CfgNode
 
 from engine.errors import UserError
+from engine.logs.run_log import setup_logging
 from engine.run.folder import open_run
 from engine.run.start import Start
 from engine.task import TaskInfo
-from engine.train.logs import setup_logging
 
 TASK = TaskInfo(
     "toy", "Toys", ("toys",), {"toys": "Toys"}, ("found",), "found.json", "t.py", "p.py", listings={"wrong*.json": "!"}

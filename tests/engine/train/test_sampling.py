@@ -1,12 +1,13 @@
 """Batches as a function of (seed, epoch)."""
 
+import math
 import tracemalloc
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from engine.train.sampling import TrainingBatches, derive_seed, shard
+from engine.train.sampling import TrainingBatches, balancing_factors, derive_seed, repeat_factors, shard
 
 
 def batches(size=23, batch_size=4, seed=1, end=24, **kwargs):
@@ -38,6 +39,18 @@ def test_processes_share_each_batch():
     whole = batches()
     parts = [batches(rank=rank, world_size=2) for rank in range(2)]
     assert [a + b for a, b in zip(*parts, strict=True)] == whole
+
+
+@pytest.mark.parametrize("groups", [None, [i % 3 == 0 for i in range(23)]])
+def test_the_number_of_processes_may_change_at_any_step(groups):
+    """1, 2, 4 and 1 again, within epochs and between them: the images of an uninterrupted run, in its order."""
+    steps = []
+    for start, end, world_size in ((0, 5, 1), (5, 12, 2), (12, 19, 4), (19, 24, 1)):
+        of_each = [
+            batches(start=start, end=end, rank=rank, world_size=world_size, groups=groups) for rank in range(world_size)
+        ]
+        steps += [sum(shares, []) for shares in zip(*of_each, strict=True)]
+    assert steps == batches(groups=groups)
 
 
 def test_batches_are_of_one_shape_as_far_as_possible():
@@ -109,3 +122,78 @@ def test_a_derived_seed_depends_on_every_part():
     seeds = [derive_seed(*p) for p in positions]
     assert len(set(seeds)) == len(seeds) and all(0 <= s < 2**32 for s in seeds)
     assert derive_seed(1, 0, 5) == derive_seed(1, 0, 5)
+
+
+FACTORS = np.array([1, 2.3, 0.4, 0.4, 0.4, 1.7, 3, 1, 1, 1, 0.05])  # their sum is 12.25
+GROUPS = [index % 3 == 0 for index in range(len(FACTORS))]
+
+
+def weighted(groups=None, **kwargs):
+    return batches(len(FACTORS), 4, 5, 24, factors=FACTORS, groups=groups, **kwargs)
+
+
+@pytest.mark.parametrize("groups", [None, GROUPS])
+@pytest.mark.parametrize("start", [0, 1, 2, 5, 17])
+def test_a_weighted_run_can_begin_at_any_position_and_be_shared_by_any_processes(start, groups):
+    whole = weighted(groups)
+    assert weighted(groups, start=start) == whole[start:]
+    for world_size in (2, 4):
+        parts = [weighted(groups, start=start, rank=rank, world_size=world_size) for rank in range(world_size)]
+        assert [sum(shares, []) for shares in zip(*parts, strict=True)] == whole[start:]
+
+
+@pytest.mark.parametrize("groups", [None, GROUPS])
+def test_an_image_is_in_an_epoch_as_often_as_its_factor_rounded(groups):
+    steps = weighted(groups)
+    for epoch in range(24 // 4):  # 12 or 13 images are four batches
+        seen = [position for batch in steps[4 * epoch : 4 * epoch + 4] for position in batch]
+        assert {position[0] for position in seen} == {epoch}
+        times = Counter(position[1] for position in dict.fromkeys(seen))  # but for those that fill up the last batch
+        assert all(math.floor(one) <= times[index] <= math.ceil(one) for index, one in enumerate(FACTORS))
+        assert sum(times.values()) in (12, 13)
+        # The times of an image are told apart: the second is no copy of the first.
+        for index, count in times.items():
+            assert {tuple(position[2:]) for position in seen if position[1] == index} == {(), (1,), (2,)} - {
+                (time,) for time in range(count, 3)
+            }
+
+
+def test_over_many_epochs_an_image_is_seen_as_often_as_its_factor_says():
+    epochs = 3000
+    sampler = TrainingBatches(len(FACTORS), 1, 7, end=1, factors=FACTORS)
+    seen = sum(np.bincount(sampler._epoch(epoch), minlength=len(FACTORS)) for epoch in range(epochs))
+    fraction = FACTORS % 1
+    deviation = np.sqrt(fraction * (1 - fraction) / epochs)
+    assert (abs(seen / epochs - FACTORS) <= 4 * deviation).all()
+
+
+def test_factors_of_1_are_every_image_once():
+    steps = batches(factors=np.ones(23))
+    assert all(len(position) == 2 for batch in steps for position in batch)
+    for epoch in range(4):
+        assert {i for batch in steps[6 * epoch : 6 * epoch + 6] for _, i in batch} == set(range(23))
+
+
+@pytest.mark.parametrize("strength", [0, 0.5, 1])
+def test_classes_get_their_shares_of_every_epoch(strength):
+    counts = np.array([90, 0, 25, 4, 1])  # a class without images is none
+    labels = np.repeat(np.arange(5), counts)
+    shares = np.where(counts > 0, np.maximum(counts, 1.0) ** (1 - strength), 0)
+    expected = shares / shares.sum() * 120
+    factors = balancing_factors(labels, strength)
+    assert factors.sum() == pytest.approx(120) and np.bincount(labels, factors) == pytest.approx(expected[:5])
+    steps = batches(120, 8, 3, 3 * 15, factors=factors)
+    assert TrainingBatches(120, 8, 3, end=1, factors=factors).batches_per_epoch == 15
+    for epoch in range(3):
+        seen = [labels[position[1]] for batch in steps[15 * epoch : 15 * epoch + 15] for position in batch]
+        assert (
+            abs(np.bincount(seen, minlength=5) - expected) <= 2
+        ).all()  # one by rounding, one to fill the last batch
+
+
+def test_repeat_factors_are_those_of_the_paper():
+    """Of ten images one holds class b and four hold c: f(b) = 0.1, f(c) = 0.4, t = 0.225: r(b) = 1.5, r(c) = 1."""
+    classes = [{"a", "b"}, *[{"a", "c"}] * 4, *[{"a"}] * 4, ()]
+    assert repeat_factors(classes, 0.225).tolist() == pytest.approx([1.5, *[1] * 9])
+    assert repeat_factors(classes, 0.225, root=False).tolist() == pytest.approx([2.25, *[1] * 9])
+    assert repeat_factors(classes, 0.9).tolist() == pytest.approx([3, *[1.5] * 4, *[1] * 5])  # a: f(a) = t

@@ -10,10 +10,12 @@ import torch.multiprocessing as mp
 
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
+from engine.train.best import BEST_FILE
 from engine.train.checkpoint import load_checkpoint, newest_checkpoint
 from engine.train.launch import leave_processes
 from engine.train.schedule import Plateau, build_schedule
 from engine.train.stopping import Stopped
+from engine.train.time_limit import TimeLimit
 from tests.engine.train.test_trainer import DATA, assert_equal, config, make, weights
 
 PLATEAU = ["SOLVER.LR_SCHEDULER_NAME", "Plateau", "SOLVER.PLATEAU.PATIENCE", "2", "SOLVER.PLATEAU.DROPS", "2"]
@@ -233,19 +235,61 @@ def _process(rank, folder):
     kept, task = make(folder / f"{rank}_kept", keeping(3, "SOLVER.MAX_ITER", "8"), data=DATA * (rank + 1))
     task.evaluate = None  # before which all get the first one's statistics, whether or not these were kept
     kept.train(task, [])
+    limited, task = make(folder / f"{rank}_limited", config("SOLVER.STEPS", "()"), data=DATA * (rank + 1))
+    clock = iter(range(0, 10**9, 1 if rank == 0 else 1000))  # the other process's has nothing to say
+    limited.course.limit = TimeLimit(0.5, clock=lambda: next(clock))
+    limited.train(task, [])
     content = {"steps": trainer.iteration, "lr": lr, "plateau": weights(trainer), "kept": weights(kept)}
-    torch.save(content, folder / f"{rank}.pth")
+    content["limited"] = limited.iteration
+    dist.barrier()  # both read the checkpoint of one process before the first of them writes another
+    torch.save({**content, "shared": part(folder, 5, 9)}, folder / f"{rank}.pth")
     leave_processes()
 
 
+def part(folder, begin, end, name="parts"):
+    """The steps between, of a run in as many processes as there are; the rows that this one saw in each of them.
+
+    In 64 bits, without dropout and BatchNorm, and with a loss that is a mean over the rows: what is computed does not
+    depend on who computes it, but for the order of sums.
+    """
+    cfg = config("SOLVER.CHECKPOINT_PERIOD", "0")
+    torch.set_default_dtype(torch.float64)
+    try:
+        trainer, task = make(folder / name, cfg, norm=False, data=DATA.double(), resume=begin > 0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    seen, trainer.course.max_iterations = [], end
+
+    def losses(model, batch):
+        seen.append(batch)
+        return {"loss": model(batch)["loss_a"]}
+
+    task.losses, task.evaluate = losses, None
+    assert trainer.iteration == begin
+    trainer.train(task, [])
+    return seen, weights(trainer)
+
+
 def test_processes_drop_and_end_together_and_keep_the_same_statistics(tmp_path):
-    """The first process alone has figures, and each sees other images."""
+    """The first process alone has figures, and each sees other images. And a run goes on in another number of them."""
+    whole, expected = part(tmp_path, 0, 12, "whole")
+    alone, _ = part(tmp_path, 0, 5)
     mp.spawn(_process, (tmp_path,), nprocs=2)
+    shares = [torch.load(tmp_path / f"{rank}.pth")["shared"] for rank in range(2)]
+    alone_again, end = part(tmp_path, 9, 12)
+    together = [torch.cat(rows) for rows in zip(*(seen for seen, _ in shares), strict=True)]
+    assert torch.equal(torch.stack([*alone, *together, *alone_again]), torch.stack(whole))
+    assert_equal(shares[0][1], shares[1][1])
+    torch.testing.assert_close(end, expected)
+    assert load_checkpoint(tmp_path / "parts" / "checkpoint_0000009.pth")["processes"] == 2
+
     a, b = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
     assert a["steps"] == b["steps"] == END and a["lr"] == b["lr"] == pytest.approx(0.1 * 0.1**2)
     for run in ("plateau", "kept"):
         assert all(torch.equal(a[run][name], b[run][name]) for name in a[run] if name.endswith(("weight", "bias")))
     assert_equal(a["kept"], b["kept"])
+    assert 0 < a["limited"] == b["limited"] < 12  # a second, of 30, for each look at the clock
+    assert (tmp_path / "0" / BEST_FILE).exists() and not (tmp_path / "1" / BEST_FILE).exists()
     assert not torch.equal(a["plateau"]["net.1.running_var"], 4 * b["plateau"]["net.1.running_var"])
 
 

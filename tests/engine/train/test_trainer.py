@@ -12,17 +12,19 @@ from engine import compat  # noqa: F401  (before detectron2)
 from engine.config.defaults import add_engine_defaults
 from engine.config.dialect import load_config
 from engine.errors import UserError
+from engine.logs.writers import make_writers
 from engine.run.experiment import naming_the_weights
 from engine.task import TaskInfo
 from engine.train import stopping
 from engine.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from engine.train.logs import make_writers
+from engine.train.losses import NonFiniteLoss
 from engine.train.sampling import TrainingBatches
 from engine.train.schedule import build_schedule
 from engine.train.stopping import Stopped
-from engine.train.trainer import NonFiniteLoss, Task, Trainer
+from engine.train.trainer import Task, Trainer
 
 from detectron2.config import get_cfg
+from detectron2.utils import comm
 
 TOYS = TaskInfo("toy", "Toys", (), {"toy": "Toys"}, ("sum",), "found.json", "train.py", "predict.py")
 DATA = torch.randn(20, 6, generator=torch.Generator().manual_seed(3))
@@ -76,10 +78,9 @@ def make(tmp_path, cfg, resume=False, norm=True, data=DATA, on_batch=None):
     )
 
     def batches():
-        for step, positions in enumerate(
-            TrainingBatches(len(data), cfg.SOLVER.IMS_PER_BATCH, 1, start=trainer.iteration, end=cfg.SOLVER.MAX_ITER),
-            trainer.iteration,
-        ):
+        first, share = trainer.iteration, {"rank": comm.get_rank(), "world_size": comm.get_world_size()}
+        order = TrainingBatches(len(data), cfg.SOLVER.IMS_PER_BATCH, 1, start=first, end=cfg.SOLVER.MAX_ITER, **share)
+        for step, positions in enumerate(order, first):
             if on_batch:
                 on_batch(step)
             yield data[[index for _, index in positions]]
@@ -280,6 +281,7 @@ def test_a_run_knows_everything_that_it_was_made_on(tmp_path, earlier):
     trainer, task = make(tmp_path, config())
     here = trainer.hardware
     trainer._save(task)
+    trainer.saver.wait()
     path = newest_checkpoint(tmp_path)
     content = load_checkpoint(path)
     assert content.pop("hardware") == here
@@ -288,6 +290,7 @@ def test_a_run_knows_everything_that_it_was_made_on(tmp_path, earlier):
         again, task = make(tmp_path, config(), resume=True)
         assert again.account[0] == [*(earlier or []), *here]
         again._save(task)
+        again.saver.wait()
 
 
 def test_an_evaluation_that_a_kill_cut_off_is_made_on_resume(tmp_path):

@@ -128,7 +128,7 @@ def test_a_hubs_file_has_its_name_beside_it(plain, empty, tmp_path):
 def test_a_named_source_says_what_it_is(source, name, sure, plain, deep, empty, save, monkeypatch):
     pytest.importorskip(source.partition(":")[0])
     path = save(plain if name == "resnet18" else deep)
-    monkeypatch.setattr(named, "_hub_file", lambda *_: path)
+    monkeypatch.setattr(named, "hub_file", lambda *_: path)
     monkeypatch.setattr(named, "_fetch", lambda *_: path)
     model = empty(name, num_classes=2)
     if sure:

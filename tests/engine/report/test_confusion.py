@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classification.evaluation.confusion import confusion_shares, most_confused_classes, plot_confusion
+from engine.report.confusion import confusion_shares, most_confused_classes, plot_confusion
 
 
 def perfect(classes, images=10):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.train.logs import make_writers, saying_beside
+from engine.logs.writers import make_writers, saying_beside
 from tests.full_disk import largest_file
 
 from detectron2.utils.events import EventStorage
@@ -16,7 +16,7 @@ LOGGING = """
 import logging, sys
 from pathlib import Path
 from engine.errors import main_guard
-from engine.train.logs import log_to, setup_logging
+from engine.logs.run_log import log_to, setup_logging
 def main():
     setup_logging(())
     log_to(Path(sys.argv[1]))

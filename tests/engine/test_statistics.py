@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from studies.lab import statistics as st
+from engine import statistics as st
 
 
 def test_deviation_is_over_n_less_one_and_none_for_one_value():

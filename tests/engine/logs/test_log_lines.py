@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from engine.train.logs import log_to, setup_logging
+from engine.logs.run_log import log_to, setup_logging
 
 pytestmark = pytest.mark.usefixtures("runs_in_this_process")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+LEVEL = 0.05  # below it a difference is called one
+
 
 def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
