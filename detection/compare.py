@@ -9,7 +9,8 @@ import numpy as np
 
 from detection.coco_ap.bootstrap import MatchedDetections, paired_bootstrap
 from detection.config import load_config
-from detection.data import DetectionData, locate, make_data
+from detection.data import DetectionData, make_data
+from detection.locate import read_split
 from detection.predict.detections import Detections
 from detection.predict.draw import draw_detections
 from detection.predict.pictures import as_detections
@@ -104,5 +105,5 @@ def _f1(counts: np.ndarray) -> np.ndarray:
 
 
 def _ground_truth(cfg) -> DetectionData:
-    name, json_path, images = locate(cfg, "VAL")
-    return make_data(name, json_path, images, read_json(json_path, "ground truth"), with_masks=False)
+    name, found = read_split(cfg, "VAL")
+    return make_data(name, found.path, found.images, found.coco, with_masks=False)

@@ -156,7 +156,7 @@ def resolved(command: Sequence[str]) -> list[str]:
     else:
         found = shutil.which(name)
     if found is None:
-        raise UserError(f"{name} is neither a script (.py) nor an installed command: name one, tools/train_net.py say")
+        raise UserError(f"{name} is neither a script (.py) nor an installed command: name the training, as one runs it")
     return [found, *arguments]
 
 
