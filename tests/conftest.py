@@ -18,6 +18,7 @@ import torch
 from PIL import Image, ImageFile
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
+LONG = ("tests/tools/", "tests/se_backbones/test_contract.py", "tests/studies/", "tests/detection/export/")
 SET_BY_LIBRARIES = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "OPENCV_OPENCL_RUNTIME", "GOMP_SPINCOUNT")
 
 
@@ -96,9 +97,9 @@ def pytest_fixture_setup(fixturedef, request):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Command lines come first, in any order of the tests: their files take longest, and the last of them alone would
-    leave one of two processes idle."""
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/tools/"))
+    """Command lines come first, in any order of the tests, and then the other files that take long: the last of them
+    alone would leave the other processes idle."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 def pytest_collection_finish(session):
