@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from detection.data import DetectionData, TrainingSet
-from detection.losses import to_learn_from
+from detection.data import DetectionData, TrainingSet, to_learn_from
 from detection.model import build_detector
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.run.experiment import on_device

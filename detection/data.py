@@ -172,12 +172,11 @@ def require_masks(records: list[dict], cfg: CfgNode, source: Path) -> None:
         )
 
 
-def training_batches(data: DetectionData, cfg: CfgNode, start: int, rank: int, world_size: int) -> Iterator[list[dict]]:
-    """This process's share of each step's batch (a list of dicts as Detectron2's models take them), from step
-    ``start`` on.
+def to_learn_from(data: DetectionData, cfg: CfgNode) -> list[dict]:
+    """The records of a set that a training with this config uses.
 
     Raises:
-        UserError: no image is left to train on, or the batch cannot be shared by the processes.
+        UserError: there are none, or MODEL.MASK_ON finds masks that it cannot use.
     """
     records = data.records()
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
@@ -187,6 +186,17 @@ def training_batches(data: DetectionData, cfg: CfgNode, start: int, rank: int, w
         raise UserError(f"{data.json_path}: no image has an annotation to learn from{crowds}")
     if cfg.MODEL.MASK_ON:
         require_masks(records, cfg, data.json_path)
+    return records
+
+
+def training_batches(data: DetectionData, cfg: CfgNode, start: int, rank: int, world_size: int) -> Iterator[list[dict]]:
+    """This process's share of each step's batch (a list of dicts as Detectron2's models take them), from step
+    ``start`` on.
+
+    Raises:
+        UserError: no image is left to train on, or the batch cannot be shared by the processes.
+    """
+    records = to_learn_from(data, cfg)
     groups = [int(r["width"] > r["height"]) for r in records] if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
     try:
         batches = TrainingBatches(

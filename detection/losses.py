@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from detection.data import DetectionData, TrainingSet, require_masks
+from detection.data import DetectionData, TrainingSet, to_learn_from
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.device import autocast, choose_precision, device_of
-from engine.errors import UserError
 from engine.train.launch import raising_everywhere
 from engine.train.loading import load_batches
 from engine.train.sampling import derive_seed, shard
@@ -68,22 +67,6 @@ def seen_as_evaluated(cfg: CfgNode) -> CfgNode:
     given.MIN_SIZE_TRAIN, given.MAX_SIZE_TRAIN = (given.MIN_SIZE_TEST,), given.MAX_SIZE_TEST
     given.MIN_SIZE_TRAIN_SAMPLING, given.RANDOM_FLIP, given.CROP.ENABLED = "choice", "none", False
     return cfg
-
-
-def to_learn_from(data: DetectionData, cfg: CfgNode) -> list[dict]:
-    """The records of a set that a training with this config would use.
-
-    Raises:
-        UserError: there are none, or MODEL.MASK_ON finds masks that it cannot use.
-    """
-    records = data.records()
-    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        records = [r for r in records if any(not a["iscrowd"] for a in r["annotations"])]
-    if not records:
-        raise UserError(f"{data.json_path}: no image has an annotation to learn from, and so there is no loss")
-    if cfg.MODEL.MASK_ON:
-        require_masks(records, cfg, data.json_path)
-    return records
 
 
 def validation_losses(model: nn.Module, data: DetectionData, cfg: CfgNode) -> dict[str, float | None]:

@@ -17,11 +17,11 @@ from detection.annotations.check import check_annotations, drop_bad_records
 from detection.batch_size import detector_step
 from detection.coco_ap.inputs import build_input
 from detection.config import config_from_checkpoint, load_config
-from detection.data import DetectionData, make_data, training_batches
+from detection.data import DetectionData, make_data, to_learn_from, training_batches
 from detection.evaluate import evaluate_detector
 from detection.initial_weights import load_initial_weights
 from detection.locate import read_split
-from detection.losses import seen_as_evaluated, to_learn_from
+from detection.losses import seen_as_evaluated
 from detection.model import build_detector, with_classes
 from detection.predict.pictures import write_pictures
 from detection.task_info import DETECTION
