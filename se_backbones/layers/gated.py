@@ -102,7 +102,7 @@ class _Fork(torch.autograd.Function):
             return (d_squeezed if d_sum is None else d_sum if gate is None else d_sum * gate), None
         if gate is None:
             return d_sum + d_squeezed, None
-        kernels = None if torch.is_grad_enabled() else _kernels(d_sum)
+        kernels = None if torch.is_grad_enabled() else kernels_for(d_sum)
         if kernels and d_squeezed.stride()[2:] == (0, 0):
             return kernels.forward(d_squeezed[:, :, :1, :1], d_sum, gate, False), None
         # Without a place to put it, the result would take the memory format of d_squeezed, and all behind it, too.
@@ -116,7 +116,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, shortcut, branch, gate, relu, link):
-        kernels = _kernels(branch)
+        kernels = kernels_for(branch)
         out = (kernels.forward if kernels else _multiply_add)(shortcut, branch, gate, relu)
         ctx.link = link
         ctx.save_for_backward(branch, gate, out if relu else None)
@@ -126,7 +126,7 @@ class _Sum(torch.autograd.Function):
     def backward(ctx, grad):
         branch, gate, out = ctx.saved_tensors
         # For a second derivative the gradients are made of differentiable operations.
-        kernels = None if torch.is_grad_enabled() else _kernels(branch)
+        kernels = None if torch.is_grad_enabled() else kernels_for(branch)
         d_sum, d_gate = (kernels.backward if kernels else _gradients)(grad, branch, out)
         ctx.link.deferred &= not torch.is_grad_enabled()
         ctx.link.gate = gate if ctx.link.deferred else None
@@ -140,8 +140,8 @@ def _gradients(grad: Tensor, branch: Tensor, out: Tensor | None) -> tuple[Tensor
     return d_sum, (d_sum * branch).sum((2, 3), keepdim=True)
 
 
-def _kernels(x: Tensor) -> ModuleType | None:
-    """The Triton kernels, where they can work on a map."""
+def kernels_for(x: Tensor) -> ModuleType | None:
+    """The Triton kernels (``gated_triton``), where they can work on a map; None elsewhere."""
     if not x.is_cuda or x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return None
     # A grid has 65,535 blocks in two of its directions; inside an image the kernels count in 32 bits.

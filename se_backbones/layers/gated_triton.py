@@ -21,8 +21,8 @@ WARPS = 8
 
 @triton.jit
 def _forward(
-    shortcut, branch, gate, out, channels, places, stride_c, stride_p,
-    BROADCAST: tl.constexpr, RELU: tl.constexpr, PLACES: tl.constexpr, CHANNELS: tl.constexpr,
+    shortcut, branch, gate, bias, out, channels, places, stride_c, stride_p,
+    BROADCAST: tl.constexpr, BIAS: tl.constexpr, RELU: tl.constexpr, PLACES: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(2).to(tl.int64)
     p = tl.program_id(0) * PLACES + tl.arange(0, PLACES)[:, None]
@@ -31,6 +31,8 @@ def _forward(
     at = image * channels * places + (p * stride_p + c * stride_c)
     g = tl.load(gate + image * channels + c, mask=c < channels, other=0.0).to(tl.float32)
     b = tl.load(branch + at, mask=inside, other=0.0).to(tl.float32)
+    if BIAS:
+        b += tl.load(bias + c, mask=c < channels, other=0.0).to(tl.float32)
     if BROADCAST:
         s = tl.load(shortcut + image * channels + c, mask=c < channels, other=0.0).to(tl.float32)
     else:
@@ -66,13 +68,14 @@ def _backward(
     tl.store(partial + (image * tl.num_programs(0) + strip) * channels + c, sums, mask=c < channels)
 
 
-def forward(shortcut: Tensor, branch: Tensor, gate: Tensor, relu: bool) -> Tensor:
-    """``shortcut + gate * branch``, then ReLU where ``relu``.
+def forward(shortcut: Tensor, branch: Tensor, gate: Tensor, relu: bool, bias: Tensor | None = None) -> Tensor:
+    """``shortcut + gate * (branch + bias)``, then ReLU where ``relu``.
 
     Args:
         shortcut: (N, C, H, W), or (N, C, 1, 1) to be added at every place.
         branch: (N, C, H, W), float32, bfloat16 or float16; computed in float32.
         gate: (N, C, 1, 1).
+        bias: (C,); None for zero.
     """
     layout = _layout(branch)
     broadcast = shortcut.shape != branch.shape
@@ -82,7 +85,10 @@ def forward(shortcut: Tensor, branch: Tensor, gate: Tensor, relu: bool) -> Tenso
     sizes, blocks, tiles = _plan(branch.shape[1], branch.shape[2] * branch.shape[3], layout)
     grid = (tiles, triton.cdiv(branch.shape[1], blocks["CHANNELS"]), branch.shape[0])
     with _on(branch):
-        _forward[grid](shortcut, branch, gate.contiguous(), out, *sizes, BROADCAST=broadcast, RELU=relu, **blocks)
+        _forward[grid](
+            shortcut, branch, gate.contiguous(), branch if bias is None else bias, out, *sizes,
+            BROADCAST=broadcast, BIAS=bias is not None, RELU=relu, **blocks,
+        )  # fmt: skip
     return out
 
 

@@ -2,17 +2,20 @@
 gate is known before its convolution has run.
 
 On processors oneDNN does each convolution with what follows as one operation (PyTorch's own compiler calls the same
-ones); everywhere else, and where a graph is captured, they are plain operations that compute the same.
+ones), and on NVIDIA's GPUs cuDNN a convolution with its ReLU, and with a sum before it; everywhere else, and where a
+graph is captured, they are plain operations that compute the same.
 """
 
 from __future__ import annotations
 
 import functools
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from se_backbones.layers.gated import kernels_for
 from se_backbones.se import SEGate, channel_sums, gate_of
 
 # How oneDNN calls what may follow a convolution.
@@ -23,6 +26,10 @@ ACTIVATIONS = {"": ("none", []), "relu": ("relu", []), "relu6": ("hardtanh", [0.
 # elements of one image's map from which on a batch is computed image by image, for a call takes its time.
 PASSES = 4
 ALONE_FROM = 1 << 20
+
+# On GPUs: the elements of a map from which on Triton's gated sum is worth its launch, which takes the host longer than
+# PyTorch's own. Reckoned, not measured: it saves four passes, 7 microseconds in 16 bits at an H200's 4.3 TB/s.
+KERNEL_FROM = 1 << 22
 
 
 class FusedConv2d(nn.Module):
@@ -58,11 +65,16 @@ class FusedConv2d(nn.Module):
         self.activation = ""
         self.overwrites = False
         self._packed: Tensor | None = None  # the weight in the order that oneDNN works in
+        self._cudnn = self.groups == 1  # False also once cuDNN has refused it
 
     @property
     def pointwise(self) -> bool:
         """Whether it is a 1×1 convolution that leaves the size as it is."""
         return self.weight.shape[2:] == (1, 1) and self.stride == [1, 1] and self.padding == [0, 0]
+
+    def takes_cudnn(self, x: Tensor) -> bool:
+        """Whether cuDNN does the convolution of a map and the ReLU behind it as one operation, as far as is known."""
+        return self._cudnn and self.activation == "relu" and has_cudnn(x)
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """(N, C_in, H, W), and another map of the result's shape → (N, C_out, H', W')."""
@@ -71,6 +83,10 @@ class FusedConv2d(nn.Module):
     def alone(self, x: Tensor) -> Tensor:
         """The convolution without what comes behind it."""
         return self._run(x, None, self.weight, self.bias, "", pack=True)
+
+    def without_bias(self, x: Tensor) -> Tensor:
+        """The convolution without its bias and what comes behind it."""
+        return F.conv2d(x, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
 
     def scaled(self, x: Tensor, factor: Tensor, other: Tensor) -> Tensor:
         """As ``forward`` for one image, the convolution's result times a factor, (C_out,), ahead of the sum: the factor
@@ -94,6 +110,9 @@ class FusedConv2d(nn.Module):
         self, x: Tensor, other: Tensor | None, weight: Tensor, bias: Tensor, activation: str, pack: bool
     ) -> Tensor:
         if not has_onednn(x):
+            out = self._run_cudnn(x, other, weight, bias) if activation == "relu" and self.takes_cudnn(x) else None
+            if out is not None:
+                return out
             out = F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
             out = out if other is None else out.add_(other)
             return self.activate(out) if activation else out
@@ -111,6 +130,19 @@ class FusedConv2d(nn.Module):
         if self.overwrites:
             return ops._convolution_pointwise_(other, x, weight, bias, *how, "add", 1.0, name, [], "")
         return ops._convolution_pointwise(x, other, weight, bias, *how, "add", 1.0, name, [], "")
+
+    def _run_cudnn(self, x: Tensor, other: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor | None:
+        """With the ReLU; None where cuDNN has no such convolution, and from then on nobody asks it."""
+        how = (self.stride, self.padding, self.dilation, self.groups)
+        try:
+            if other is None:
+                return torch.cudnn_convolution_relu(x, weight, bias, *how)
+            return torch.cudnn_convolution_add_relu(x, weight, other, 1.0, bias, *how)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            self._cudnn = False
+            return None
 
     def _apply(self, fn, recurse=True):  # to another device or type
         self._packed = None
@@ -165,10 +197,14 @@ class GatedSum(nn.Module):
         """(N, C_in, H, W) and (N, C_out, H', W') → (N, C_out, H', W')."""
         if not self.early:
             branch = self.conv.alone(x)
-            return self._plain(branch, self.se(branch) * self.factor, shortcut)
+            return self._over_map(branch, self.se(branch) * self.factor, shortcut)
         gate = self.gate(x)
         if not self._in_weights(x):
-            return self._plain(self.conv.alone(x), gate[:, :, None, None], shortcut)
+            kernels = _kernels(shortcut)
+            if kernels:
+                gate, bias, relu = gate[:, :, None, None], self.conv.bias, self.conv.activation == "relu"
+                return kernels.forward(shortcut, self.conv.without_bias(x), gate, relu, bias)
+            return self._over_map(self.conv.alone(x), gate[:, :, None, None], shortcut)
         if len(x) == 1:
             return self.conv.scaled(x, gate[0], shortcut)
         parts = [self.conv.scaled(x[i : i + 1], gate[i], shortcut[i : i + 1]) for i in range(len(x))]
@@ -185,14 +221,29 @@ class GatedSum(nn.Module):
     def _in_weights(self, x: Tensor) -> bool:
         """Whether the gate goes into the weights: where that is less work than another pass over the map, and a graph
         that is captured need not be for any number of images."""
+        if _captured():
+            return False
+        if self.conv.takes_cudnn(x):  # two passes over the weights are less there than those over the map
+            return len(x) == 1
         places, (outputs, inputs) = x.shape[2] * x.shape[3], self.conv.weight.shape[:2]
-        large = places > PASSES * inputs and (len(x) == 1 or places * outputs >= ALONE_FROM)
-        return large and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+        return x.is_cpu and places > PASSES * inputs and (len(x) == 1 or places * outputs >= ALONE_FROM)
 
-    def _plain(self, branch: Tensor, gate: Tensor, shortcut: Tensor) -> Tensor:
+    def _over_map(self, branch: Tensor, gate: Tensor, shortcut: Tensor) -> Tensor:
+        if kernels := _kernels(shortcut):
+            return kernels.forward(shortcut, branch, gate, self.conv.activation == "relu")
         if self.conv.overwrites:
             return self.conv.activate(shortcut.addcmul_(branch, gate))
         return self.conv.activate(torch.addcmul(shortcut, branch, gate))
+
+
+def _captured() -> bool:
+    """Whether the calls of now make a graph, which is to run anywhere."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def _kernels(x: Tensor) -> ModuleType | None:
+    """Triton's gated sum, where maps are large enough for it."""
+    return None if _captured() or x.numel() < KERNEL_FROM else kernels_for(x)
 
 
 def has_onednn(x: Tensor) -> bool:
@@ -201,20 +252,30 @@ def has_onednn(x: Tensor) -> bool:
         x.device.type == "cpu"
         and not (x.requires_grad and torch.is_grad_enabled())
         and torch.backends.mkldnn.enabled
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and not _captured()
         and _works_with(x.dtype)
+    )
+
+
+def has_cudnn(x: Tensor) -> bool:
+    """Whether cuDNN's fused convolutions take a map: on a GPU, of its type, outside of gradients and graphs, and where
+    nobody asks for algorithms that are equal bit for bit in two runs, which these do not promise."""
+    return (
+        x.is_cuda
+        and not (x.requires_grad and torch.is_grad_enabled())
+        and torch.backends.cudnn.enabled
+        and not (torch.backends.cudnn.deterministic or torch.are_deterministic_algorithms_enabled())
+        and not _captured()
+        and _works_on(x.device, x.dtype)
     )
 
 
 @functools.cache
 def _works_with(dtype: torch.dtype) -> bool:
-    """Whether the operations are there and right for a type, by trying each of them."""
+    """Whether oneDNN's operations are there and right for a type, by trying each of them."""
     if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
         return False
-    x, other = (torch.arange(n, n + 64.0).view(1, 16, 2, 2).to(dtype) / 64 - 0.5 for n in (0, 7))
-    x, other = (one.contiguous(memory_format=torch.channels_last) for one in (x, other))
-    weight, bias = (torch.eye(16) * 2).view(16, 16, 1, 1).to(dtype), torch.full((16,), 0.25, dtype=dtype)
+    x, other, weight, bias = _trial(dtype, "cpu")
     how = ([0, 0], [1, 1], [1, 1], 1)  # padding, stride, dilation, groups
     plain = F.conv2d(x, weight, bias)
     behind = {"": plain, "relu": plain.relu(), "relu6": plain.clamp(0, 6)}
@@ -231,3 +292,29 @@ def _works_with(dtype: torch.dtype) -> bool:
         return all(torch.allclose(ours, expected, atol=0.02) for ours, expected in found)
     except (RuntimeError, AttributeError):
         return False
+
+
+@functools.cache
+def _works_on(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether cuDNN's operations are there and right for a type on a device, by trying both."""
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16) or not torch.backends.cudnn.is_available():
+        return False
+    x, other, weight, bias = _trial(dtype, device)
+    how = ([1, 1], [0, 0], [1, 1], 1)  # stride, padding, dilation, groups
+    plain = F.conv2d(x, weight, bias)
+    try:
+        alone = torch.cudnn_convolution_relu(x, weight, bias, *how)
+        summed = torch.cudnn_convolution_add_relu(x, weight, other, 1.0, bias, *how)
+        return torch.allclose(alone, plain.relu(), atol=0.02) and torch.allclose(
+            summed, (plain + other).relu(), atol=0.02
+        )
+    except (RuntimeError, AttributeError):  # AMD's PyTorch has them by other names
+        return False
+
+
+def _trial(dtype: torch.dtype, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Two small maps, a weight and a bias."""
+    x, other = (torch.arange(n, n + 64.0).view(1, 16, 2, 2).to(device, dtype) / 64 - 0.5 for n in (0, 7))
+    x, other = (one.contiguous(memory_format=torch.channels_last) for one in (x, other))
+    weight = (torch.eye(16) * 2).view(16, 16, 1, 1).to(device, dtype)
+    return x, other, weight, torch.full((16,), 0.25, dtype=dtype, device=device)

@@ -19,9 +19,11 @@ from detection.train import Options as DetectionOptions
 from detection.train import run_detection
 from engine.device import choose_device, choose_precision
 from engine.errors import UserError
+from engine.train.batch_size import largest_batch
 from engine.train.checkpoint import load_checkpoint
 from engine.train.launch import relaunch
-from se_backbones import SEConfig, create_backbone, fold_constant_gates, insert_se
+from se_backbones import SEConfig, create_backbone, fold_constant_gates, fuse, insert_se
+from se_backbones.surgery import fused_layers
 from se_backbones.weights import load_weights
 from synthetic.shapes import generate_shapes
 from tests.se_backbones.networks import images, randomised
@@ -137,6 +139,32 @@ def test_folded_gates_give_the_plain_network_back():
     assert [k for k, v in plain.state_dict().items() if not torch.equal(folded[k], v)] == []
 
 
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16] if ON_GPU else [torch.float32], ids=str
+)
+@pytest.mark.parametrize("name", ["resnet50", "se_resnet50", "se_resnet18", "se_resnext50_32x4d", "se_bn_inception"])
+@torch.no_grad()
+def test_a_fused_network_computes_the_same(name, dtype, monkeypatch):
+    """With cuDNN's fused convolutions, the gate in one image's weights, and several images' gated sums by Triton."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    monkeypatch.setattr(fused_layers, "KERNEL_FROM", 1)
+    model = randomised(create_backbone(name, 5)).eval()
+    half, fused = on_device(copy.deepcopy(model).to(dtype)), fuse(on_device(copy.deepcopy(model)), dtype)
+    assert fused_layers.has_cudnn(torch.zeros(1, dtype=dtype, device=DEVICE)) is ON_GPU
+    model.double()
+    for count in (1, 3):
+        x = images(96, 64, count=count)
+        exact, errors = model.forward_features(x.double()), []
+        for network in (fused, half):
+            maps = network.forward_features(x.to(DEVICE, dtype))
+            errors.append(max((maps[k].cpu() - v).abs().max() / v.abs().max() for k, v in exact.items()))
+        assert errors[0] < max(1e-5 if dtype == torch.float32 else 1e-2, errors[1])
+    refused = [
+        path for path, conv in fused.named_modules() if getattr(conv, "_cudnn", True) is False and conv.groups == 1
+    ]
+    assert refused == []
+
+
 def test_a_recomputing_network_has_the_same_gradients():
     kept = on_device(randomised(create_backbone("se_resnet18", 5)))
     again = copy.deepcopy(kept)
@@ -240,6 +268,24 @@ def test_a_batch_that_the_gpu_cannot_hold_is_said_in_a_line(scenes, tmp_path):
     words = [*TINY, *scenes, *large, "DATALOADER.NUM_WORKERS", "0", "OUTPUT_DIR", tmp_path / "run"]
     said = python(*CLASSIFIER, *words, code=2)
     assert "Traceback" not in said and "error: out of memory" in said and "SOLVER.IMS_PER_BATCH" in said
+
+
+@only_on_a_gpu
+def test_a_batch_that_is_found_by_itself_is_the_largest_that_fits(scenes, tmp_path):
+    memory = torch.cuda.get_device_properties(DEVICE).total_memory
+    torch.cuda.empty_cache()
+    one = memory // 6  # four fit
+
+    def prepare():
+        return lambda count: torch.empty(count * one, dtype=torch.uint8, device=DEVICE)
+
+    assert largest_batch(prepare, 64) == 4
+    assert torch.cuda.memory_reserved() < one
+
+    words = [*TINY, *scenes, "OUTPUT_DIR", str(tmp_path / "run"), "SOLVER.IMS_PER_BATCH", "auto 8"]
+    run_classification(Options(overrides=words))
+    cfg = load_checkpoint(tmp_path / "run" / "model_final.pth")["config"]
+    assert "IMS_PER_BATCH: 16" in cfg and "BASE_LR: 0.02" in cfg and "MAX_ITER: 6" in cfg  # of 24 images
 
 
 SMALL = [

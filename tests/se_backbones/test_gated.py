@@ -182,7 +182,7 @@ def plain_kernels(x):
 @pytest.mark.parametrize("kernels", [True, False])
 def test_every_gradient_that_reaches_a_normalisation_is_channels_last(kernels, precision, monkeypatch):
     if kernels:
-        monkeypatch.setattr(gated, "_kernels", plain_kernels)
+        monkeypatch.setattr(gated, "kernels_for", plain_kernels)
     model = create_backbone("se_resnet50", num_classes=3).to(memory_format=torch.channels_last).train()
     formats = []
 
@@ -202,7 +202,7 @@ def test_every_gradient_that_reaches_a_normalisation_is_channels_last(kernels, p
 @pytest.mark.parametrize("kernels", [True, False])
 def test_a_squeeze_whose_gradient_is_in_another_memory_format_changes_no_other(kernels, monkeypatch):
     if kernels:
-        monkeypatch.setattr(gated, "_kernels", plain_kernels)
+        monkeypatch.setattr(gated, "kernels_for", plain_kernels)
     (shortcut, branch), se = maps(), make_gate()
     moved = lambda x: se(x.contiguous() * 1.5)  # noqa: E731
     grad = torch.randn_like(branch)

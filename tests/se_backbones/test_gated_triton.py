@@ -61,6 +61,12 @@ def compare(shape, dtype, layout, relu):
     torch.testing.assert_close(d_gate.double(), sums, rtol=1e-5, atol=1e-4, equal_nan=True)
     assert d_gate.dtype == torch.float32
 
+    bias = torch.randn(shape[1]).to(dtype)
+    biased = gated_triton.forward(shortcut, branch, gate, relu, bias)
+    exact = shortcut.double() + gate.double() * (branch.double() + bias.double().view(-1, 1, 1))
+    exact = torch.relu(exact) if relu else exact
+    torch.testing.assert_close(biased.double(), exact, **(step | {"atol": 8 * torch.finfo(torch.float32).eps}))
+
     scaled = gated_triton.forward(shift, d_sum, gate, False)
     exact = torch.addcmul(shift.double(), d_sum.double(), gate.double())
     torch.testing.assert_close(scaled.double(), exact, **(step | {"atol": 4 * torch.finfo(torch.float32).eps}))

@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -291,6 +292,54 @@ def test_onednn_is_tried_before_it_is_trusted(monkeypatch):
     monkeypatch.undo()
     layers._works_with.cache_clear()
     assert layers._works_with(torch.float32) == torch.backends.mkldnn.is_available()
+
+
+class Cudnn:
+    """cuDNN's two operations, made of plain ones; ``refuses`` channels that it has no convolution for."""
+
+    def __init__(self, refuses=()):
+        self.calls, self.refuses = Counter(), refuses
+
+    def relu(self, x, weight, bias, stride, padding, dilation, groups):
+        return self._run("relu", x, weight, bias, stride, padding, dilation, groups).relu_()
+
+    def add_relu(self, x, weight, other, alpha, bias, stride, padding, dilation, groups):
+        out = self._run("add_relu", x, weight, bias, stride, padding, dilation, groups)
+        return out.add_(other, alpha=alpha).relu_()
+
+    def _run(self, name, x, weight, *how):
+        self.calls[name] += 1
+        if weight.shape[1] in self.refuses:
+            self.calls["refused"] += 1
+            raise RuntimeError("no valid execution plans")
+        return nn.functional.conv2d(x, weight, *how)
+
+
+@pytest.mark.parametrize("refuses", [(), (64, 512)], ids=str)
+@pytest.mark.parametrize("name", ["resnet50", "se_resnet50", "se_resnet18", "se_resnext50_32x4d", "se_bn_inception"])
+@torch.no_grad()
+def test_with_the_operations_of_a_gpu(name, refuses, plain, monkeypatch):
+    """Which of them is called when; what each computes on a GPU is for tests/gpu."""
+    cudnn, kernels = Cudnn(refuses), Counter()
+
+    def gated_sum(shortcut, branch, gate, relu, bias=None):
+        kernels["bias" if bias is not None else "none"] += 1
+        out = shortcut + gate * (branch if bias is None else branch + bias.view(-1, 1, 1))
+        return out.relu() if relu else out
+
+    monkeypatch.setattr(layers, "has_cudnn", lambda x: True)
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", cudnn.relu)
+    monkeypatch.setattr(torch, "cudnn_convolution_add_relu", cudnn.add_relu)
+    monkeypatch.setattr(layers, "KERNEL_FROM", 1)
+    monkeypatch.setattr(layers, "kernels_for", lambda x: SimpleNamespace(forward=gated_sum))
+    model = network(name)
+    fused = fuse(model)
+    for count in (1, 3):
+        x = images(64, 64, count=count)
+        assert difference(outputs(fused, x), outputs(model, x)) < 1e-5
+    assert cudnn.calls["relu"] > 10 and (cudnn.calls["refused"] > 0) == bool(refuses)
+    if name == "se_resnet50":  # in one image's weights; behind three images' convolutions
+        assert cudnn.calls["add_relu"] == 16 and kernels == {"bias": 16}
 
 
 @torch.no_grad()
