@@ -13,8 +13,9 @@ from torch import nn
 
 from benchmarks.measure import Setting, faster
 from detection.config import load_config
+from detection.fused import detector_for_inference
 from detection.model import build_detector
-from detection.roi_align import FastROIAlign, detector_for_inference
+from detection.roi_align import FastROIAlign
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.device import autocast
 from engine.timing import medians, ratio, take_turns

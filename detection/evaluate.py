@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from detection.coco_ap.average_precision import evaluate_coco, format_table
 from detection.data import DetectionData, test_batches
+from detection.fused import detector_for_inference
 from detection.losses import validation_losses
-from detection.roi_align import detector_for_inference
 from detection.task_info import DETECTION
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.device import autocast, choose_precision, device_of

@@ -54,7 +54,7 @@ def build_detector(cfg: CfgNode) -> nn.Module:
         ) from error
     for module in model.modules():
         if isinstance(module, ROIPooler | FastRCNNOutputLayers):
-            module.forward = types.MethodType(_forward_in_float32, module)
+            module.forward = types.MethodType(forward_in_float32, module)
         elif isinstance(module, SEBackbone) and cfg.COMPILE:
             module.compile(dynamic=True)  # in place; a copy of it, for averaged weights, computes eagerly
     if cfg.CHANNELS_LAST:
@@ -71,7 +71,7 @@ def _check_maps(cfg: CfgNode) -> None:
     check_rules(cfg, {f"MODEL.{key}.IN_FEATURES": rule for key in keys})
 
 
-def _forward_in_float32(module: nn.Module, *args):
+def forward_in_float32(module: nn.Module, *args):
     """A module's forward outside autocast. Box coordinates in half precision are off by whole pixels in a large
     image (bf16 has 8 bits of mantissa), and class scores tie."""
     with torch.autocast(next(iter(_tensors(args))).device.type, enabled=False):

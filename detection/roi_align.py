@@ -1,4 +1,4 @@
-"""ROIAlign on CPUs as weighted sums over the rows of a table, and detectors that use it."""
+"""ROIAlign on CPUs as weighted sums over the rows of a table."""
 
 from __future__ import annotations
 
@@ -9,20 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.inference import for_inference
 
 from detectron2.layers import ROIAlign
-
-
-def detector_for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A copy of a detector with its network fused (``engine.inference.for_inference``) and, on CPUs, a faster ROIAlign:
-    it finds what the detector finds, up to rounding."""
-    fused = for_inference(model, dtype)
-    for parent in list(fused.modules()):
-        for name, child in parent._modules.items():
-            if isinstance(child, ROIAlign):
-                parent._modules[name] = FastROIAlign(child)
-    return fused
 
 
 class FastROIAlign(nn.Module):
@@ -38,10 +26,16 @@ class FastROIAlign(nn.Module):
 
     def forward(self, x: Tensor, rois: Tensor) -> Tensor:
         """(N, C, H, W) and (R, 5), the image and the corners of each box, in pixels → (R, C, h, w)."""
-        if x.device.type != "cpu" or torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling():
+        if not can_be_fast(x):
             return self.own(x, rois)
         own = self.own
         return roi_align(x, rois, own.output_size, own.spatial_scale, own.sampling_ratio, own.aligned)
+
+
+def can_be_fast(x: Tensor) -> bool:
+    """Whether a map is one for ``roi_align``: on a CPU, outside of gradients and graphs."""
+    captured = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not captured
 
 
 def roi_align(
@@ -84,7 +78,7 @@ def roi_align(
         weights = weights_y[:, :, None, :, None] * weights_x[:, None, :, None, :]
         flat = places.flatten(0, 2).flatten(1), weights.flatten(0, 2).flatten(1).to(x.dtype)
         sums = F.embedding_bag(flat[0], table, mode="sum", per_sample_weights=flat[1])
-        result[rows] = sums.view(len(rows), -1, channels)
+        result.index_copy_(0, rows, sums.view(len(rows), -1, channels))
     return result.permute(0, 2, 1).unflatten(2, tuple(output_size))
 
 

@@ -12,9 +12,9 @@ from detection.coco_ap.bootstrap import MatchedDetections, standard_error
 from detection.config import config_from_checkpoint
 from detection.data import DetectionData, TestSet, to_learn_from
 from detection.evaluate import detect
+from detection.fused import detector_for_inference
 from detection.images import TrainingMapper
 from detection.losses import losses_of, seen_as_evaluated
-from detection.roi_align import detector_for_inference
 from detection.task_info import DETECTION
 from detection.train import Options, load_data_alone, run_detection
 from detection.trained import load_detector

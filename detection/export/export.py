@@ -14,8 +14,8 @@ from detection.data import TestSet
 from detection.evaluate import evaluate_detector
 from detection.export.graph import detector_graph
 from detection.exported import ExportedDetector, fitted
+from detection.fused import detector_for_inference
 from detection.images import padded_size, test_input
-from detection.roi_align import detector_for_inference
 from detection.task_info import DETECTION
 from detection.thresholds import KEY
 from detection.train import load_data_alone

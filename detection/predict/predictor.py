@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from detection.exported import ExportedDetector, load_exported_detector
+from detection.fused import detector_for_inference
 from detection.images import padded_size, test_input
 from detection.predict.detections import Detections
-from detection.roi_align import detector_for_inference
 from detection.thresholds import KEY, USUAL, Thresholds, parse_threshold
 from detection.trained import load_detector
 from engine.device import autocast, choose_precision, device_of

@@ -23,6 +23,7 @@ from engine.images.writing import write_image
 from engine.predict.image_files import describe_passed_over, perhaps_pictures
 from engine.predict.media import find_media
 from engine.predict.video import UnreadableVideo, Video, video_writer
+from engine.train.memory import keep_freed_memory
 from se_backbones.files import write_atomically
 
 SAVE_SECONDS = 60
@@ -76,6 +77,7 @@ def predict_files(
     with all files whole. Raises UserError for inputs that do not exist, for an output folder that holds files of the
     same names which no earlier prediction wrote, OSError where a result cannot be written.
     """
+    keep_freed_memory()
     if batch_size < 1 or (max_images is not None and max_images < 1):
         raise UserError("batch size and number of images must be at least 1")
     passed_over: Counter[str] = Counter()

@@ -244,19 +244,25 @@ def _norms(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         if not _is_module(node, nn.Conv2d) or _module(node).padding_mode != "zeros":
             continue
-        conv, last = _module(node), node
-        weight = conv.weight.detach().double()
-        bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
+        conv, last, norm = _module(node), node, None
         user = next(iter(node.users))
         if _only_user(node, user) and _is_module(user, *BATCH_NORMS) and _module(user).running_mean is not None:
-            norm, last = _module(user), user
-            scale = (norm.running_var.double() + norm.eps).rsqrt()
-            scale = scale if norm.weight is None else scale * norm.weight.detach().double()
-            weight = weight * scale.view(-1, 1, 1, 1)
-            bias = (bias - norm.running_mean.double()) * scale
-            bias = bias if norm.bias is None else bias + norm.bias.detach().double()
-        kind = conv.weight.dtype
-        _put(last, FusedConv2d(weight.to(kind), bias.to(kind), conv), node.args[0])
+            last, norm = user, _module(user)
+        _put(last, fused_convolution(conv, norm), node.args[0])
+
+
+def fused_convolution(conv: nn.Conv2d, norm: nn.Module | None = None) -> FusedConv2d:
+    """A convolution, padded with zeros, and the normalisation behind it, one of BATCH_NORMS with running statistics."""
+    weight = conv.weight.detach().double()
+    bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
+    if norm is not None:
+        scale = (norm.running_var.double() + norm.eps).rsqrt()
+        scale = scale if norm.weight is None else scale * norm.weight.detach().double()
+        weight = weight * scale.view(-1, 1, 1, 1)
+        bias = (bias - norm.running_mean.double()) * scale
+        bias = bias if norm.bias is None else bias + norm.bias.detach().double()
+    kind = conv.weight.dtype
+    return FusedConv2d(weight.to(kind), bias.to(kind), conv)
 
 
 def _factors(graph: fx.Graph) -> None:

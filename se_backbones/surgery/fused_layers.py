@@ -8,7 +8,6 @@ graph is captured, they are plain operations that compute the same.
 
 from __future__ import annotations
 
-import functools
 from types import ModuleType
 
 import torch
@@ -17,15 +16,20 @@ from torch.nn import functional as F
 
 from se_backbones.layers.gated import kernels_for
 from se_backbones.se import SEGate, channel_sums, gate_of
-
-# How oneDNN calls what may follow a convolution.
-ACTIVATIONS = {"": ("none", []), "relu": ("relu", []), "relu6": ("hardtanh", [0.0, 6.0])}
+from se_backbones.surgery import winograd
+from se_backbones.surgery.fused_operations import ACTIVATIONS, captured, has_amx, has_cudnn, has_onednn
 
 # When the gate goes into the weights, so that the map is written once, as measured on two cores: a map's places by the
 # convolution's input channels, for weights are scaled and put in order in more time than a map is passed over; and the
 # elements of one image's map from which on a batch is computed image by image, for a call takes its time.
 PASSES = 4
 ALONE_FROM = 1 << 20
+
+# Where a 3×3 convolution is Winograd's, as measured on two cores: its channels, for with fewer the tiles' transforms
+# cost more than they save, and with more the filters, four times as large, are read for few tiles; and the least of
+# tiles.
+TILED_CHANNELS = range(128, 257)
+TILED_FROM = 16
 
 # On GPUs: the elements of a map from which on Triton's gated sum is worth its launch, which takes the host longer than
 # PyTorch's own. Reckoned, not measured: it saves four passes, 7 microseconds in 16 bits at an H200's 4.3 TB/s.
@@ -45,6 +49,8 @@ class FusedConv2d(nn.Module):
     Attributes:
         activation: a key of ACTIVATIONS. Behind a sum: none or ``relu``.
         overwrites: the other map is nobody else's, and its memory may hold the result.
+        tiled: the types in which it may be Winograd's. In bf16 that has twice the rounding error of a direct one,
+            which is too much for those that stand one behind the other in a network.
 
     Raises:
         ValueError: padding by the name ``same`` that is not the same on both sides.
@@ -64,7 +70,9 @@ class FusedConv2d(nn.Module):
         self.groups = like.groups
         self.activation = ""
         self.overwrites = False
+        self.tiled = (torch.float32,)
         self._packed: Tensor | None = None  # the weight in the order that oneDNN works in
+        self._filters: Tensor | None = None  # the weight as Winograd's convolution takes it
         self._cudnn = self.groups == 1  # False also once cuDNN has refused it
 
     @property
@@ -116,6 +124,12 @@ class FusedConv2d(nn.Module):
             out = F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
             out = out if other is None else out.add_(other)
             return self.activate(out) if activation else out
+        if pack and self._tiled(x):
+            if self._filters is None:
+                self._filters = winograd.transformed(weight)
+            out = winograd.convolve(x, self._filters, bias, tuple(self.padding))
+            out = out if other is None else out.add_(other)
+            return self.activate(out) if activation else out
         how = (self.padding, self.stride, self.dilation, self.groups)
         ops = torch.ops.mkldnn
         if pack:
@@ -131,6 +145,18 @@ class FusedConv2d(nn.Module):
             return ops._convolution_pointwise_(other, x, weight, bias, *how, "add", 1.0, name, [], "")
         return ops._convolution_pointwise(x, other, weight, bias, *how, "add", 1.0, name, [], "")
 
+    def _tiled(self, x: Tensor) -> bool:
+        """Whether Winograd's convolution takes less time than oneDNN's, on a processor."""
+        return (
+            self.weight.shape[2:] == (3, 3)
+            and self.stride == self.dilation == [1, 1]
+            and self.groups == 1
+            and all(channels in TILED_CHANNELS for channels in self.weight.shape[:2])
+            and x.dtype in self.tiled
+            and not (x.dtype == torch.bfloat16 and has_amx())
+            and winograd.tiles_of(x, tuple(self.padding)) >= TILED_FROM
+        )
+
     def _run_cudnn(self, x: Tensor, other: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor | None:
         """With the ReLU; None where cuDNN has no such convolution, and from then on nobody asks it."""
         how = (self.stride, self.padding, self.dilation, self.groups)
@@ -145,11 +171,11 @@ class FusedConv2d(nn.Module):
             return None
 
     def _apply(self, fn, recurse=True):  # to another device or type
-        self._packed = None
+        self._packed = self._filters = None
         return super()._apply(fn, recurse)
 
     def __getstate__(self):  # oneDNN's own tensors can be neither copied nor pickled
-        return {**self.__dict__, "_packed": None}
+        return {**self.__dict__, "_packed": None, "_filters": None}
 
     def extra_repr(self) -> str:
         shape = " × ".join(map(str, self.weight.shape))
@@ -221,7 +247,7 @@ class GatedSum(nn.Module):
     def _in_weights(self, x: Tensor) -> bool:
         """Whether the gate goes into the weights: where that is less work than another pass over the map, and a graph
         that is captured need not be for any number of images."""
-        if _captured():
+        if captured():
             return False
         if self.conv.takes_cudnn(x):  # two passes over the weights are less there than those over the map
             return len(x) == 1
@@ -236,85 +262,6 @@ class GatedSum(nn.Module):
         return self.conv.activate(torch.addcmul(shortcut, branch, gate))
 
 
-def _captured() -> bool:
-    """Whether the calls of now make a graph, which is to run anywhere."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
-
-
 def _kernels(x: Tensor) -> ModuleType | None:
     """Triton's gated sum, where maps are large enough for it."""
-    return None if _captured() or x.numel() < KERNEL_FROM else kernels_for(x)
-
-
-def has_onednn(x: Tensor) -> bool:
-    """Whether oneDNN's fused convolutions take a map: on a processor, of its type, outside of gradients and graphs."""
-    return (
-        x.device.type == "cpu"
-        and not (x.requires_grad and torch.is_grad_enabled())
-        and torch.backends.mkldnn.enabled
-        and not _captured()
-        and _works_with(x.dtype)
-    )
-
-
-def has_cudnn(x: Tensor) -> bool:
-    """Whether cuDNN's fused convolutions take a map: on a GPU, of its type, outside of gradients and graphs, and where
-    nobody asks for algorithms that are equal bit for bit in two runs, which these do not promise."""
-    return (
-        x.is_cuda
-        and not (x.requires_grad and torch.is_grad_enabled())
-        and torch.backends.cudnn.enabled
-        and not (torch.backends.cudnn.deterministic or torch.are_deterministic_algorithms_enabled())
-        and not _captured()
-        and _works_on(x.device, x.dtype)
-    )
-
-
-@functools.cache
-def _works_with(dtype: torch.dtype) -> bool:
-    """Whether oneDNN's operations are there and right for a type, by trying each of them."""
-    if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
-        return False
-    x, other, weight, bias = _trial(dtype, "cpu")
-    how = ([0, 0], [1, 1], [1, 1], 1)  # padding, stride, dilation, groups
-    plain = F.conv2d(x, weight, bias)
-    behind = {"": plain, "relu": plain.relu(), "relu6": plain.clamp(0, 6)}
-    try:
-        ops = torch.ops.mkldnn
-        packed = ops._reorder_convolution_weight(weight, *how, list(x.shape))
-        found = [
-            (ops._convolution_pointwise(x, packed, bias, *how, name, numbers, ""), behind[activation])
-            for activation, (name, numbers) in ACTIVATIONS.items()
-        ]
-        binary = ("add", 1.0, "relu", [], "")
-        found.append((ops._convolution_pointwise(x, other, packed, bias, *how, *binary), (plain + other).relu()))
-        found.append((ops._convolution_pointwise_(other, x, packed, bias, *how, *binary), found[-1][1]))
-        return all(torch.allclose(ours, expected, atol=0.02) for ours, expected in found)
-    except (RuntimeError, AttributeError):
-        return False
-
-
-@functools.cache
-def _works_on(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether cuDNN's operations are there and right for a type on a device, by trying both."""
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16) or not torch.backends.cudnn.is_available():
-        return False
-    x, other, weight, bias = _trial(dtype, device)
-    how = ([1, 1], [0, 0], [1, 1], 1)  # stride, padding, dilation, groups
-    plain = F.conv2d(x, weight, bias)
-    try:
-        alone = torch.cudnn_convolution_relu(x, weight, bias, *how)
-        summed = torch.cudnn_convolution_add_relu(x, weight, other, 1.0, bias, *how)
-        return torch.allclose(alone, plain.relu(), atol=0.02) and torch.allclose(
-            summed, (plain + other).relu(), atol=0.02
-        )
-    except (RuntimeError, AttributeError):  # AMD's PyTorch has them by other names
-        return False
-
-
-def _trial(dtype: torch.dtype, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Two small maps, a weight and a bias."""
-    x, other = (torch.arange(n, n + 64.0).view(1, 16, 2, 2).to(device, dtype) / 64 - 0.5 for n in (0, 7))
-    x, other = (one.contiguous(memory_format=torch.channels_last) for one in (x, other))
-    weight = (torch.eye(16) * 2).view(16, 16, 1, 1).to(device, dtype)
-    return x, other, weight, torch.full((16,), 0.25, dtype=dtype, device=device)
+    return None if captured() or x.numel() < KERNEL_FROM else kernels_for(x)

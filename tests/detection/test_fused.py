@@ -4,17 +4,22 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from detection import evaluate
 from detection.config import load_config
 from detection.evaluate import detect
-from detection.model import build_detector
+from detection.fused import detector_for_inference
+from detection.model import build_detector, with_classes
 from detection.predict.predictor import Predictor
+from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from se_backbones import FusedBackbone, find_network, fuse
 from tests.detection.conftest import CONFIGS as FOLDER
 from tests.detection.test_predict import picture, small_config
 from tests.se_backbones.networks import images, randomised
+
+from detectron2.layers import Conv2d
 
 ARCHITECTURE = ("MODEL.BACKBONE.ARCHITECTURE", "se_resnet18", "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "")
 CONFIGS = ("faster_rcnn_se_r50", "faster_rcnn_se_r50_c4", "faster_rcnn_se_r50_dc5", "retinanet_se_r50")
@@ -35,6 +40,42 @@ def test_every_kind_of_detector_gets_the_same_maps(name):
     if name.endswith("c4"):
         x = maps["res4"]
         assert largest({"res5": fused.roi_heads.res5(x)}, {"res5": model.roi_heads.res5(x)}) < 1e-5
+
+
+HEADS = {
+    "faster_rcnn_se_r50": ["MODEL.FPN.NORM", "BN", "MODEL.ROI_BOX_HEAD.NUM_CONV", "1", "MODEL.ROI_BOX_HEAD.NORM", "BN"],
+    "faster_rcnn_r50": ["MODEL.FPN.NORM", "GN"],
+    "mask_rcnn_se_r50": ["MODEL.FPN.NORM", "FrozenBN"],
+    "retinanet_se_r50": [],
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+@torch.inference_mode()
+def test_pyramids_and_heads_compute_the_same(name):
+    """On Winograd's tiles where they fit, with their normalisation, wherever Detectron2 keeps them."""
+    words = [*ARCHITECTURE, *HEADS[name], "MODEL.BACKBONE.ARCHITECTURE", "se_resnet18" if "se" in name else "resnet18"]
+    model = build_detector(with_classes(load_config(FOLDER / f"{name}.yaml", words), 3, "a test")).eval()
+    for part in (model.backbone, getattr(model, "head", None) or model.proposal_generator.rpn_head):
+        randomised(part)
+    fast, x = detector_for_inference(model), images(96, 128)
+    left = [path for path, module in fast.named_modules() if type(module) in (nn.Conv2d, Conv2d)]
+    assert all(module.norm is not None for module in map(fast.get_submodule, left)) and bool(left) == (
+        name == "faster_rcnn_r50"
+    )
+    expected = model.backbone(x)
+    assert largest(fast.backbone(x), expected) < 1e-5
+    maps = list(expected.values())
+    if name == "retinanet_se_r50":
+        pairs = zip(sum(fast.head(maps), []), sum(model.head(maps), []), strict=True)
+    else:
+        pairs = zip(*(sum(one.proposal_generator.rpn_head(maps), []) for one in (fast, model)), strict=True)
+    assert max(largest({"": ours}, {"": theirs}) for ours, theirs in pairs) < 1e-5
+    if name == "mask_rcnn_se_r50":
+        for count in (3, 0):  # no object in the image
+            features = images(14, 14, count=3)[:count, :1].expand(-1, 256, -1, -1)
+            ours, theirs = (one.roi_heads.mask_head.layers(features) for one in (fast, model))
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * (theirs.abs().max() if count else 1))
 
 
 def detector():

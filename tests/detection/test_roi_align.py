@@ -4,7 +4,8 @@ import pytest
 import torch
 import torchvision
 
-from detection.roi_align import FastROIAlign, detector_for_inference, roi_align
+from detection.fused import detector_for_inference
+from detection.roi_align import FastROIAlign, roi_align
 from engine import compat  # noqa: F401  (before detectron2)
 from tests.detection.test_fused import detector
 

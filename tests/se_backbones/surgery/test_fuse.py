@@ -11,6 +11,7 @@ from torch import nn
 
 from se_backbones import SEConfig, create_backbone, find_network, find_spec, fuse, insert_se, list_backbones
 from se_backbones.surgery import fused_layers as layers
+from se_backbones.surgery import fused_operations as operations
 from se_backbones.surgery.fused_layers import FusedConv2d, GatedSum
 from tests.se_backbones.networks import images, randomised
 
@@ -285,13 +286,13 @@ def test_a_captured_graph_takes_any_number_of_images():
 
 
 def test_onednn_is_tried_before_it_is_trusted(monkeypatch):
-    layers._works_with.cache_clear()
+    operations._works_with.cache_clear()
     wrong = lambda *arguments: torch.zeros(1, 16, 2, 2)  # noqa: E731
     monkeypatch.setattr(torch.ops.mkldnn, "_convolution_pointwise", wrong, raising=False)
-    assert not layers._works_with(torch.float32)
+    assert not operations._works_with(torch.float32)
     monkeypatch.undo()
-    layers._works_with.cache_clear()
-    assert layers._works_with(torch.float32) == torch.backends.mkldnn.is_available()
+    operations._works_with.cache_clear()
+    assert operations._works_with(torch.float32) == torch.backends.mkldnn.is_available()
 
 
 class Cudnn:
