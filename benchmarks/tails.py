@@ -66,7 +66,7 @@ def own_backward(setting: Setting) -> dict:
 
     return {
         "theirs": "the same forward through autograd",
-        "triton": gated._kernels(torch.empty(1, 1, 1, 1, device=setting.device, dtype=setting.dtype)) is not None,
+        "triton": gated.kernels_for(torch.empty(1, 1, 1, 1, device=setting.device, dtype=setting.dtype)) is not None,
         **faster(on({setting.device.type: 1}), on({}), setting),
     }
 
@@ -114,7 +114,7 @@ def kernels(setting: Setting) -> dict:
                         "type": str(dtype).removeprefix("torch."),
                         "layout": str(layout).removeprefix("torch."),
                         "shape": "x".join(map(str, shape)),
-                        "triton": gated._kernels(maps[0]) is not None,
+                        "triton": gated.kernels_for(maps[0]) is not None,
                         "equal_twice": all(torch.equal(a, b) for a, b in zip(ours, again, strict=True)),
                         "errors": errors(ours),
                         "errors_of_autograd": errors(autograds),
