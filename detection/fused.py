@@ -74,7 +74,7 @@ def _pool(pooler: ROIPooler, maps: list[Tensor], boxes: list) -> Tensor:
 
 def _flatten_as_in_memory(head: FastRCNNConvFCHead, places: int) -> None:
     """Has the first linear layer of a box head, where it has one, take maps as they lie in memory, place by place."""
-    if hasattr(head, "flatten"):
+    if isinstance(getattr(head, "flatten", None), nn.Flatten):
         weight = head.fc1.weight
         head.fc1.weight = nn.Parameter(weight.unflatten(1, (-1, places)).transpose(1, 2).flatten(1), False)
         head.flatten = _Flatten()

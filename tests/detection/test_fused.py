@@ -95,6 +95,9 @@ def test_a_prediction_is_the_detectors_own_up_to_rounding():
     for ours, theirs in zip(predictor.predict(pictures), exact.predict(pictures), strict=True):
         assert len(ours.scores) == len(theirs.scores) > 0 and (ours.classes == theirs.classes).all()
         assert abs(ours.scores - theirs.scores).max() < 1e-4 and abs(ours.boxes - theirs.boxes).max() < 1e-2
+    again = copy.copy(predictor)
+    again.model = detector_for_inference(predictor.model)  # what is fused stays so
+    assert (again.predict(pictures[:1])[0].scores == predictor.predict(pictures[:1])[0].scores).all()
 
 
 @torch.inference_mode()
