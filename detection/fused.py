@@ -105,7 +105,7 @@ class _Convolution(nn.Module):
 def _around_the_network(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
     """Parents and children of all that is not fused already."""
     for child in module.children():
-        if not isinstance(child, fx.GraphModule):
+        if not isinstance(child, fx.GraphModule | FastROIAlign):
             yield module, child
             yield from _around_the_network(child)
 
