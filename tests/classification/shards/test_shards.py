@@ -179,9 +179,10 @@ def test_what_was_interrupted_is_not_there_and_gone_on_with(index, shards, kille
     with open(work / JOURNAL, "a") as journal:  # killed within the line, the file being there
         journal.write('{"raw_data": {"basen')
     shutil.copy(work / shard_name(1), work / shard_name(2))
+    killed(1)
     said = []
     assert make(index, folder, tell=said.append) == []
-    assert len(said) == 1 and "in 2 shards are there" in said[0]
+    assert len(said) == 1 and "in 3 shards are there" in said[0]
     assert files(folder) == files(shards) and not work.exists()
     assert (folder / shard_name(0)).stat().st_ino == first.st_ino
     before = files(folder)
