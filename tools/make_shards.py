@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine.errors import main_guard
+from engine.errors import UserError, main_guard
 from engine.run.command_line import keep_work_when_killed
 
 MB = 10**6
@@ -24,7 +24,7 @@ def parse(arguments=None):
     what.add_argument("--data", metavar="FOLDER", help="DATA.ROOT of a config: class folders, lists, an archive, …")
     what.add_argument("--check", type=Path, metavar="SHARDS", help="compare the shards' checksums, and make nothing")
     parser.add_argument("--out", type=Path, metavar="SHARDS", help="folder of the shards, with one for each split")
-    parser.add_argument("--splits", nargs="+", default=["train", "val"], metavar="NAME", help="(train val)")
+    parser.add_argument("--splits", nargs="+", metavar="NAME", help="(train val; of --check: all)")
     parser.add_argument("--task", choices=("classification", "places365"), default="classification",
                         help="how it is read; places365: official lists, nested folders (%(default)s)")  # fmt: skip
     parser.add_argument("--images", choices=("auto", "256", "large"), default="auto", help="DATA.IMAGES (auto)")
@@ -50,8 +50,9 @@ def make(options):
     share = options.max_broken_share
     share = get_cfg().DATA.MAX_BROKEN_SHARE if share is None else share
     how = Options(int(options.size * MB), share, options.threads)
+    splits = options.splits or ["train", "val"]
     find = CLASSIFICATION_TASKS[options.task].find_split
-    for name, split in [(name, find(options.data, name, options.images)) for name in options.splits]:
+    for name, split in [(name, find(options.data, name, options.images)) for name in splits]:
         index = open_index(split, options.cache)
         unreadable = make_shards(index, options.out / name, how)
         print(f"{options.out / name}: {len(index):,} images of {len(index.classes):,} classes")
@@ -63,9 +64,13 @@ def make(options):
 
 def check(options):
     from classification.shards.check import check_shards
+    from classification.shards.split import splits_in
 
+    splits = options.splits or splits_in(options.check)
+    if not splits:
+        raise UserError(f"{options.check} has no shards")
     problems = []
-    for name in options.splits:
+    for name in splits:
         problems += check_shards(options.check, name)
     print("\n".join(problems or [f"{options.check}: all shards are what they were"]))
     return 1 if problems else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -26,8 +27,10 @@ from engine.errors import UserError
 from engine.images.reading import UnreadableImage
 from se_backbones.files import write_atomically
 
+logger = logging.getLogger(__name__)
+
 JOURNAL = "shards.jsonl"  # of the shards that are whole, while others are missing
-_READ_AT_ONCE = 256  # images
+_READ_AT_ONCE = 64  # images
 _FORMAT = 1
 
 
@@ -95,13 +98,16 @@ def make_shards(index: ImageIndex, folder: Path, options: Options) -> list[str]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of the folder."""
+    """Keeps other processes out of the folder, where its file system has locks."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is making shards in {folder}: wait for it, or end it") from None
+        except OSError:
+            logger.warning("%s cannot be locked: see to it that no other process makes shards there", folder)
         yield
-    except BlockingIOError:
-        raise UserError(f"another process is making shards in {folder}: wait for it, or end it") from None
     finally:
         os.close(descriptor)
 

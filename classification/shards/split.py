@@ -75,8 +75,7 @@ def find_shards(root: Path, split: str, images: str = "auto") -> ShardSplit | No
             "which goes on"
         )
     if not _has_shards(folder):
-        others = [name for name in subfolders(root) if _has_shards(root / name)] if root.is_dir() else []
-        if others:
+        if others := splits_in(root):
             raise SplitNotFound(f"{root} has shards of {', '.join(others)}, and none of the split {split!r}")
         return None
     if images != "auto":
@@ -91,13 +90,18 @@ def find_shards(root: Path, split: str, images: str = "auto") -> ShardSplit | No
     return ShardSplit(split, folder, description["classes"], stored[0], description["shards"])
 
 
+def splits_in(root: Path) -> list[str]:
+    """The splits that lie in shards in a folder; none where it is no folder."""
+    return [name for name in subfolders(root) if _has_shards(root / name)] if root.is_dir() else []
+
+
 def unfinished_folder(folder: Path) -> Path:
     """What a folder of shards is called while it is made."""
     return folder.with_name(folder.name + UNFINISHED)
 
 
 def _has_shards(folder: Path) -> bool:
-    return (folder / shard_name(0)).is_file()
+    return folder.suffix != UNFINISHED and (folder / shard_name(0)).is_file()
 
 
 def read_stored(stored: Path, read: Callable[[Path], Any]) -> Any:

@@ -269,7 +269,7 @@ def test_damage_is_said(index, shards, tmp_path, load_tool, capsys):
     tool = load_tool("make_shards")
 
     def check():
-        code = main_guard(lambda: tool.main(["--check", str(shards.parent), "--splits", "train"]))
+        code = main_guard(lambda: tool.main(["--check", str(shards.parent)]))
         return code, "".join(capsys.readouterr())
 
     assert check() == (0, f"{shards.parent}: all shards are what they were\n")
@@ -299,6 +299,8 @@ def test_damage_is_said(index, shards, tmp_path, load_tool, capsys):
         code, said = check()
         assert code == 2 and "is damaged (" in said and "copy the shards again" in said
         damaged.write_bytes(content)
+    assert main_guard(lambda: tool.main(["--check", str(tmp_path)])) == 2
+    assert "has no shards" in capsys.readouterr().err
     shutil.rmtree(stored)
     with pytest.raises(UserError, match="not the names and labels that tools/make_shards.py puts beside them"):
         opened(shards.parent, tmp_path / "cache")
