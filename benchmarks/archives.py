@@ -1,4 +1,5 @@
-"""The same images in class folders, in a zip and in a tar: training batches of each in turn, in one process."""
+"""The same images in class folders, in a zip, in a tar and in shards: training batches of each in turn, in one
+process."""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ from pathlib import Path
 from benchmarks.measure import Setting, data_folder, image_rates, one_thread
 from classification.config import load_config
 from classification.images.batches import training_batches
-from classification.index.class_folders import find_split
 from classification.index.index import ImageIndex, open_index
+from classification.sets.find import find_split
+from classification.shards.make import Options, make_shards
 from engine.errors import UserError
 
 IMAGES = 10_000  # of each place in a round
@@ -34,13 +36,37 @@ def archives(setting: Setting) -> dict:
         }
 
 
-def places(archive: Path, folder: Path) -> dict[str, Path]:
-    """The images of an uncompressed zip as {"folders", "zip", "tar"}: path, in a folder."""
+def shards(setting: Setting) -> dict:
+    """Training batches of the same images from class folders and out of the shards of tools/make_shards.py, of 4 MB
+    each; one process, one thread, no workers, batches in turn, files in the system's cache: SE_DATA/cifar10.zip."""
+    with tempfile.TemporaryDirectory() as name, one_thread():
+        folder = Path(name)
+        index, _ = built(unpacked(data_folder() / "cifar10.zip", folder), folder / "cache")
+        begin = time.perf_counter()
+        make_shards(index, folder / "shards" / "train", Options(4 * 10**6, 0))
+        seconds = time.perf_counter() - begin
+        sharded, _ = built(folder / "shards", folder / "cache")
+        return {
+            "images": len(index),
+            "shards": len(list((folder / "shards" / "train").glob("*.mds"))),
+            "making_seconds": round(seconds, 2),
+            **throughput({"folders": index, "in_shards": sharded}, setting),
+        }
+
+
+def unpacked(archive: Path, folder: Path) -> Path:
+    """The images of a zip in class folders."""
     try:
         with zipfile.ZipFile(archive) as zipped:
             zipped.extractall(folder / "folders")
     except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{archive}: {error}. Set SE_DATA to the folder that it lies in") from None
+    return folder / "folders"
+
+
+def places(archive: Path, folder: Path) -> dict[str, Path]:
+    """The images of an uncompressed zip as {"folders", "zip", "tar"}: path, in a folder."""
+    unpacked(archive, folder)
     with tarfile.open(folder / "images.tar", "w") as tarred:
         tarred.add(folder / "folders", "")
     return {"folders": folder / "folders", "zip": archive, "tar": folder / "images.tar"}
@@ -49,7 +75,7 @@ def places(archive: Path, folder: Path) -> dict[str, Path]:
 def built(path: Path, cache: Path) -> tuple[ImageIndex, float]:
     """The index of the training images, and the seconds that finding and indexing them took."""
     begin = time.perf_counter()
-    index = open_index(find_split(path, "train"), cache)
+    index = open_index(find_split(str(path), "train"), cache)
     return index, time.perf_counter() - begin
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from benchmarks.archives import archives
+from benchmarks.archives import archives, shards
 from benchmarks.coco_ap import coco_ap
 from benchmarks.detectors import detector, roi_align
 from benchmarks.images import images
@@ -119,6 +119,11 @@ BENCHMARKS = {
                 "a zip, times as many as folders": ("zip", "times_as_many", "median"),
                 "a tar": ("tar", "times_as_many", "median"),
             },
+        ),
+        Benchmark(
+            shards,
+            ({"precision": "fp32", "batch": 128, "size": 32, "rounds": 7},),
+            {"times as many as folders": ("in_shards", "times_as_many", "median")},
         ),
         Benchmark(
             saving,

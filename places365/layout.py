@@ -9,6 +9,7 @@ from classification.index import class_folders
 from classification.index.class_folders import shortened
 from classification.index.folders import subfolders
 from classification.index.split import Split, SplitNotFound, UnsortedImages
+from classification.shards.split import find_shards
 from engine.errors import UserError
 from places365.categories import PLACES365, places365_classes
 from places365.nested_folders import class_key, find_classes
@@ -55,7 +56,8 @@ def find_root(root: str) -> Path:
 def find_split(root: str | os.PathLike, split: str, images: str = "auto") -> Split:
     """Finds a split by the names of the official archives, by those of torchvision's Places365, or class folders.
 
-    Lists (``places365_train_standard.txt``, …) are looked for in ``root`` and in its folders, image folders
+    Shards that ``tools/make_shards.py`` made are taken where there are such. Else lists
+    (``places365_train_standard.txt``, …) are looked for in ``root`` and in its folders, image folders
     (``data_256``, ``data_256_standard``, ``val_large``, …) in ``root``, in its folders and beside the list. Of
     several image folders the one is taken that holds the most of some files looked up from the list. Failing that:
     class folders ``train/<class>/…``, in ``root`` or in one of its folders; the classes of ``val`` and ``test`` are
@@ -83,6 +85,8 @@ def find_split(root: str | os.PathLike, split: str, images: str = "auto") -> Spl
         return class_folders.find_split(root, split, images, find_classes, class_key)
     if not root.is_dir():
         raise SplitNotFound(f"the data folder {root} does not exist")
+    if (shards := find_shards(root, split, images)) is not None:
+        return shards
     failures = []
     for name in ("train-standard", "train-challenge") if split == "train" else (split,):
         try:

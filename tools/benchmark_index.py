@@ -2,8 +2,9 @@
 """Memory and time of the image index for a list as long as that of the Places365-Challenge training set.
 
 Each figure is taken in a process of its own, which imports what training's data side needs: the peak of the building
-process, the opening process, what each of several workers adds when they read all of the index in random order, and
-what the order of the batches adds, from one epoch to the next.
+process, the opening process, what each of several workers adds when they read all of the index in random order,
+and what the order of the batches adds, from one epoch to the next. With --shards, in place of these, what making and
+reading shards of as many images takes, of four bytes each.
 """
 
 import argparse
@@ -32,6 +33,8 @@ from places365.layout import find_split
 PIXEL = bytes.fromhex("ffd8ffd9")  # the images are never read
 MIB = 2**20
 BATCH = 256  # images
+SHARDS = 1000  # as many as 8 million images of 32 kB need, of 256 MB each
+READ = 100_000  # images, out of the shards
 
 
 def write_list(root, lines):
@@ -67,6 +70,7 @@ def memory():
         "pss": kinds["Pss"],
         "uss": kinds["Private_Clean"] + kinds["Private_Dirty"],
         "private_dirty": kinds["Private_Dirty"],
+        "anonymous": kinds["Anonymous"],  # all but files that are mapped, which the system can drop
     }
 
 
@@ -115,6 +119,42 @@ def sampling(images):
     return taken
 
 
+def make(root, cache, out):
+    """Makes shards of all images, with the same bytes for each, and tells what it took."""
+    from classification.shards.make import Options, make_shards
+
+    index = open_index(find_split(root, "train-challenge"), cache)
+    index.content = lambda position: PIXEL  # the list's files are not there
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is that from here on
+    before, begin = memory()["rss"], time.perf_counter()
+    name = len(index.name(0)) + len(PIXEL) + 20
+    make_shards(index, Path(out) / "train-challenge", Options(len(index) * name // SHARDS, 0))
+    return {
+        "seconds": round(time.perf_counter() - begin, 2),
+        "rss_before_mib": round(before / MIB, 1),
+        "peak_added_mib": round((peak() - before) / MIB, 1),
+    }
+
+
+def read(out, cache):
+    """Opens the index of the shards, reads images at random, and tells what it took."""
+    taken = step(out, cache)
+    index = open_index(find_split(out, "train-challenge"), cache)
+    order = np.random.default_rng(0).integers(len(index), size=READ).tolist()
+    before, begin = memory(), time.perf_counter()
+    if any(index.content(position) != PIXEL for position in order):
+        raise UserError("the shards have something else than was written")
+    seconds = time.perf_counter() - begin
+    after = memory()
+    return {
+        **taken,
+        "shards": len(list(Path(out).glob("*/*.mds"))),
+        "images_read": READ,
+        "milliseconds_an_image": round(1000 * seconds / READ, 4),
+        **{f"{kind}_added_mib": round((after[kind] - before[kind]) / MIB, 1) for kind in ("rss", "anonymous")},
+    }
+
+
 def separately(function, *arguments):
     """What a function of this file returns in a fresh process."""
     code = "import json, sys; sys.path.insert(0, 'tools'); import benchmark_index as b; "
@@ -124,6 +164,27 @@ def separately(function, *arguments):
     if done.returncode:
         raise UserError(f"the measuring process failed:\n{done.stderr}")
     return json.loads(done.stdout)
+
+
+def of_list(root, cache, args):
+    """The index of the list itself."""
+    return {
+        "build": separately(step, root, cache),
+        "index_mib": round(sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) / MIB, 1),
+        "open": separately(step, root, cache),
+        "workers": workers(root, cache, args.workers),
+        "sampling": separately(sampling, args.lines),
+    }
+
+
+def of_shards(root, cache, args):
+    """Shards of the list's images."""
+    out = root.parent / "shards"
+    return {
+        "make": separately(make, root, cache, out),
+        "build": separately(read, out, cache),
+        "open": separately(read, out, cache),
+    }
 
 
 def _worker(pickled, connection):
@@ -172,6 +233,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lines", type=int, default=8_000_000, help="of the list (8,000,000)")
     parser.add_argument("--workers", type=int, default=4, help="processes that read the index together (4)")
+    parser.add_argument("--shards", action="store_true", help="measure shards of the images, not the list's index")
     parser.add_argument("--folder", metavar="DIR", help="where the list and the cache lie meanwhile (a temporary one)")
     parser.add_argument("--json", metavar="FILE", help="keep the result")
     args = parser.parse_args()
@@ -180,15 +242,11 @@ def main():
         root, cache = Path(folder) / "places365", Path(folder) / "cache"
         path = write_list(root, args.lines)
         result = {
-            "benchmark": "index",
+            "benchmark": "index of shards" if args.shards else "index",
             "what": "Image index of a generated list in the challenge set's form; memory is of the whole process.",
             "lines": args.lines,
             "list_mib": round(path.stat().st_size / MIB, 1),
-            "build": separately(step, root, cache),
-            "index_mib": round(sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) / MIB, 1),
-            "open": separately(step, root, cache),
-            "workers": workers(root, cache, args.workers),
-            "sampling": separately(sampling, args.lines),
+            **(of_shards if args.shards else of_list)(root, cache, args),
         }
     if result["build"]["middle"] != result["open"]["middle"]:
         raise UserError("the cached index is not the one that was built")

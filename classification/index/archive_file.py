@@ -1,4 +1,4 @@
-"""The bytes of an archive, read in place by any number of processes."""
+"""The bytes of an archive, or of a shard, read in place by any number of processes."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class UnreadablePiece(UserError):
         why: in its words.
     """
 
-    def __init__(self, path: str, error: OSError):
+    def __init__(self, file: str, error: OSError):
         self.why = error.strerror or str(error)
-        super().__init__(f"cannot read the archive {path}: {self.why}")
+        super().__init__(f"cannot read {file}: {self.why}")
 
 
 class _Descriptor:
@@ -76,10 +76,13 @@ class ArchiveFile:
     After each reading the file's size and modification time are compared with those that it had when it was listed:
     half a microsecond, for tar and zip alike, and whatever was changed. (A zip's checksum of an image costs a hundred
     times that and tells nothing of a tar; names in headers stay the same where an image is exchanged for another.)
+
+    Args:
+        what: it is, for messages.
     """
 
-    def __init__(self, stamp: Stamp):
-        self.stamp = stamp
+    def __init__(self, stamp: Stamp, what: str = "archive"):
+        self.stamp, self.what = stamp, what
         self._descriptor: _Descriptor | None = None
 
     def read(self, offset: int, size: int) -> bytearray:
@@ -94,27 +97,28 @@ class ArchiveFile:
             try:
                 descriptor = self._descriptor = _Descriptor(self.stamp.path)
             except OSError as error:
-                raise UserError(f"cannot open the archive {self.stamp.path}: {error.strerror}") from None
+                raise UserError(f"cannot open {self}: {error.strerror}") from None
         data, done = bytearray(size), 0
         try:
             while done < size and (part := os.preadv(descriptor.number, [memoryview(data)[done:]], offset + done)):
                 done += part
             now = os.fstat(descriptor.number)
         except OSError as error:
-            raise UnreadablePiece(self.stamp.path, error) from None
+            raise UnreadablePiece(str(self), error) from None
         if (now.st_size, now.st_mtime_ns) != self.stamp[1:]:
             raise UserError(
-                f"the archive {self.stamp.path} was changed while it was in use. Leave it as it is while a run reads "
-                "it, and start again: it is then listed anew (a training goes on with --resume)"
+                f"{self} was changed while it was in use. Leave it as it is while a run reads it, and start again: it "
+                "is then looked at anew (a training goes on with --resume)"
             )
         if done < size:
-            raise UserError(
-                f"the archive {self.stamp.path} ends at byte {offset + done:,}, within what is said to be there"
-            )
+            raise UserError(f"{self} ends at byte {offset + done:,}, within what is said to be there")
         return data
 
+    def __str__(self) -> str:
+        return f"the {self.what} {self.stamp.path}"
+
     def __reduce__(self):
-        return ArchiveFile, (self.stamp,)
+        return ArchiveFile, (self.stamp, self.what)
 
 
 def stamp_of(path: str | os.PathLike) -> Stamp:

@@ -2,8 +2,8 @@
 
 ``names.npy`` has the file names one after the other, without separators; their folders are listed once, in
 ``index.json``: 22 bytes an image for Places365's names, where its list has 30. ``index.json`` has the checksum of every
-column and its own. Only an archive's index has ``begins.npy`` and ``sizes.npy``, and only one of images that are no
-files ``pixels.npy``.
+column and its own. Only an archive's or shards' index has ``begins.npy`` and ``sizes.npy``, and only one of images that
+are no files ``pixels.npy``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import zlib
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ class Columns:
     """The images in order. ``names[offsets[i]:offsets[i + 1]]`` is the name of file i, without its folder.
 
     labels: (N,) int16, -1 without a label. folder_numbers: (N,) uint32. offsets: (N + 1,) uint32 or uint64.
-    names: uint8. begins: (N,) uint64 and sizes: (N,) uint32 or uint64, in bytes of an archive. pixels: (N, H, W, 3)
-    uint8.
+    names: uint8. begins: (N,) uint64 and sizes: (N,) uint32 or uint64, in bytes of an archive or shard. pixels:
+    (N, H, W, 3) uint8.
     """
 
     labels: np.ndarray
@@ -45,6 +46,16 @@ class Columns:
     begins: np.ndarray | None = None
     sizes: np.ndarray | None = None
     pixels: np.ndarray | None = None
+
+    def batches(self, images: int = 2**14) -> Iterator[Batch]:
+        """All of them in pieces, as they are read of a split; without pixels."""
+        for first in range(0, len(self.labels), images):
+            part = slice(first, first + images)
+            cuts = self.offsets[first : first + images + 1].tolist()
+            text, begin = self.names[cuts[0] : cuts[-1]].tobytes(), cuts[0]
+            names = [text[one - begin : other - begin] for one, other in pairwise(cuts)]
+            places = () if self.begins is None else (self.begins[part].tolist(), self.sizes[part].tolist())
+            yield Batch(self.folder_numbers[part].tolist(), self.labels[part].tolist(), names, *places)
 
 
 COLUMNS = ("labels", "folder_numbers", "offsets", "names")  # which every index has
@@ -153,17 +164,7 @@ def read_index(folder: Path, identity: str | None = None) -> tuple[dict[str, Any
         DamagedIndex: cut off, changed, of another version, or of another identity.
         OSError: it cannot be read.
     """
-    text = (folder / DESCRIPTION).read_bytes()
-    try:
-        stored = json.loads(text)
-        description = {key: value for key, value in stored.items() if key != "checksum"}
-        whole = _json(stored) == text and zlib.crc32(_json(description)) == stored["checksum"]
-    except (ValueError, AttributeError, KeyError):
-        whole = False
-    if not whole:
-        raise DamagedIndex("its description has another checksum")
-    if description["format"] != FORMAT:
-        raise DamagedIndex(f"it has format {description['format']}, this is {FORMAT}")
+    description = read_description(folder)
     if identity not in (None, description["identity"]):
         raise DamagedIndex("it is another one")
     sums = description["columns"]
@@ -175,6 +176,22 @@ def read_index(folder: Path, identity: str | None = None) -> tuple[dict[str, Any
         raise DamagedIndex(str(error)) from None
     # Plain arrays on the mappings: numpy.memmap is slow to index.
     return description, Columns(**{name: np.asarray(column) for name, column in mapped.items()})
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What ``index.json`` says. Raises as ``read_index``."""
+    text = (folder / DESCRIPTION).read_bytes()
+    try:
+        stored = json.loads(text)
+        description = {key: value for key, value in stored.items() if key != "checksum"}
+        whole = _json(stored) == text and zlib.crc32(_json(description)) == stored["checksum"]
+    except (ValueError, AttributeError, KeyError):
+        whole = False
+    if not whole:
+        raise DamagedIndex("its description has another checksum")
+    if description["format"] != FORMAT:
+        raise DamagedIndex(f"it has format {description['format']}, this is {FORMAT}")
+    return description
 
 
 def _json(value: Any) -> bytes:

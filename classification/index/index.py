@@ -28,6 +28,7 @@ from classification.index.cache_folder import (
     temporary_name,
 )
 from classification.index.columns import Columns, DamagedIndex, read_index, write_columns, write_index
+from classification.index.shard_files import ShardFiles
 from classification.index.split import Batch, Split, modification_times
 from engine.errors import UserError
 from engine.images.reading import (
@@ -37,9 +38,11 @@ from engine.images.reading import (
     image_from_bytes,
     image_from_pixels,
     open_image,
+    read_bytes,
     unreadable,
     whole,
 )
+from engine.images.writing import encoded
 from engine.train.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
@@ -57,6 +60,7 @@ class ImageIndex:
     files, and no memory is copied. Made by ``make_index`` it lives in memory and is pickled as a whole.
 
     Attributes:
+        columns: all that is known of each image.
         classes: class names, by label.
         root: the names are relative to it.
         source: the list or folder that it was read from, for messages.
@@ -64,7 +68,7 @@ class ImageIndex:
         folders, folder_numbers: ``folders[folder_numbers[i]]`` is the folder of image i relative to ``root``, ""
             for ``root`` itself.
         passed_over: how many files of which kind lie among the images and were not taken.
-        sizes: (N,) bytes of each image in an archive; None elsewhere.
+        sizes: (N,) bytes of each image in an archive or in shards; None elsewhere.
         of_files: whether each image is a file of its own, at its ``path``.
     """
 
@@ -78,15 +82,17 @@ class ImageIndex:
         stored: tuple[Path, str] | None = None,
         passed_over: Mapping[str, int] | None = None,
         archive: Sequence | None = None,
+        shards: Sequence[Sequence[int]] | None = None,
     ):
-        self.classes, self.root, self.source = list(classes), Path(root), source
+        self.columns, self.classes, self.root, self.source = columns, list(classes), Path(root), source
         self.labels, self.folder_numbers, self.folders = columns.labels, columns.folder_numbers, list(folders)
         self.passed_over = dict(passed_over or {})
         self.labels.flags.writeable = False
         self._offsets, self._names = columns.offsets, columns.names
         self._pixels, self._begins, self.sizes = columns.pixels, columns.begins, columns.sizes
         self._archive = None if archive is None else ArchiveFile(Stamp(*archive))
-        self.of_files = self._pixels is None and self._archive is None
+        self._shards = None if shards is None else ShardFiles(self.root, shards)
+        self.of_files = self._pixels is None and self._begins is None
         self._stored = stored  # as _open wants it
 
     def __len__(self) -> int:
@@ -103,7 +109,8 @@ class ImageIndex:
 
     def path(self, index: int) -> Path:
         """An image's path, if only for messages (see ``of_files``). Raises IndexError outside 0..N-1."""
-        return self.root / self.name(index)
+        folder = self.root if self._shards is None else self._shards.path(self._checked(index))
+        return folder / self.name(index)
 
     def position(self, name: str) -> int | None:
         """Where an image of this name is; None where there is none."""
@@ -126,19 +133,29 @@ class ImageIndex:
 
         Raises:
             UnreadableImage: as there; the message names the image by its ``path``.
-            UserError: the archive that it is in was changed, or is gone.
+            UserError: the archive or shard that it is in was changed, or is gone.
             IndexError: outside 0..N-1.
         """
         path = self.path(index)
         if self._pixels is not None:
             return image_from_pixels(self._pixels[index], path, max_pixels)
-        if self._archive is None:
+        if self._begins is None:
             return open_image(path, max_pixels)
+        return image_from_bytes(self._piece(index), path, max_pixels)
+
+    def content(self, index: int) -> bytes | bytearray:
+        """An image's bytes as they are stored; of pixels, a PNG of them. Raises: as ``open``."""
+        path = self.path(index)
+        if self._pixels is not None:
+            return encoded(self._pixels[index], "PNG")
+        return read_bytes(path) if self._begins is None else self._piece(index)
+
+    def _piece(self, index: int) -> bytearray:
+        file = self._archive if self._shards is None else self._shards.file_of(index)
         try:
-            data = self._archive.read(int(self._begins[index]), int(self.sizes[index]))
+            return file.read(int(self._begins[index]), int(self.sizes[index]))
         except UnreadablePiece as error:
-            raise unreadable(path, error.why) from error
-        return image_from_bytes(data, path, max_pixels)
+            raise unreadable(self.path(index), error.why) from error
 
     def read(self, index: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """A whole image, (H, W, 3) RGB uint8. Args, Raises: as ``open``."""
@@ -162,8 +179,7 @@ class ImageIndex:
 
     def __reduce__(self):
         if self._stored is None:
-            columns = Columns(self.labels, self.folder_numbers, self._offsets, self._names)
-            return ImageIndex, (columns, self.folders, self.classes, self.root, self.source)
+            return ImageIndex, (self.columns, self.folders, self.classes, self.root, self.source)
         return _open, (*self._stored, self.root, self.source)
 
 
@@ -281,8 +297,9 @@ def _from_cache(split: Split, path: Path) -> ImageIndex | None:
 def _made(
     description: dict, columns: Columns, classes: list[str], root: Path, source: str, stored: tuple[Path, str]
 ) -> ImageIndex:
-    folders, passed_over, archive = description["folders"], description["passed_over"], description.get("archive")
-    return ImageIndex(columns, folders, classes, root, source, stored, passed_over, archive)
+    folders, passed_over = description["folders"], description["passed_over"]
+    places = description.get("archive"), description.get("shards")
+    return ImageIndex(columns, folders, classes, root, source, stored, passed_over, *places)
 
 
 def _build(split: Split, path: Path) -> ImageIndex:
@@ -298,6 +315,8 @@ def _build(split: Split, path: Path) -> ImageIndex:
         content = {"folders": list(folders), "classes": split.classes}
         if split.archive is not None:
             content["archive"] = split.archive
+        if split.shards is not None:
+            content["shards"] = split.shards
         return content, {"key": key, "times": times, "passed_over": passed_over, "settled": settled}
 
     remove_unfinished(path)

@@ -23,7 +23,8 @@ class Batch(NamedTuple):
     Attributes:
         folder_numbers, labels, names: numbers of their folders, class indices or -1, file names: three lists of one
             length.
-        begins, sizes: of a split in an archive also where in it each image's bytes begin, and how many there are.
+        begins, sizes: of a split in an archive or in shards also where in it, or in its shard, each image's bytes
+            begin, and how many there are.
         pixels: (n, H, W, 3) RGB uint8, of a split whose images are pixels in another form than picture files.
     """
 
@@ -67,6 +68,11 @@ class Split(ABC):
     def archive(self) -> Stamp | None:
         """The archive that its images are read from in place; None for files of their own, and for pixels."""
         return self.image_root.archive.file.stamp if isinstance(self.image_root, ArchiveFolder) else None
+
+    @property
+    def shards(self) -> list[list[int]] | None:
+        """[bytes, images] of each shard that its images are in, see ``shard_files.ShardFiles``; None elsewhere."""
+        return None
 
     @abstractmethod
     def key(self) -> dict:

@@ -167,13 +167,18 @@ def open_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> JpegIma
     Raises:
         UnreadableImage: missing, damaged, cut short, too large, no picture, or with values of unknown range.
     """
+    return _image(_Content(path, path, read_bytes(path)), max_pixels)
+
+
+def read_bytes(path: str | os.PathLike) -> bytearray:
+    """A picture file's content, whatever it is. Raises UnreadableImage where it cannot be read."""
     try:
         with open(path, "rb", buffering=0) as file:
             data = bytearray(os.fstat(file.fileno()).st_size)
             del data[file.readinto(data) :]
     except (OSError, ValueError) as error:
         raise unreadable(path, reason(path, error)) from error
-    return _image(_Content(path, path, data), max_pixels)
+    return data
 
 
 def image_from_bytes(

@@ -28,6 +28,12 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> Path:
         sides = (max(int(side * factor), 1) for side in image.shape[1::-1])
         image = cv2.resize(image, tuple(sides), interpolation=cv2.INTER_AREA)
     options = {"quality": 92} if is_jpeg else {}
-    encoded = io.BytesIO()
-    Image.fromarray(image).save(encoded, Image.registered_extensions()[Path(path).suffix.lower()], **options)
-    return write_atomically(path, encoded.getvalue())
+    kind = Image.registered_extensions()[Path(path).suffix.lower()]
+    return write_atomically(path, encoded(image, kind, **options))
+
+
+def encoded(image: np.ndarray, kind: str, **options) -> bytes:
+    """(H, W, 3) RGB uint8 as a picture file's content, of a kind that Pillow writes ("PNG", which loses nothing)."""
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, kind, **options)
+    return content.getvalue()

@@ -11,6 +11,10 @@ import pytest
 import torch
 
 from classification.config import load_config
+from classification.index.index import open_index
+from classification.sets.find import find_split
+from classification.shards.make import Options as ShardOptions
+from classification.shards.make import make_shards
 from classification.task import CLASS_FOLDERS
 from classification.train import Options, load_index, run_classification
 from engine.errors import UserError
@@ -303,10 +307,24 @@ def test_names_of_any_bytes_are_trained_on_evaluated_and_shown_as_escapes(words,
     assert "Logging error" not in "".join(capfd.readouterr())
 
 
-def test_a_run_on_an_archive_is_the_run_on_its_folder(whole, words, tmp_path):
-    """Bit for bit, resumption included; and images have the same names."""
-    data = Path(words[words.index("DATA.ROOT") + 1])
-    given = [*words, "DATA.ROOT", str(make_zip(data, tmp_path / "flowers.archive", top="flowers/"))]
+def _archived(data, tmp_path):
+    return make_zip(data, tmp_path / "flowers.archive", top="flowers/")
+
+
+def _sharded(data, tmp_path):
+    for split in ("train", "val"):
+        index = open_index(find_split(str(data), split), tmp_path / "cache")
+        make_shards(index, tmp_path / "shards" / split, ShardOptions(5000, 0))
+    assert len(list((tmp_path / "shards" / "train").glob("*.mds"))) > 2
+    return tmp_path / "shards"
+
+
+@pytest.mark.parametrize("elsewhere", [_archived, _sharded])
+def test_a_run_on_an_archive_or_shards_is_the_run_on_the_folder(whole, words, tmp_path, elsewhere):
+    """Bit for bit, resumption within an epoch included, with other numbers of workers; and images have the same
+    names."""
+    data = elsewhere(Path(words[words.index("DATA.ROOT") + 1]), tmp_path)
+    given = [*words, "DATA.ROOT", str(data)]
     folder = tmp_path / "run"
     result = run_classification(Options(overrides=[*given, "OUTPUT_DIR", str(folder)]))
     assert result["classification"] == whole[1]["classification"]
@@ -314,11 +332,13 @@ def test_a_run_on_an_archive_is_the_run_on_its_folder(whole, words, tmp_path):
         assert (folder / file).read_bytes() == (whole[0] / file).read_bytes()
     pictures = [path.name for path in (folder / "predictions").iterdir()]
     assert sorted(pictures) == sorted(path.name for path in (whole[0] / "predictions").iterdir())
-    (folder / "checkpoint_0000004.pth").unlink()
-    run_classification(Options(config=str(folder / "config.yaml"), resume=True))
+    for later in ("checkpoint_0000004.pth", "model_final.pth"):
+        (folder / later).unlink()
+    more = ["DATALOADER.NUM_WORKERS", "2"] if elsewhere is _sharded else []
+    run_classification(Options(config=str(folder / "config.yaml"), overrides=more, resume=True))
     ours, theirs = (load_checkpoint(f / "model_final.pth")["model"] for f in (folder, whole[0]))
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
-    assert result["dataset"] == f"{tmp_path}/flowers.archive val"
+    assert result["dataset"] == f"{data} val"
 
 
 @pytest.mark.parametrize("form", ["binary", "python"])
