@@ -283,7 +283,10 @@ class Backbone(nn.Module):
             ValueError: the network was built without classes.
         """
         if self.num_classes < 1:
-            raise ValueError("this network was built as a feature extractor: call forward_features, or give it classes")
+            raise ValueError(
+                "this network was built as a feature extractor: call forward_features (pool makes a vector of its last "
+                "map), or give it classes"
+            )
         return self.classify(self.forward_features(x)[self.stages[-1]])
 
     def classify(self, x: Tensor) -> Tensor:
