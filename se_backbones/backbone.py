@@ -248,12 +248,14 @@ class Backbone(nn.Module):
         return module
 
     def set_head(self, module: nn.Module | None) -> None:
-        """Replaces the layer that gives the logits, or takes it out."""
+        """Replaces the layer that gives the logits, or takes it out. ``num_classes`` are then a linear layer's outputs."""
         parent, _, name = self.head_path.rpartition(".")
         owner = self.get_submodule(parent)
         if name not in owner._modules:
             owner.register_module(name, module)
         owner._modules[name] = module
+        if isinstance(module, nn.Linear):
+            self.num_classes = module.out_features
 
     def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
         """One block, recomputed in the backward pass where that is asked for."""

@@ -43,7 +43,8 @@ def create_backbone(
         name: one of ``list_backbones()``.
         num_classes: of the classifier; 0 builds none. By default that of the data set the row is for: 1000, or 10.
         pretrained: True for the published ImageNet weights (``list_backbones(pretrained=True)`` names the networks that
-            have some), or a source as ``load_weights`` takes one: a file, ``timm://NAME``, ``hf://OWNER/NAME``, tensors.
+            have some), or a source as ``load_weights`` takes one: a file, ``timm://NAME``, ``hf://OWNER/NAME``, a
+            dictionary of tensors.
             A classifier of another size starts anew where ``num_classes`` asks for it; the weights of a classifier or
             of last stages that are not built are left aside; every other name must fit. The account of all names is the
             network's ``weights_report``, which has the preprocessing and the classes too.

@@ -6,8 +6,9 @@ from pathlib import Path
 
 
 class FakeHub:
-    """Stands for ``HfApi``; ``download`` for ``hf_hub_download``. ``calls`` has what was asked for. What the client that
-    is installed would not take, as an argument, it does not take either."""
+    """Stands for ``HfApi``; ``download`` for ``hf_hub_download``. ``calls`` has what was asked for.
+
+    An argument that the installed client would not take it does not take either."""
 
     def __init__(self, root: Path):
         self.root, self.calls = root, []

@@ -208,7 +208,7 @@ def test_a_classifier_that_was_put_in_the_place_of_the_first_is_saved_with_its_s
         assert again.weights_report.classes == "a b c d e".split()
     network.set_head(nn.Linear(network.head.in_features, 7, device="meta"))
     config = NetworkConfig.of(network, classes="a b c d e f g".split())
-    assert config.num_classes == 7
+    assert config.num_classes == network.num_classes == 7
 
 
 def test_wrappers_are_looked_through(saved, tmp_path):
