@@ -248,7 +248,7 @@ class Backbone(nn.Module):
         return module
 
     def set_head(self, module: nn.Module | None) -> None:
-        """Replaces the layer that gives the logits, or takes it out. ``num_classes`` are then a linear layer's outputs."""
+        """Replaces the layer that gives the logits, or takes it out. A linear layer's outputs are ``num_classes``."""
         parent, _, name = self.head_path.rpartition(".")
         owner = self.get_submodule(parent)
         if name not in owner._modules:
