@@ -240,11 +240,11 @@ class Backbone(nn.Module):
     # --- written once ---
 
     @property
-    def head(self) -> nn.Module:
-        """The layer that gives the logits."""
+    def head(self) -> nn.Module | None:
+        """The layer that gives the logits; None where there is none."""
         module = self
         for name in self.head_path.split("."):  # not get_submodule, which would ask for an attribute called head
-            module = module._modules[name]
+            module = None if module is None else module._modules.get(name)
         return module
 
     def set_head(self, module: nn.Module | None) -> None:

@@ -167,8 +167,7 @@ class NetworkConfig:
 
 def outputs_of(network: Backbone) -> int:
     """Outputs of the classifier that a network has now, one that took the place of its first included; 0: none."""
-    head = network.head if network.num_classes > 0 else None
-    return head.out_features if isinstance(head, nn.Linear) else network.num_classes
+    return network.head.out_features if isinstance(network.head, nn.Linear) else network.num_classes
 
 
 def differences(one: Mapping[str, tuple[int, ...]], other: Mapping[str, tuple[int, ...]]) -> list[str]:
