@@ -11,6 +11,7 @@ from benchmarks.detectors import detector, roi_align
 from benchmarks.images import images
 from benchmarks.inference import fused, fused_cost, inference_cost, openvino
 from benchmarks.measure import Setting
+from benchmarks.processes import processes
 from benchmarks.saving import saving
 from benchmarks.tails import compiled, kernels, own_backward, tail
 from benchmarks.training import network, training_cost
@@ -124,6 +125,14 @@ BENCHMARKS = {
             shards,
             ({"precision": "fp32", "batch": 128, "size": 32, "rounds": 7},),
             {"times as many as folders": ("in_shards", "times_as_many", "median")},
+        ),
+        Benchmark(
+            processes,
+            ({"precision": "fp32", "batch": 16, "size": 112, "rounds": 9},),
+            {
+                "two processes, times as many images a second": ("times_as_many", "median"),
+                "processor time": ("processor_time", "median"),
+            },
         ),
         Benchmark(
             saving,

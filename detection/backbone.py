@@ -31,7 +31,7 @@ from engine import compat  # noqa: F401  (before detectron2)
 from engine.config.se import add_se_defaults, se_config
 from engine.errors import UserError
 from se_backbones import Backbone as Network
-from se_backbones import create_backbone, find_spec
+from se_backbones import create_backbone, find_spec, list_backbones
 from se_backbones.registry import skeleton
 
 from detectron2.config import CfgNode
@@ -170,7 +170,14 @@ def build_retinanet_se_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN
 
 def _with_fpn(cfg: CfgNode, first_stride: int, top_block) -> FPN:
     _check_keys(cfg)
-    stages = list(cfg.MODEL.FPN.IN_FEATURES) or pyramid_stages(cfg.MODEL.BACKBONE.ARCHITECTURE, first_stride)
+    architecture = cfg.MODEL.BACKBONE.ARCHITECTURE
+    stages = list(cfg.MODEL.FPN.IN_FEATURES) or pyramid_stages(architecture, first_stride)
+    if architecture in list_backbones() and (absent := set(stages) - set(skeleton(find_spec(architecture)).stages)):
+        fitting = ", ".join(pyramid_stages(architecture, first_stride))
+        raise UserError(
+            f"MODEL.FPN.IN_FEATURES: {architecture} has no {', '.join(sorted(absent))}. Left empty ([]) it stands for "
+            f"{fitting}"
+        )
     bottom_up = SEBackbone(_create(cfg, stages), insert_se=cfg.MODEL.SE.INSERT)
     shapes = bottom_up.output_shape()
     strides = [shapes[name].stride for name in stages]

@@ -240,20 +240,22 @@ class Backbone(nn.Module):
     # --- written once ---
 
     @property
-    def head(self) -> nn.Module:
-        """The layer that gives the logits."""
+    def head(self) -> nn.Module | None:
+        """The layer that gives the logits; None where there is none."""
         module = self
         for name in self.head_path.split("."):  # not get_submodule, which would ask for an attribute called head
-            module = module._modules[name]
+            module = None if module is None else module._modules.get(name)
         return module
 
     def set_head(self, module: nn.Module | None) -> None:
-        """Replaces the layer that gives the logits, or takes it out."""
+        """Replaces the layer that gives the logits, or takes it out. A linear layer's outputs are ``num_classes``."""
         parent, _, name = self.head_path.rpartition(".")
         owner = self.get_submodule(parent)
         if name not in owner._modules:
             owner.register_module(name, module)
         owner._modules[name] = module
+        if isinstance(module, nn.Linear):
+            self.num_classes = module.out_features
 
     def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
         """One block, recomputed in the backward pass where that is asked for."""
@@ -283,7 +285,10 @@ class Backbone(nn.Module):
             ValueError: the network was built without classes.
         """
         if self.num_classes < 1:
-            raise ValueError("this network was built as a feature extractor: call forward_features, or give it classes")
+            raise ValueError(
+                "this network was built as a feature extractor: call forward_features (pool makes a vector of its last "
+                "map), or give it classes"
+            )
         return self.classify(self.forward_features(x)[self.stages[-1]])
 
     def classify(self, x: Tensor) -> Tensor:

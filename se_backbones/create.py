@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+
+from torch import Tensor
 
 from se_backbones.backbone import Backbone
 from se_backbones.registry import build, family_of, find_spec, skeleton
@@ -24,7 +26,7 @@ def create_backbone(
     name: str,
     num_classes: int | None = None,
     *,
-    pretrained: bool | str | os.PathLike | WeightsFile = False,
+    pretrained: bool | str | os.PathLike | WeightsFile | Mapping[str, Tensor] | None = False,
     se: SEConfig | None = _KEEP,
     norm: str = "BN",
     freeze_at: int = 0,
@@ -41,7 +43,8 @@ def create_backbone(
         name: one of ``list_backbones()``.
         num_classes: of the classifier; 0 builds none. By default that of the data set the row is for: 1000, or 10.
         pretrained: True for the published ImageNet weights (``list_backbones(pretrained=True)`` names the networks that
-            have some), or a source as ``load_weights`` takes one: a file, ``timm://NAME``, ``hf://OWNER/NAME``.
+            have some), or a source as ``load_weights`` takes one: a file, ``timm://NAME``, ``hf://OWNER/NAME``, a
+            dictionary of tensors.
             A classifier of another size starts anew where ``num_classes`` asks for it; the weights of a classifier or
             of last stages that are not built are left aside; every other name must fit. The account of all names is the
             network's ``weights_report``, which has the preprocessing and the classes too.
@@ -69,6 +72,8 @@ def create_backbone(
     out_features = stages if out_features is None else out_features
     other_classes = num_classes is not None
     num_classes = num_classes if other_classes else spec.num_classes
+    if num_classes < 0:
+        raise ValueError(f"num_classes must be 0, for no classifier, or more; got {num_classes!r}")
     if not out_features or not set(out_features) <= set(stages):
         raise ValueError(f"out_features must be some of {', '.join(stages)}; got {tuple(out_features)!r}")
     if num_classes > 0 and stages[-1] not in out_features:
@@ -94,14 +99,14 @@ def create_backbone(
         last_dilation=last_dilation,
         zero_init_last=zero_init_last,
     )
-    if source:
+    if source is not False and source is not None:  # an empty name is a mistake, and no wish for random weights
         _load(network, source, new_classifier=other_classes)
     network.freeze_stages(freeze_at)
     network.recompute = recompute
     return network
 
 
-def _load(network: Backbone, source: str | os.PathLike | WeightsFile, new_classifier: bool) -> None:
+def _load(network: Backbone, source: str | os.PathLike | WeightsFile | Mapping, new_classifier: bool) -> None:
     network.weights_report = report = load_weights(network, source, allow=tuple(_allowed(network, new_classifier)))
     for text in report.warnings:
         logger.warning("%s: %s", report.source, text)

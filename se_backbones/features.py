@@ -92,13 +92,15 @@ def features_only(network: str | Backbone, out_indices: int | Sequence[int] | No
             backwards; one integer: so many of the last; None: all of them, or all that a given network hands out.
             ResNets have timm's numbers, 1 to 4 for the strides 4 to 32; their number 0 is what the first unit takes,
             behind the pooling, of stride 4 where timm's has 2.
-        settings: of ``create_backbone``, where a name is given: ``pretrained=True``. There is no classifier, and stages
-            behind the last one that is wanted are not built.
+        settings: of ``create_backbone``, where a name is given: ``pretrained=True``, ``last_dilation=2`` (timm's
+            ``output_stride=16``). There is no classifier, and stages behind the last one that is wanted are not built.
 
     Raises:
         ValueError: no such stage, or one that the given network does not hand out; settings beside a network; or as for
             ``create_backbone``.
     """
+    if own := sorted({"num_classes", "out_features"} & settings.keys()):
+        raise ValueError(f"{', '.join(own)}: there is no classifier here, and out_indices says which maps are wanted")
     if isinstance(network, Backbone) and settings:
         raise ValueError(f"{', '.join(settings)}: settings are for a network by name; this one is built already")
     stages = family_of(network.spec if isinstance(network, Backbone) else find_spec(network)).network.stages

@@ -5,7 +5,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from engine.errors import UserError, main_guard
+from engine.errors import main_guard
 
 EPILOG = """examples:
   %(prog)s --nodes 2 --gpus 8 --partition gpu --time 1-00:00:00 tools/train_net.py --config FILE
@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--time", default="60", metavar="T", help="until it is queued again: minutes, D-HH:MM:SS (60)")
     parser.add_argument("--partition", metavar="NAME", help="of the cluster")
     parser.add_argument("--comment", metavar="TEXT", help="for the cluster's people")
-    parser.add_argument("--sbatch", action="append", default=[], metavar="OPTION=VALUE", help="any other of sbatch's")
+    parser.add_argument("--sbatch", action="append", default=[], metavar="OPTION[=VALUE]", help="any other of sbatch's")
     parser.add_argument("--folder", default="output/jobs", metavar="FOLDER", help="of the jobs' logs (%(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="print the sbatch script, and queue nothing")
     parser.add_argument("--local", action="store_true", help="on this machine, to try it")
@@ -32,15 +32,12 @@ def main() -> int:
     args = parser.parse_args()
     if not args.command:
         parser.error("name the training: tools/train_net.py --config FILE …")
-    if args.nodes < 1 or args.gpus < 0 or (args.local and args.nodes > 1):
-        parser.error("--nodes from 1, and 1 with --local; --gpus from 0")
+    if args.nodes < 1 or args.gpus < 0 or (args.local and args.nodes > 1) or (args.cpus is not None and args.cpus < 1):
+        parser.error("--nodes and --cpus from 1, --nodes 1 with --local; --gpus from 0")
 
-    from engine.run.submit import Resources, minutes_of, sbatch_script, submit
+    from engine.run.submit import Resources, minutes_of, other_options, sbatch_script, submit
 
-    more = dict(option.partition("=")[::2] for option in args.sbatch)
-    if not all(more.values()):
-        raise UserError("--sbatch: give OPTION=VALUE, as account=vision")
-    time = minutes_of(args.time)
+    time, more = minutes_of(args.time), other_options(args.sbatch)
     resources = Resources(args.nodes, args.gpus, args.cpus, time, args.partition, args.comment, more)
     folder = Path(args.folder).absolute()
     if args.dry_run:

@@ -86,10 +86,10 @@ def _tell_of_other_processes(checkpoint: Mapping, run: Path, batch: int) -> None
         )
     if then != now:
         logger.info(
-            "the run was going in %d processes, and goes on in %d: with the same images in the same order, %d a "
-            "process instead of %d. What is summed over them is rounded otherwise; BatchNorm, unless it is SyncBN, "
-            "normalises each process's images by themselves; and what is drawn within a step (dropout, mixed images, "
-            "sampled proposals) is drawn anew. So the figures are those of an equal run, and not the same to the bit",
+            "processes: %d before, %d now. The images are the same in the same order, %d a process now and %d before. "
+            "What is summed over them is rounded otherwise; BatchNorm, unless it is SyncBN, normalises each process's "
+            "images by themselves; and what is drawn within a step (dropout, mixed images, sampled proposals) is drawn "
+            "anew. So the figures are those of an equal run, and not the same to the bit",
             then, now, batch // now, batch // then,
         )  # fmt: skip
 

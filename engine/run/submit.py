@@ -18,6 +18,14 @@ from engine.errors import UserError
 
 NOTICE = 300  # seconds before its end in which a job is told: for the step that it is in, and the checkpoint
 _STARTS = 1000  # how often a job may use its time up and be queued again
+# Options of sbatch that have a word of their own here, or on which a job's end, its processes and its log depend.
+_OWN = {
+    "nodes": "--nodes", "N": "--nodes", "gpus": "--gpus", "G": "--gpus", "gpus-per-node": "--gpus", "time": "--time",
+    "t": "--time", "cpus-per-task": "--cpus", "c": "--cpus", "partition": "--partition", "p": "--partition",
+    "comment": "--comment", "output": "--folder", "o": "--folder", "error": "--folder", "e": "--folder",
+    "ntasks": "--gpus", "n": "--gpus", "ntasks-per-node": "--gpus", "signal": "--time", "array": "another job for each",
+    "a": "another job for each", "no-requeue": "the training itself, without tools/submit.py",
+}  # fmt: skip
 
 
 @dataclass
@@ -30,7 +38,7 @@ class Resources:
         cpus: cores of each machine; None: the cluster's default.
         minutes: until the job is told to end, and queued again.
         partition, comment: as sbatch's options.
-        more: other options of sbatch, by their names.
+        more: other options of sbatch, by their names; True for one without a value.
     """
 
     nodes: int = 1
@@ -39,7 +47,7 @@ class Resources:
     minutes: int = 60
     partition: str | None = None
     comment: str | None = None
-    more: dict[str, str] = field(default_factory=dict)
+    more: dict[str, str | bool] = field(default_factory=dict)
 
     @property
     def processes(self) -> int:
@@ -160,6 +168,26 @@ def resolved(command: Sequence[str]) -> list[str]:
     return [found, *arguments]
 
 
+def other_options(words: Sequence[str]) -> dict[str, str | bool]:
+    """Options of sbatch from ``OPTION=VALUE``, or ``OPTION`` for one without a value, with dashes or without.
+
+    Raises:
+        UserError: no option, an empty value, or one that this command gives itself: the message says by what.
+    """
+    found: dict[str, str | bool] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        name = name.strip().lstrip("-").replace("_", "-")
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", name) or (equals and not value):
+            raise UserError(f"--sbatch {word}: give OPTION=VALUE, as account=vision, or OPTION, as exclusive")
+        if name in _OWN:
+            raise UserError(f"--sbatch {word}: use {_OWN[name]} in its place")
+        if len(name) == 1:
+            raise UserError(f"--sbatch {word}: give the option's long name, as account for A")
+        found[name.replace("-", "_")] = value if equals else True  # submitit's spelling, whose own these replace
+    return found
+
+
 def minutes_of(time: str) -> int:
     """The minutes of a time as sbatch takes it: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS; begun ones are
     whole. Raises UserError."""
@@ -208,7 +236,8 @@ def _executor(resources: Resources, folder: Path, cluster: str):
         ntasks_per_node=1,  # torchrun, which starts the processes
         signal_delay_s=NOTICE,
         stderr_to_stdout=True,
-        srun_args=["--kill-on-bad-exit=1"],
+        # The cores again: since SLURM 22.05 srun does not take them over from sbatch, and would give a node's task one.
+        srun_args=["--kill-on-bad-exit=1", *([f"--cpus-per-task={resources.cpus}"] if resources.cpus else [])],
         additional_parameters={"requeue": True, **resources.more},
         **{
             name: value

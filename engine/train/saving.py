@@ -100,7 +100,8 @@ def _snapshot(value, copies: dict):
         return copies[key]
     if isinstance(value, dict):
         copied = copy.copy(value)  # a state_dict has its modules' versions as an attribute
-        copied.update((name, _snapshot(entry, copies)) for name, entry in value.items())
+        for name, entry in value.items():  # not `update`, with which a scheduler's Counter would count
+            copied[name] = _snapshot(entry, copies)
         return copied
     if isinstance(value, list | tuple):
         return type(value)(_snapshot(entry, copies) for entry in value)

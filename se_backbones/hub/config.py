@@ -67,13 +67,15 @@ class NetworkConfig:
 
         Raises:
             WeightsError: ``create_backbone`` would not build it: its row is not registered, or its layers are others;
-                or there are not as many classes as outputs.
+                or there are not as many classes as outputs, or they are one text.
         """
         spec = network.spec
         last = network.stages[-1]
+        if isinstance(classes, str):
+            raise WeightsError(f"classes must be a list of names; got the one text {classes!r}")
         config = cls(
             spec.name,
-            network.num_classes,
+            outputs_of(network),
             network.out_features,
             "GN" if any(isinstance(module, nn.GroupNorm) for module in network.modules()) else "BN",
             skeleton(spec).feature_info[last].stride // network.feature_info[last].stride,
@@ -159,8 +161,13 @@ class NetworkConfig:
         if wrong:
             raise WeightsError(
                 f"create_backbone would not build this network: layers of {self.architecture} were changed in it, by "
-                f"fusing say ({', '.join(wrong[:6])}). Another number of classes is an argument of create_backbone"
+                f"fusing say ({', '.join(wrong[:6])})"
             )
+
+
+def outputs_of(network: Backbone) -> int:
+    """Outputs of the classifier that a network has now, one that took the place of its first included; 0: none."""
+    return network.head.out_features if isinstance(network.head, nn.Linear) else network.num_classes
 
 
 def differences(one: Mapping[str, tuple[int, ...]], other: Mapping[str, tuple[int, ...]]) -> list[str]:

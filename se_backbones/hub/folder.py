@@ -22,7 +22,7 @@ from se_backbones.create import create_backbone
 from se_backbones.errors import WeightsError
 from se_backbones.files import atomic_path, write_atomically
 from se_backbones.hub.card import model_card
-from se_backbones.hub.config import FORMAT, NetworkConfig, differences, read_json
+from se_backbones.hub.config import FORMAT, NetworkConfig, differences, outputs_of, read_json
 from se_backbones.preprocessing import Preprocessing
 from se_backbones.registry import shapes_of
 from se_backbones.weights.formats.own_format import WEIGHTS_FORMAT
@@ -68,9 +68,12 @@ def save_pretrained(
     Raises:
         WeightsError: ``create_backbone`` would not build the network; classes are not as many as its outputs; the
             folder's config is another program's; or a tensor holds a number that is not finite. Nothing is written.
+            A classifier of another size, put in the place of the first one, is none of these.
         OSError: the folder cannot be written to. What is there then is as it was, or does not load.
     """
     folder = Path(folder)
+    if not isinstance(network, nn.Module):
+        raise WeightsError(f"a network is saved, and this is a {type(network).__name__}")
     network = Target(network).model  # without wrappers
     if not isinstance(network, Backbone):
         raise WeightsError(
@@ -80,7 +83,7 @@ def save_pretrained(
     report = network.weights_report
     if preprocessing is None and report is not None:
         preprocessing = report.preprocessing
-    if classes is None and report is not None and len(report.classes or ()) == network.num_classes > 0:
+    if classes is None and report is not None and len(report.classes or ()) == outputs_of(network) > 0:
         classes = report.classes
     preprocessing = None if preprocessing is None else Preprocessing.of(preprocessing)
     config = NetworkConfig.of(network, preprocessing, classes)
@@ -108,7 +111,8 @@ def from_pretrained(
 
     Args:
         source: the folder; or ``OWNER/NAME``, a repository of the Hugging Face hub, of which the config and the
-            weights are fetched, once, into the hub's cache. Nothing in them is run.
+            weights are fetched, once, into the hub's cache. Nothing in them is run. ``hf://OWNER/NAME`` is the
+            repository where there is a folder of this name too.
         revision, token: of the repository: a branch, tag or commit; what a private one asks for.
         settings: of ``create_backbone``, in place of the config's: ``num_classes=5`` for a new classifier,
             ``num_classes=0`` for maps alone, ``freeze_at=2``.
@@ -120,21 +124,29 @@ def from_pretrained(
         WeightsError: it is not there, damaged, another program's, or the weights are not those of the config.
         ValueError: settings that ``create_backbone`` refuses.
     """
-    place = Path(source).expanduser()
-    if place.is_dir():
-        config_path, weights_path = place / CONFIG, place / WEIGHTS
-    else:
-        if not _REPOSITORY.fullmatch(text := os.fspath(source)):
-            raise WeightsError(f"{text}: no such folder; a repository of the Hugging Face hub is named OWNER/NAME")
-        said = f"{text}, no folder here and so a repository of the Hugging Face hub"
-        config_path, weights_path = (
-            hub_file(text, said, (file,), revision=revision, token=token) for file in (CONFIG, WEIGHTS)
-        )
+    config_path, weights_path = _files(os.fspath(source), revision=revision, token=token)
     config = NetworkConfig.read(config_path)
     weights = replace(read_state_dict(weights_path), source=os.fspath(source))
     _check_pair(config, config_path, weights)
     network = create_backbone(config.architecture, pretrained=weights, **{**config.settings, **settings})
     return network.eval()
+
+
+def _files(source: str, **options) -> tuple[Path, Path]:
+    """config.json and model.safetensors of a folder, or out of the hub's cache."""
+    place, repository = Path(source).expanduser(), source.removeprefix("hf://")
+    if place.is_dir():
+        return place / CONFIG, place / WEIGHTS
+    if place.is_file():
+        raise WeightsError(
+            f"{source}: is a file, and from_pretrained takes the folder that save_pretrained wrote. A file of weights "
+            "is for create_backbone(NAME, pretrained=FILE)"
+        )
+    if not _REPOSITORY.fullmatch(repository):
+        raise WeightsError(f"{source}: no such folder; a repository of the Hugging Face hub is named OWNER/NAME")
+    said = source if source != repository else f"{source}, no folder here and so a repository of the Hugging Face hub"
+    config, weights = (hub_file(repository, said, (file,), **options) for file in (CONFIG, WEIGHTS))
+    return config, weights
 
 
 def push_to_hub(

@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import coco_ap, detectors, saving, table, waiting
+from benchmarks import coco_ap, detectors, processes, saving, table, waiting
 from benchmarks.measure import Setting
 from benchmarks.table import BENCHMARKS, Benchmark, page
 from detection.coco_ap.reading import read_input
+from engine.errors import UserError
 from engine.timing import ratio
 
 TINY = ("--rounds", "2", "--batch", "2", "--size", "32", "--device", "cpu", "--precision", "fp32")
@@ -43,6 +44,7 @@ def test_every_benchmark_runs_and_has_what_its_page_shows(tool, name, tmp_path, 
     monkeypatch.setattr(detectors, "WIDTH", 64)
     monkeypatch.setattr(waiting, "_seconds", lambda *of: 0.5)
     monkeypatch.setattr(saving, "NETWORK", "se_resnet20_cifar")
+    monkeypatch.setattr(processes, "NETWORK", "se_resnet20_cifar")
     assert tool.main([name, *TINY, "--json", str(tmp_path / "one.json")]) == 0
     result = json.loads((tmp_path / "one.json").read_text())
     assert result["benchmark"] == name and result["precision"] == "fp32" and result["size"] == 32
@@ -106,6 +108,11 @@ def test_wrong_usage_is_said(tool, words, capsys):
     with pytest.raises(SystemExit) as ended:
         tool.main(words)
     assert ended.value.code == 2
+
+
+def test_two_processes_want_an_even_batch(tool):
+    with pytest.raises(UserError, match="--batch must be even"):
+        tool.main(["processes", *TINY, "--batch", "3"])
 
 
 def test_a_ratio_is_taken_within_each_round():

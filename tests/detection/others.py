@@ -16,7 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "in_your_detectron2_project.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(yaml|python)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-CONFIG, TRAIN, PREDICT, LAZY_BACKBONE = (text for _, text in BLOCKS)
+CONFIG, TRAIN, PREDICT, LAZY_BACKBONE, LAZY_CONFIG = (text for _, text in BLOCKS)
 
 
 def copied(model):

@@ -134,6 +134,16 @@ def test_a_config_without_our_keys_is_told_what_to_do(name):
     assert isinstance(getattr(backbone, "bottom_up", backbone), SEBackbone)
 
 
+def test_stages_of_another_network_are_named_with_those_that_fit(theirs):
+    """A config of Detectron2's names its own ResNet's."""
+    cfg = theirs("MODEL.BACKBONE.ARCHITECTURE", "se_mobilenet_v1_050")
+    with pytest.raises(UserError, match=r"se_mobilenet_v1_050 has no res2, res3, res4, res5\. .* stage2, .* stage5"):
+        build_backbone(cfg)
+    cfg.MODEL.FPN.IN_FEATURES = []
+    with torch.device("meta"):
+        assert list(build_backbone(cfg).output_shape()) == ["p2", "p3", "p4", "p5", "p6"]
+
+
 def test_add_se_config_leaves_detectron2s_keys_alone():
     cfg, before = get_cfg(), get_cfg()
     add_se_config(cfg)

@@ -6,7 +6,7 @@ import torch
 from detection import build_detector, load_config
 from detection.model import with_classes
 from se_backbones.weights import WeightsError
-from tests.detection.others import LAZY_BACKBONE, ROOT, block, copied, equal, forget, save_stated
+from tests.detection.others import LAZY_BACKBONE, LAZY_CONFIG, ROOT, block, copied, equal, forget, save_stated
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
@@ -108,6 +108,18 @@ def test_the_lazy_weights_are_held_against_the_models_input(project):
     instantiate(lazy(*words).model.backbone.bottom_up)
     with pytest.raises(WeightsError, match="the config gives BGR"):
         instantiate(lazy(*words, "model.input_format=BGR").model.backbone.bottom_up)
+
+
+def test_the_pages_own_config_is_the_one_that_comes_with_the_project_on_ones_own_sets(project):
+    pytest.importorskip("se_configs", reason="the project is not installed")
+    (project / "mine.py").write_text(LAZY_CONFIG, encoding="utf-8")
+    try:
+        cfg, shipped = LazyConfig.load("mine.py"), LazyConfig.load(str(LAZY))
+        assert [len(instantiate(cfg.dataloader[part].dataset)) for part in ("train", "test")] == [12, 7]
+        assert set(cfg) == set(shipped) and cfg.dataloader.evaluator.dataset_name == "mine_val"
+        assert cfg.model.roi_heads.box_predictor.num_classes == 5 and cfg.train.output_dir == "output/mine"
+    finally:
+        forget("mine_train", "mine_val")
 
 
 def test_the_pages_lazy_backbone_has_the_gates_that_it_names():

@@ -78,6 +78,24 @@ def test_weights_of_stages_that_are_not_built_are_left_aside(trained):
     assert part.stages == ("stem", "stage1") and same(part, network)
 
 
+@pytest.mark.parametrize("name", [CIFAR, "vgg16", "se_mobilenet_v1_050", "se_inception_resnet_v2"])
+def test_a_network_without_classes_has_no_head(name):
+    """And says so: tracing, say, asks a module for all of its attributes."""
+    with torch.device("meta"):
+        assert create_backbone(name, 0).head is None
+        assert create_backbone(name, 4).head.out_features == 4
+
+
+def test_weights_of_no_name_are_no_wish_for_random_ones(trained):
+    for nothing in ("", {}):
+        with pytest.raises(WeightsError):
+            create_backbone(CIFAR, 3, pretrained=nothing)
+    assert create_backbone(CIFAR, 3, pretrained=None).weights_report is None
+    assert same(create_backbone(CIFAR, 3, pretrained=trained[0].state_dict()), trained[0])
+    with pytest.raises(ValueError, match="num_classes must be 0, for no classifier, or more; got -1"):
+        create_backbone(CIFAR, -1)
+
+
 def test_classes_that_nobody_asked_for_are_refused(trained):
     network, path = trained
     assert same(create_backbone(CIFAR, 3, pretrained=str(path)), network)

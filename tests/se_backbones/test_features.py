@@ -82,5 +82,8 @@ def test_a_network_that_is_built_is_taken_as_it_is():
     assert features_only(network).feature_info.out_indices == (1, 2)
     with pytest.raises(ValueError, match="hands out stage1, stage2, and not stage3"):
         features_only(network, (1, 3))
+    for settings in ({"num_classes": 0}, {"out_features": ["stage1"]}):
+        with pytest.raises(ValueError, match=f"{next(iter(settings))}: there is no classifier here, and out_indices"):
+            features_only(NAME, **settings)
     with pytest.raises(ValueError, match="norm: settings are for a network by name"):
         features_only(network, norm="GN")

@@ -148,7 +148,7 @@ def test_two_processes_and_accumulation_train_as_one_batch_does(run, data, tmp_p
     weights = []
     for words in ([], ["--num-gpus", 2], ["SOLVER.ACCUMULATE", 3]):
         folder = tmp_path / str(len(weights))
-        run(*train(data, folder, *words), *plain)
+        assert "UserWarning" not in run(*train(data, folder, *words), *plain)  # PyTorch's own of several processes too
         weights.append(load_checkpoint(folder / "model_final.pth")["model"])
     untrained = load_checkpoint(next((tmp_path / "0").glob("checkpoint_*2.pth")))["model"]
     for other in weights[1:]:

@@ -56,6 +56,8 @@ def locate(source: str | os.PathLike) -> SourceFile:
             fetched. The message says what was tried and how to give a file in its place.
     """
     text = os.fspath(source)
+    if not text:
+        raise WeightsError(f"no weights are named: give a file, or {', '.join(f'{known}://NAME' for known in SCHEMES)}")
     scheme, mark, name = text.partition("://")
     if mark:
         if scheme not in SCHEMES:
@@ -145,6 +147,7 @@ def hub_file(repository: str, text: str, filenames: Sequence[str] = HUB_FILES, *
     tried, reason = [], ""
     try:
         from huggingface_hub import hf_hub_download
+        from huggingface_hub.utils import LocalEntryNotFoundError
     except ImportError:
         why = "it is not installed (`pip install huggingface_hub`; it comes with timm too)"
         raise _unavailable(text, "import huggingface_hub", why) from None
@@ -152,9 +155,17 @@ def hub_file(repository: str, text: str, filenames: Sequence[str] = HUB_FILES, *
         tried.append(f"{repository}/{filename} on the Hugging Face hub")
         try:
             return Path(hf_hub_download(repository, filename, **options))
+        except LocalEntryNotFoundError as error:
+            reason = reason or _said(error)
+            # Nobody answered, which took half a minute and would again: the other files can be in the cache alone.
+            options["local_files_only"] = True
         except Exception as error:  # the hub's client raises its own, requests', httpx's and OSError
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
+            reason = _said(error)
     raise _unavailable(text, " and ".join(tried), reason)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
 
 
 def _torchvision(name: str, text: str) -> SourceFile:

@@ -64,7 +64,7 @@ def test_another_number_of_processes_goes_on_and_what_differs_is_said(tmp_path, 
     processes(monkeypatch, now)
     with caplog.at_level(logging.INFO):
         resume(tmp_path, processes=then)
-    words = f"in {then} processes, and goes on in {now}: .* same images in the same order, {4 // now} a .*BatchNorm"
+    words = f"processes: {then} before, {now} now. The .* same order, {4 // now} a .* {4 // then} before.*BatchNorm"
     assert re.search(words, caplog.text)
     caplog.clear()
     resume(tmp_path)  # of a version that did not write how many they were

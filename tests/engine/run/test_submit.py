@@ -1,6 +1,7 @@
 """Jobs of a cluster: what is asked for, what runs on each node, and that a preempted job goes on where it was."""
 
 import os
+import re
 import signal
 import sys
 import time
@@ -9,7 +10,17 @@ import pytest
 
 from engine.errors import UserError
 from engine.run import submit as module
-from engine.run.submit import Job, Resources, minutes_of, resolved, resumed, sbatch_script, submit, torchrun
+from engine.run.submit import (
+    Job,
+    Resources,
+    minutes_of,
+    other_options,
+    resolved,
+    resumed,
+    sbatch_script,
+    submit,
+    torchrun,
+)
 
 # A training in short: it notes each start, works until it is told to end, takes its time to save, and with --resume is
 # done. Ends with 2 where it was stopped, as a training does.
@@ -146,7 +157,43 @@ def test_the_script_asks_for_what_was_asked(training, tmp_path):
     ):  # fmt: skip
         assert f"#SBATCH {line}\n" in text
     assert "--nnodes 2 --nproc-per-node 8" in text and f"{training[0]} {tmp_path} --config 'a b.yaml'" in text
-    assert "gpus" not in sbatch_script(training, Resources(gpus=0), tmp_path)
+    # As srun takes no cores over from sbatch since SLURM 22.05, they are in its own words too.
+    assert re.search(r"^srun .*--kill-on-bad-exit=1 --cpus-per-task=96 ", text, re.MULTILINE)
+    alone = sbatch_script(training, Resources(gpus=0), tmp_path)
+    assert "gpus" not in alone and "cpus" not in alone
+
+
+def test_other_options_of_sbatch_come_as_they_are_written(training, tmp_path):
+    words = ["account=vision", "exclusive", "--mem-per-gpu=20G", "nodelist=n[1-4]", "job_name=mine", "comment2=a=b"]
+    given = other_options(words)
+    assert given == {
+        "account": "vision", "exclusive": True, "mem_per_gpu": "20G", "nodelist": "n[1-4]", "job_name": "mine",
+        "comment2": "a=b",
+    }  # fmt: skip
+    pytest.importorskip("submitit")
+    lines = sbatch_script(training, Resources(more=given), tmp_path).splitlines()
+    for line in ("--account=vision", "--exclusive", "--mem-per-gpu=20G", "--nodelist='n[1-4]'", "--job-name=mine"):
+        assert f"#SBATCH {line}" in lines
+    assert sum("--job-name" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("=x", "give OPTION=VALUE"),
+        ("", "give OPTION=VALUE"),
+        ("account=", "give OPTION=VALUE"),
+        ("a b", "give OPTION=VALUE"),
+        ("time=30", "use --time in its place"),
+        ("--gpus-per-node=2", "use --gpus in its place"),
+        ("cpus_per_task=2", "use --cpus in its place"),
+        ("array=1-4", "use another job for each in its place"),
+        ("A=vision", "give the option's long name"),
+    ],
+)
+def test_options_of_sbatch_that_are_none_or_given_already_are_refused(word, message):
+    with pytest.raises(UserError, match=f"--sbatch {re.escape(word)}: {message}"):
+        other_options([word])
 
 
 @pytest.mark.parametrize(

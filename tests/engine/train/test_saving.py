@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections import Counter
 
 import pytest
 import torch
@@ -24,7 +25,9 @@ def test_a_copy_is_independent_and_keeps_what_the_state_is():
     model = torch.nn.BatchNorm1d(3).state_dict()
     image = torch.rand(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
     given = {"a": shared, "again": [shared.detach(), 3, None], "model": model, "image": image, "view": shared[0]}
+    given["milestones"] = Counter([3, 3, 8])  # as PyTorch's MultiStepLR has them in its state
     copied = snapshot(given)
+    assert copied["milestones"] == given["milestones"] and copied["milestones"] is not given["milestones"]
     before = {name: value.clone() for name, value in model.items()}
     assert copied["image"].stride() == image.stride() and copied["model"]._metadata == model._metadata
     assert copied["a"] is copied["again"][0] and copied["again"][1:] == [3, None]

@@ -1,11 +1,14 @@
 """The Hugging Face hub's client, with a folder in the place of its server."""
 
+import inspect
 import shutil
 from pathlib import Path
 
 
 class FakeHub:
-    """Stands for ``HfApi``; ``download`` for ``hf_hub_download``. ``calls`` has what was asked for."""
+    """Stands for ``HfApi``; ``download`` for ``hf_hub_download``. ``calls`` has what was asked for.
+
+    An argument that the installed client would not take it does not take either."""
 
     def __init__(self, root: Path):
         self.root, self.calls = root, []
@@ -35,5 +38,16 @@ class FakeHub:
 
     def put_in_place(self, monkeypatch, client):
         """Of the package ``huggingface_hub``."""
+        for name in ("create_repo", "file_exists", "upload_folder"):
+            setattr(self, name, _with_signature(getattr(client.HfApi, name), getattr(self, name), self))
+        self.download = _with_signature(client.hf_hub_download, self.download)
         monkeypatch.setattr(client, "HfApi", self)
         monkeypatch.setattr(client, "hf_hub_download", self.download)
+
+
+def _with_signature(real, stand_in, *first):
+    def call(*args, **kwargs):
+        inspect.signature(real).bind(*first, *args, **kwargs)
+        return stand_in(*args, **kwargs)
+
+    return call

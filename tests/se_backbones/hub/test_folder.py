@@ -21,6 +21,7 @@ from se_backbones import (
     save_pretrained,
 )
 from se_backbones.hub import folder as module
+from se_backbones.hub.config import NetworkConfig
 from se_backbones.weights import CAFFE_BGR, IMAGENET_RGB, WeightsError, load_weights, read_state_dict
 from tests.se_backbones.hub.fake_hub import FakeHub
 from tests.se_backbones.networks import images, randomised
@@ -134,17 +135,19 @@ def test_what_the_one_who_loads_wants_otherwise(saved):
 # --- what cannot be saved
 
 
-def changed_head():
+def changed_layer():
     network = create_backbone(CIFAR, 3)
-    network.set_head(nn.Linear(64, 5))
+    network.conv1 = nn.Conv2d(3, 16, 5)
     return network
 
 
 @pytest.mark.parametrize(
     ("network", "arguments", "message"),
     [
-        (changed_head, {}, r"layers .* were changed in it, .* \(fc.weight, fc.bias\)"),
+        (changed_layer, {}, r"layers .* were changed in it, .* \(conv1.weight, conv1.bias\)"),
         (lambda: create_backbone(CIFAR, 3), {"classes": ["cat"]}, "has 3 outputs, and 1 classes are named"),
+        (lambda: create_backbone(CIFAR, 3), {"classes": "abc"}, "classes must be a list of names; got the one text"),
+        (lambda: create_backbone(CIFAR, 3).state_dict(), {}, "a network is saved, and this is a OrderedDict"),
         (lambda: create_backbone(CIFAR, 3), {"license": "MIT\nx: y"}, "license must be a name"),
         (lambda: create_backbone(CIFAR, 3), {"preprocessing": {"mean": 0}}, "preprocessing needs channel_order"),
         (
@@ -190,6 +193,22 @@ def test_a_card_that_a_person_wrote_stays(saved):
     (folder / "README.md").write_text("mine")
     save_pretrained(network, folder, about="other")
     assert (folder / "README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", [CIFAR, "vgg16", "se_mobilenet_v1_050"])
+def test_a_classifier_that_was_put_in_the_place_of_the_first_is_saved_with_its_size(name, tmp_path):
+    """As code for torchvision's networks does it: ``network.fc = nn.Linear(…)``."""
+    with torch.device("meta"):
+        network = create_backbone(name, 3)
+    if name == CIFAR:
+        network = create_backbone(name, 3)
+        network.fc = nn.Linear(64, 5)
+        again = from_pretrained(save_pretrained(network, tmp_path, classes="a b c d e".split()))
+        assert again.num_classes == 5 and torch.equal(again.fc.weight, network.fc.weight)
+        assert again.weights_report.classes == "a b c d e".split()
+    network.set_head(nn.Linear(network.head.in_features, 7, device="meta"))
+    config = NetworkConfig.of(network, classes="a b c d e f g".split())
+    assert config.num_classes == network.num_classes == 7
 
 
 def test_wrappers_are_looked_through(saved, tmp_path):
@@ -283,6 +302,12 @@ def test_no_such_folder(source):
         from_pretrained(source)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_file_is_not_the_folder(saved, name):
+    with pytest.raises(WeightsError, match=r"is a file, and from_pretrained takes the folder.*pretrained=FILE"):
+        from_pretrained(saved[1] / name)
+
+
 # --- the hub
 
 
@@ -308,6 +333,7 @@ def test_there_and_back(hub, saved):
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in network.state_dict().items())
     loaded = create_backbone(CIFAR, 3, pretrained="hf://someone/net")  # as MODEL.WEIGHTS takes it too
     assert loaded.weights_report.preprocessing == IMAGENET_RGB.as_dict()
+    assert from_pretrained("hf://someone/net").weights_report.source == "hf://someone/net"
 
     (hub.root / "someone/net/README.md").write_text("mine")
     push_to_hub(network, "someone/net", about="New.", **said)

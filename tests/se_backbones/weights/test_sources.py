@@ -78,6 +78,32 @@ def test_timm_cannot_be_reached(monkeypatch, offline):
         assert part in message
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_without_a_network_one_file_is_waited_for(monkeypatch, cached, tmp_path):
+    """The client tries for half a minute; what else there may be is looked for in its cache alone."""
+    hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def download(repository, filename, **options):
+        asked.append((filename, options))
+        if cached and filename == "pytorch_model.bin":
+            return str(tmp_path / filename)
+        raise hub.utils.LocalEntryNotFoundError("check your connection" if len(asked) == 1 else "not in the cache")
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    if cached:
+        assert module.locate("hf://someone/net").path == tmp_path / "pytorch_model.bin"
+    else:
+        with pytest.raises(WeightsError, match="Reason: LocalEntryNotFoundError: check your connection"):
+            module.locate("hf://someone/net")
+    assert asked == [("model.safetensors", {}), ("pytorch_model.bin", {"local_files_only": True})]
+
+
+def test_no_name_is_no_source():
+    with pytest.raises(WeightsError, match="no weights are named: give a file, or timm://NAME"):
+        read_state_dict("")
+
+
 def test_timm_not_installed(monkeypatch):
     without(monkeypatch, "timm")
     with pytest.raises(WeightsError, match=r"(?s)pip install timm.*give its path in place"):
