@@ -28,6 +28,7 @@ from engine.train.launch import any_process, of_any_process, raise_everywhere
 from engine.train.loop_task import Task
 from engine.train.losses import finite_losses, to_floats
 from engine.train.optim import KeptStatistics, build_ema, build_optimizer, clip_gradients, share_buffers
+from engine.train.plain_numbers import PlainNumbers
 from engine.train.sampling import derive_seed
 from engine.train.saving import CheckpointSaver
 from engine.train.stopping import Stopped, StopRequest
@@ -80,6 +81,7 @@ class Trainer:
         self.course, self.best = Course(cfg, self.scheduler, self.device), BestModel(self.run)
         kept_for = cfg.SOLVER.get("FREEZE_NORM_ITERS", 0)  # a key of tasks that want it
         self.kept_statistics = KeptStatistics(model, self.max_iterations - kept_for)
+        self.plain_numbers = PlainNumbers(model)
         self.final: Path | None = None  # the final weights, once they are written
         self.saver = CheckpointSaver(lambda seconds: self.course.limit.note("saving", seconds))
         if resume_from is not None:
@@ -253,6 +255,7 @@ class Trainer:
         random.seed(seed)
 
     def _save(self, task: Task) -> None:
+        numbers = comm.gather(self.plain_numbers.state_dict())  # each process has those of its own images
         if not comm.is_main_process():
             return
         content = {
@@ -264,6 +267,7 @@ class Trainer:
             "patience": self.course.patience.state_dict(),
             "processes": comm.get_world_size(),
             "model": self.model.state_dict(),
+            "plain_numbers": numbers,
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -277,6 +281,8 @@ class Trainer:
         base_lrs = list(self.scheduler.base_lrs)
         try:
             self.model.load_state_dict(content["model"])
+            if numbers := content.get("plain_numbers"):  # not in checkpoints of earlier versions
+                self.plain_numbers.load_state_dict(numbers[comm.get_rank() % len(numbers)])
             if settings[0].keys() != content["optimizer"]["param_groups"][0].keys() - {"params"}:
                 raise ValueError("the optimizer is another one (SOLVER.OPTIMIZER)")
             self.optimizer.load_state_dict(content["optimizer"])
