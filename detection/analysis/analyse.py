@@ -78,6 +78,17 @@ def analyse_detections(
     return {"thresholds": thresholds, "confused_pairs": confused_pairs(counts[:-1], names)}
 
 
+def class_thresholds(
+    ground_truth: str | os.PathLike | dict,
+    detections: str | os.PathLike | Sequence[dict],
+    class_names: Sequence[str],
+    source: str = "",
+) -> dict:
+    """``thresholds.json`` by itself; arguments as for ``analyse_detections``."""
+    given = read_input(ground_truth, detections)
+    return _thresholds(curves.curves(given, match(given)), class_names, source)
+
+
 def _thresholds(found: Sequence[curves.Curve], names: Sequence[str], source: str) -> dict:
     classes = {}
     for name, curve in zip(names, found, strict=True):

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +23,7 @@ from engine import compat  # noqa: F401  (before detectron2)
 from engine.device import choose_precision, hardware
 from engine.errors import UserError
 from engine.train.best import BestModel
-from engine.train.checkpoint import checkpoint_path, save_checkpoint
+from engine.train.checkpoint import add_to_checkpoint, checkpoint_path, save_checkpoint
 from engine.train.course import Course, due
 from engine.train.launch import any_process, of_any_process, raise_everywhere
 from engine.train.loop_task import Task
@@ -182,18 +183,22 @@ class Trainer:
     def _evaluate_and_log(self, task: Task, storage: EventStorage, stop: StopRequest) -> dict:
         step, course = self.iteration, self.course
         self.saver.wait()  # nothing that happens in an evaluation, which forks processes, can harm the file
-        with stop.interrupting(lambda name: Stopped(name, step, self.run)), course.limit.measuring("evaluation"):
-            figures = self.evaluate(task)
+        with course.limit.measuring("evaluation"):
+            with stop.interrupting(lambda name: Stopped(name, step, self.run)):
+                figures = self.evaluate(task)
+            figure = flatten(figures).get(task.main_figure)  # which the first process alone has
+            stated = cache(lambda: task.stated(figures))
+            if comm.is_main_process():
+                self.best.report(task.main_figure, figure, step, lambda: {**self._weights(task), **stated()})
         storage.put_scalars(**flatten(figures), smoothing_hint=False)
-        figure = flatten(figures).get(task.main_figure)  # which the first process alone has
-        if comm.is_main_process():
-            self.best.report(task.main_figure, figure, step, lambda: self._weights(task))
         if course.evaluation_scheduled(step):
             course.report(step, task.main_figure, of_any_process(figure))
         if step < self.max_iterations:
             course.end_in_time(step)
         if step == self.max_iterations and self.final is None:  # this evaluation is the last one
             self.save_final(task)
+        if self.final is not None and comm.is_main_process() and stated():
+            add_to_checkpoint(self.final, **stated())
         return figures
 
     def _weights(self, task: Task) -> dict:
