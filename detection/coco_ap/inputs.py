@@ -22,7 +22,8 @@ from detection.annotations.values import as_id, is_finite, is_id, kind_of, requi
 from detection.coco_ap.columns import Columns, boxes, crowds, mask_area, masks, numbers, require
 from engine.errors import UserError
 from engine.json_files import read_json
-from engine.names import printable, writable
+from engine.names import printable
+from se_backbones.text import writable
 
 IOU_TYPES = ("bbox", "segm")
 

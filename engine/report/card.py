@@ -7,14 +7,13 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from engine.names import writable
 from engine.report.facts import describe, origin_facts, training_facts
 from engine.report.page import is_number, number
 from engine.report.run_reader import Run, find, read_run
 from engine.report.summary import commands
 from engine.task import TaskInfo
 from se_backbones.files import write_atomically
-from se_backbones.text import markdown, markdown_table
+from se_backbones.text import markdown, markdown_table, writable
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,7 @@ from se_backbones.backbone import Backbone
 from se_backbones.errors import WeightsError
 from se_backbones.hub.config import NetworkConfig
 from se_backbones.registry import find_spec
-from se_backbones.text import markdown, markdown_table
-from se_backbones.weights.report import printable
+from se_backbones.text import markdown, markdown_table, writable
 
 _SHOWN = 20  # classes; config.json has them all
 _PAPER = "[Squeeze-and-Excitation Networks](https://arxiv.org/abs/1709.01507)"
@@ -58,7 +57,7 @@ def model_card(network: Backbone, config: NetworkConfig, name: str, about: str =
         f"## Use\n\n{_images(config)}\n\n" + "\n".join(use),
         f"The network is of {_PAPER} (Hu, Shen and Sun, CVPR 2018)." if config.se else "",
     ]
-    return printable("\n\n".join(part for part in parts if part) + "\n")
+    return writable("\n\n".join(part for part in parts if part) + "\n")
 
 
 def _se(config: NetworkConfig) -> str:

@@ -1,6 +1,12 @@
-"""Texts that people read: as Markdown."""
+"""Texts that people read: what can be written of them, and as Markdown."""
 
-from se_backbones.text import markdown, markdown_table
+from se_backbones.text import markdown, markdown_table, writable
+
+
+def test_a_text_keeps_its_lines_and_what_no_file_can_hold_comes_as_escapes():
+    text = "first \udce9\n\tsecond ü \ud800\n"
+    assert writable(text) == "first \\xe9\n\tsecond ü \\ud800\n"
+    assert writable("plain\n") == "plain\n"
 
 
 def test_a_text_is_shown_by_the_letter_in_one_line():
