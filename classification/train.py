@@ -13,7 +13,8 @@ from torch import nn
 
 from classification.batch_size import classifier_step
 from classification.config import config_from_checkpoint, in_steps, load_config
-from classification.evaluation.analysis import analyse_classifier
+from classification.evaluation.abstention import KEY
+from classification.evaluation.analysis import analyse_classifier, thresholds
 from classification.evaluation.evaluate import evaluate_classifier
 from classification.images.batches import ImageBatch, sampling_factors, training_batches
 from classification.images.broken_files import BrokenFiles
@@ -36,7 +37,6 @@ from engine.run.initial_weights import allowed, load_trained_weights
 from engine.run.resume import IMAGES, check_resume
 from engine.run.statements import check_classes, steps_of
 from engine.train.batch_size import with_batch_size
-from engine.train.checkpoint import add_to_checkpoint
 from engine.train.launch import once
 from engine.train.schedule import build_schedule
 from engine.train.trainer import Task, Trainer
@@ -92,7 +92,7 @@ def _train(task: ClassificationTask, options: Options, cfg: CfgNode, device: tor
     figures = experiment.train(start, trainer, steps, task.info, cfg)
     with experiment.naming_the_weights(trainer, task.info):
         network = trainer.evaluated_model
-        return _finish(task, run, figures, cfg, network, val_index, *trainer.account, final=trainer.final)
+        return _finish(task, run, figures, cfg, network, val_index, *trainer.account)
 
 
 def _check_shapes(network: nn.Module, cfg: CfgNode) -> None:
@@ -144,6 +144,7 @@ def _training_steps(
         advice="a longer SOLVER.WARMUP_EPOCHS",
         split=ImageBatch.split,
         evaluate=evaluate if val_index is not None else None,
+        stated=lambda figures: {KEY: thresholds(val_index, figures)},
         describe=description,
         losses=losses,
         main_figure=task.info.main_figure,
@@ -178,13 +179,9 @@ def _finish(
     made_on: Sequence[str],
     iteration: int | None,
     seconds: float | None,
-    final: Path | None = None,
 ) -> dict:
-    """Args: final: the weights that were evaluated, to which the thresholds are added."""
     if comm.is_main_process() and index is not None:
-        stated = analyse_classifier(run, index, figures, task.info.predictions_file, cfg.INPUT.MAX_PIXELS)
-        if final is not None:
-            add_to_checkpoint(final, **stated)
+        analyse_classifier(run, index, figures, task.info.predictions_file, cfg.INPUT.MAX_PIXELS)
 
     def draw() -> None:
         if index is not None:

@@ -19,6 +19,7 @@ from engine.report.metrics import read_metrics, series
 CONFIG = shipped_config("coco_mini_se_r18.yaml")
 # One network of each family that detectors can stand on, besides the ResNets.
 PYRAMIDS = ("se_mobilenet_v1", "se_shufflenet_v1_g3", "se_bn_inception", "se_vgg16", "se_inception_resnet_v2")
+TRAIN_IMAGES, VAL_IMAGES = 800, 100  # drawn ones
 MIN_AP = 10  # learnt at all in a few hundred steps from random weights: an untrained detector has 0
 
 
@@ -76,7 +77,7 @@ def detectors(overrides: Sequence[str] = (), steps: int = 300, architectures: Se
     found = {}
     for architecture in tqdm(architectures, desc="networks", disable=None):
         words = ["MODEL.BACKBONE.ARCHITECTURE", architecture, "SOLVER.MAX_ITER", str(steps), *overrides]
-        run = run_demo(800, 100, [*words, "OUTPUT_DIR", f"output/detectors/{architecture}"])
+        run = run_demo(TRAIN_IMAGES, VAL_IMAGES, [*words, "OUTPUT_DIR", f"output/detectors/{architecture}"])
         result = read_json(run / "result.json", "result")
         keys = ("parameters", "iteration", "training_seconds")
         found[architecture] = {
@@ -87,5 +88,5 @@ def detectors(overrides: Sequence[str] = (), steps: int = 300, architectures: Se
         "passed": all(row["AP"] >= MIN_AP for row in found.values()),
         "MIN_AP": MIN_AP,
         "architectures": found,
-        **{key: result[key] for key in ("evaluator", "hardware", "versions")},
+        **{key: result[key] for key in ("images", "evaluator", "hardware", "versions")},
     }

@@ -21,6 +21,7 @@ LazyConfig names ``SEBackbone`` (``docs/in_your_detectron2_project.md``).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
@@ -32,13 +33,17 @@ from engine.config.se import add_se_defaults, se_config
 from engine.errors import UserError
 from se_backbones import Backbone as Network
 from se_backbones import create_backbone, find_spec, list_backbones
+from se_backbones.preprocessing import Preprocessing
 from se_backbones.registry import skeleton
+from se_backbones.weights import LoadReport, WeightsError
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, ROI_HEADS_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
 from detectron2.modeling.roi_heads import Res5ROIHeads
+
+logger = logging.getLogger(__name__)
 
 
 def add_se_config(cfg: CfgNode) -> None:
@@ -80,25 +85,35 @@ class SEBackbone(Backbone):
 
     Args:
         net: the network.
-        weights: what it starts from, as ``detection.load_weights`` takes it: ``pretrained``, a file or a named source.
-            Empty: as it is. For LazyConfigs, whose ``train.init_checkpoint`` knows none of them.
+        weights: what it starts from, as ``detection.load_weights`` takes it: ``pretrained``, a file, a detector's too,
+            or a named source. Empty: as it is, with the weights that ``create_backbone(pretrained=…)`` gave it, if
+            any. For LazyConfigs, whose ``train.init_checkpoint`` knows none of them.
         insert_se: what it starts from are a plain network's weights, into which SE is put (MODEL.SE.INSERT).
-        preprocessing: what it is fed, to be compared with what ``weights`` want: ``channel_order, scale, mean, std``.
+        preprocessing: what it is fed, to be compared with what its weights want, whichever way they came:
+            ``channel_order, scale, mean, std``.
 
     Attributes:
         net: the network; its weights lie at ``backbone.net`` or ``backbone.bottom_up.net`` of a detector.
         insert_se: as above, for ``load_weights``.
 
     Raises:
-        WeightsError: as ``load_weights``.
+        WeightsError: as ``load_weights``; or the network has weights, and ``weights`` are to take their place.
     """
 
     def __init__(self, net: Network, weights: str = "", insert_se: bool = False, preprocessing: Mapping | None = None):
         super().__init__()
         self.net = net
         self.insert_se = insert_se
+        report = net.weights_report
+        if weights and report is not None:
+            raise WeightsError(
+                f"weights {weights!r}: the network was created with weights already ({report.source}); give either "
+                "SEBackbone's weights or create_backbone's pretrained"
+            )
         if weights:
             load_weights(self, weights, preprocessing=preprocessing)
+        elif report is not None and preprocessing is not None:
+            _check_input(report, Preprocessing.of(preprocessing))
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """(N, 3, H, W), normalised → the maps of ``MODEL.RESNETS.OUT_FEATURES``, each (N, C, H/s, W/s)."""
@@ -108,6 +123,18 @@ class SEBackbone(Backbone):
         return {
             name: ShapeSpec(channels=info.channels, stride=info.stride) for name, info in self.net.feature_info.items()
         }
+
+
+def _check_input(report: LoadReport, given: Preprocessing) -> None:
+    """As ``load_weights`` compares."""
+    if report.preprocessing is None or (wanted := Preprocessing.of(report.preprocessing)).same_as(given):
+        return
+    text = (
+        f"{report.source}: the weights want images as {wanted} ({report.preprocessing_basis}), and they come as {given}"
+    )
+    if report.preprocessing_basis != "usual":
+        raise WeightsError(text)
+    logger.warning("%s", text)
 
 
 def _create(cfg: CfgNode, out_features: list[str]) -> Network:

@@ -67,8 +67,9 @@ def parse_threshold(
         return _read(read_json(given, "thresholds (--threshold takes a score, best, or such a file)"), given)
     if (content := stated()) is None:
         raise UserError(
-            f"--threshold {BEST}: {weights} states no thresholds of its classes, which a training with validation data "
-            "adds at its end. An evaluation writes them too, as analysis/thresholds.json: --threshold FILE"
+            f"--threshold {BEST}: {weights} states no thresholds of its classes, which a training adds to "
+            "model_final.pth and model_best.pth. An evaluation writes them too, as analysis/thresholds.json: "
+            "--threshold FILE"
         )
     return _read(content, weights)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from detection.analysis.analyse import analyse_detections
+from detection.analysis.analyse import analyse_detections, class_thresholds
 from detection.annotations.check import check_annotations, drop_bad_records
 from detection.batch_size import detector_step
 from detection.coco_ap.inputs import build_input
@@ -35,7 +35,6 @@ from engine.run.initial_weights import allowed, load_trained_weights
 from engine.run.resume import IMAGES, check_resume
 from engine.run.statements import check_classes, steps_of
 from engine.train.batch_size import with_batch_size
-from engine.train.checkpoint import add_to_checkpoint
 from engine.train.launch import once
 from engine.train.sampling import shard
 from engine.train.schedule import build_schedule
@@ -96,13 +95,14 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
         advice="a longer SOLVER.WARMUP_ITERS, look at these images' annotations",
         split=_split,
         evaluate=lambda network: evaluate_detector(network, val_data, cfg, run),
+        stated=lambda _: _thresholds(run, val_data),
         describe=about,
         main_figure=DETECTION.main_figure,
     )
     figures = experiment.train(start, trainer, task, DETECTION, cfg)
     with experiment.naming_the_weights(trainer, DETECTION):
         network = trainer.evaluated_model
-        return _finish(run, figures, cfg, network, val_data, *trainer.account, final=trainer.final)
+        return _finish(run, figures, cfg, network, val_data, *trainer.account)
 
 
 def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict:
@@ -130,18 +130,20 @@ def _finish(
     made_on: Sequence[str],
     iteration: int | None,
     seconds: float | None,
-    final: Path | None = None,
 ) -> dict:
-    """Args: final: the weights that were evaluated, to which the thresholds of the classes are added."""
     if comm.is_main_process():
         found = run / DETECTION.predictions_file
         asked = {"class_names": data.class_names, "source": data.name, "max_pixels": cfg.INPUT.MAX_PIXELS}
         analysis = analyse_detections(data.coco, found, run, data.image_root, **asked)
         figures = {**figures, "confused_pairs": analysis["confused_pairs"]}
-        if final is not None:
-            add_to_checkpoint(final, **{KEY: analysis["thresholds"]})
     draw = partial(write_pictures, run, data, max_pixels=cfg.INPUT.MAX_PIXELS)
     return experiment.finish(run, figures, DETECTION, data.name, cfg, model, made_on, iteration, seconds, draw)
+
+
+def _thresholds(run: Path, data: DetectionData) -> dict:
+    """What weights state of the classes' thresholds: those of the predictions that their evaluation has left in the
+    run's folder."""
+    return {KEY: class_thresholds(data.coco, run / DETECTION.predictions_file, data.class_names, data.name)}
 
 
 def load_data(cfg: CfgNode, split: str, run: Path, drop_bad: bool, refused: Path | None = None) -> DetectionData:

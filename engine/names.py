@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+from se_backbones.text import escape
+
 _UNWRITABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories: controls, surrogates, line and paragraph separators
 _SHOWN = 5  # pairs of names in a message
 
@@ -14,11 +16,6 @@ def printable(name: str) -> str:
     """A name as it can stand in any file, log, table and picture: line breaks, other control characters, and bytes of
     a file name that are no UTF-8 as escapes (``bed\\nroom``, ``caf\\xe9``); all else as it is."""
     return name if name.isprintable() else "".join(map(_escaped, name))
-
-
-def writable(text: str) -> str:
-    """A text of any length that can be written as UTF-8: what of its file names is none comes as escapes."""
-    return text if text.isascii() else re.sub("[\ud800-\udfff]", lambda found: _escaped(found[0]), text)
 
 
 def class_name(name: str) -> str:
@@ -45,11 +42,7 @@ def look_alike(first: Iterable[str], second: Iterable[str] | None = None) -> str
 
 
 def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # how Python writes a byte that is no UTF-8
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    if unicodedata.category(character) in _UNWRITABLE:
-        return character.encode("unicode_escape").decode("ascii")
-    return character
+    return escape(character) if unicodedata.category(character) in _UNWRITABLE else character
 
 
 def _look(name: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine.errors import UserError, main_guard
+from engine.errors import main_guard
 
 
 def parse(arguments=None):
@@ -25,19 +25,18 @@ def parse(arguments=None):
     return options
 
 
-def task_of(name):
-    """What the engine is told of a task, and how a run's answers are opened."""
-    if name == "detection":
-        from detection.compare import DetectorAnswers
-        from detection.task_info import DETECTION
+def detector():
+    """What the engine is told of the task, and how a run's answers are opened."""
+    from detection.compare import DetectorAnswers
+    from detection.task_info import DETECTION
 
-        return DETECTION, DetectorAnswers
+    return DETECTION, DetectorAnswers
+
+
+def classifier(task):
+    """As ``detector``."""
     from classification.compare import ClassifierAnswers
-    from places365.task import CLASSIFICATION_TASKS
 
-    if name not in CLASSIFICATION_TASKS:
-        raise UserError(f"there is nothing to compare in runs of the task {name!r}")
-    task = CLASSIFICATION_TASKS[name]
     return task.info, partial(ClassifierAnswers, task=task)
 
 
@@ -47,9 +46,11 @@ def main(arguments=None):
     from engine.compare.comparison import compare  # only now: PyTorch takes seconds to import
     from engine.compare.page import describe, write_page
     from engine.compare.runs import runs_of_one_task
+    from studies.lab.by_task import by_task
 
     found = runs_of_one_task(options.runs)
-    comparison = compare(found, *task_of(found.task), options.images)
+    task = by_task(found.task, found.folders[0], detector, classifier)
+    comparison = compare(found, *task, options.images)
     print(f"{describe(comparison)}\n\ndone: {write_page(comparison, options.output)}")
     return 0
 

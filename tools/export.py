@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine.errors import UserError, main_guard
+from engine.errors import main_guard
 from engine.export.formats import FORMATS
 from engine.export.options import Options
 from engine.run.command_line import keep_work_when_killed
@@ -44,19 +44,19 @@ def parse(arguments=None):
 
 
 def export(options):
-    from engine.train.checkpoint import load_checkpoint  # only now: PyTorch takes seconds to import
+    from studies.lab.by_task import by_task_of  # only now: PyTorch takes seconds to import
 
-    task = load_checkpoint(options.weights).get("task")
-    if task == "detection":
+    def detector():
         from detection.export.export import export_detector
 
         return export_detector(options)
-    from classification.export.export import export_classifier
-    from places365.task import CLASSIFICATION_TASKS
 
-    if task not in CLASSIFICATION_TASKS:
-        raise UserError(f"{options.weights}: there is no export for the task {task!r}")
-    return export_classifier(options, CLASSIFICATION_TASKS[task])
+    def classifier(task):
+        from classification.export.export import export_classifier
+
+        return export_classifier(options, task)
+
+    return by_task_of(options.weights, detector, classifier)
 
 
 def main(arguments=None):

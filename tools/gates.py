@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine.errors import UserError, main_guard
+from engine.errors import main_guard
 from engine.gates.options import Options
 from engine.run.command_line import keep_work_when_killed
 
@@ -30,19 +30,19 @@ def parse(arguments=None):
 
 
 def look(options):
-    from engine.train.checkpoint import load_checkpoint  # only now: PyTorch takes seconds to import
+    from studies.lab.by_task import by_task_of  # only now: PyTorch takes seconds to import
 
-    task = load_checkpoint(options.weights).get("task")
-    if task == "detection":
+    def detector():
         from detection.gates import look_at_detector
 
         return look_at_detector(options)
-    from classification.gates import look_at_classifier
-    from places365.task import CLASSIFICATION_TASKS
 
-    if task not in CLASSIFICATION_TASKS:
-        raise UserError(f"{options.weights}: there are no gates to look at in the task {task!r}")
-    return look_at_classifier(options, CLASSIFICATION_TASKS[task])
+    def classifier(task):
+        from classification.gates import look_at_classifier
+
+        return look_at_classifier(options, task)
+
+    return by_task_of(options.weights, detector, classifier)
 
 
 def main(arguments=None):

@@ -1,5 +1,6 @@
 """Writes docs/model_zoo.md and results/results-*.csv, from results/ and the table of published weights."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__).parse_args()  # --help writes nothing
+
     from studies.zoo.write import write_zoo
 
     for path in write_zoo(ROOT / "results", ROOT / "docs"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine.errors import UserError, main_guard
+from engine.errors import main_guard
 from engine.run.command_line import keep_work_when_killed
 
 FINE_TUNE = {"nargs": "*", "metavar": "KEY VALUE", "help": "then train on so: SOLVER.EPOCHS 2 SOLVER.BASE_LR 0.02"}
@@ -84,19 +84,21 @@ def parse(arguments=None):
 
 
 def open_subject(args):
-    from engine.train.checkpoint import load_checkpoint  # only now: PyTorch takes seconds to import
+    from studies.lab.by_task import by_task_of  # only now: PyTorch takes seconds to import
 
-    task, given = load_checkpoint(args.weights).get("task"), (args.device, args.data, args.overrides)
-    if task == "detection":
+    given = args.device, args.data, args.overrides
+
+    def detector():
         from detection.slim import open_detector
 
         return open_detector(args.weights, *given)
-    from classification.slim import open_classifier
-    from places365.task import CLASSIFICATION_TASKS
 
-    if task not in CLASSIFICATION_TASKS:
-        raise UserError(f"{args.weights}: no model of the task {task!r} can be made smaller")
-    return open_classifier(args.weights, CLASSIFICATION_TASKS[task], *given)
+    def classifier(task):
+        from classification.slim import open_classifier
+
+        return open_classifier(args.weights, task, *given)
+
+    return by_task_of(args.weights, detector, classifier)
 
 
 def main(arguments=None):

@@ -61,7 +61,7 @@ def stated_threshold(accuracy: int, stated: Callable[[], object], weights: str |
     if (content := stated()) is None:
         raise UserError(
             f"--sure {accuracy}: {weights} states no thresholds, which a training with validation images (DATA.VAL) "
-            "adds at its end"
+            "adds to model_final.pth and model_best.pth"
         )
     try:
         found = {entry["accuracy"]: entry["threshold"] for entry in content["at_accuracy"]}[accuracy]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from classification.evaluation.abstention import KEY, RULE
+from classification.evaluation.abstention import RULE
 from classification.index.index import ImageIndex
 from engine.json_files import read_json, write_json
 from engine.report.mistakes import FOLDER, Mistake, write_mistakes
@@ -18,20 +18,16 @@ MISTAKES = (
 )
 
 
-def analyse_classifier(run: Path, index: ImageIndex, figures: dict, predictions_file: str, max_pixels: int) -> dict:
+def analyse_classifier(run: Path, index: ImageIndex, figures: dict, predictions_file: str, max_pixels: int) -> None:
     """Writes ``thresholds.json``, ``mistakes.json`` and pictures of the worst mistakes into ``run``/analysis.
 
     Args:
         run: a run folder with the predictions of an evaluation on ``index``.
         figures: of that evaluation.
         max_pixels: that an image may have to be drawn; 0: any.
-
-    Returns:
-        what a checkpoint is to state besides: {"thresholds": …}.
     """
     folder = Path(run) / FOLDER
-    thresholds = {"rule": RULE, "data": index.source, "at_accuracy": figures["abstention"]}
-    write_json(folder / "thresholds.json", thresholds)
+    write_json(folder / "thresholds.json", thresholds(index, figures))
     records = read_json(Path(run) / predictions_file, "predictions")
     mistakes = find_mistakes(records, index.classes)
 
@@ -39,7 +35,15 @@ def analyse_classifier(run: Path, index: ImageIndex, figures: dict, predictions_
         return index.read(int(mistake.image_id), max_pixels)
 
     write_mistakes(folder, MISTAKES, mistakes, {name: len(group) for name, group in mistakes.items()}, draw)
-    return {KEY: thresholds}
+
+
+def thresholds(index: ImageIndex, figures: dict) -> dict:
+    """What is stated of them beside the weights, and in ``thresholds.json``.
+
+    Args:
+        figures: of an evaluation on ``index``.
+    """
+    return {"rule": RULE, "data": index.source, "at_accuracy": figures["abstention"]}
 
 
 def find_mistakes(records: Sequence[dict], classes: Sequence[str]) -> dict[str, list[Mistake]]:

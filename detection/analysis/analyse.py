@@ -10,8 +10,6 @@ from pathlib import Path
 from detection.analysis import confusion, curves, mistakes
 from detection.analysis.curve_picture import curve_table, plot_curves
 from detection.analysis.mistake_picture import draw_mistake
-from detection.annotations.values import as_id
-from detection.coco_ap.inputs import read_ground_truth
 from detection.coco_ap.matching import match
 from detection.coco_ap.reading import read_input
 from detection.thresholds import USUAL
@@ -53,7 +51,8 @@ def analyse_detections(
     thresholds = _thresholds(found, names, source)
     scores = [entry["threshold"] for entry in thresholds["classes"].values()]
     scores = [USUAL if score is None else score for score in scores]
-    counts = confusion.confusion_counts(given, matches, scores)
+    decisions = confusion.decide(given, matches, scores)
+    counts = confusion.confusion_counts(given, matches, decisions)
     folder = Path(run) / FOLDER
     write_json(folder / "thresholds.json", thresholds)
     write_json(folder / "precision_recall.json", curve_table(found, names), indent=None)
@@ -71,11 +70,21 @@ def analyse_detections(
     ):
         if drawn(plots / name) is None:
             (plots / name).unlink(missing_ok=True)  # of an earlier evaluation
-    files = _file_names(ground_truth)
-    worst, totals = mistakes.find_mistakes(given, matches, scores, names, files)
+    worst, totals = mistakes.find_mistakes(given, matches, decisions, names)
     draw = None if images is None else partial(draw_mistake, images=Path(images), max_pixels=max_pixels)
     write_mistakes(folder, mistakes.RULE, worst, totals, draw)
     return {"thresholds": thresholds, "confused_pairs": confused_pairs(counts[:-1], names)}
+
+
+def class_thresholds(
+    ground_truth: str | os.PathLike | dict,
+    detections: str | os.PathLike | Sequence[dict],
+    class_names: Sequence[str],
+    source: str = "",
+) -> dict:
+    """``thresholds.json`` by itself; arguments as for ``analyse_detections``."""
+    given = read_input(ground_truth, detections)
+    return _thresholds(curves.curves(given, match(given)), class_names, source)
 
 
 def _thresholds(found: Sequence[curves.Curve], names: Sequence[str], source: str) -> dict:
@@ -86,9 +95,3 @@ def _thresholds(found: Sequence[curves.Curve], names: Sequence[str], source: str
         entry = dict(zip(("threshold", "precision", "recall", "f1"), values, strict=True))
         classes[name] = {**entry, "objects": int(curve.objects)}
     return {"rule": curves.RULE, "data": source, "otherwise": USUAL, "classes": classes}
-
-
-def _file_names(ground_truth: str | os.PathLike | dict) -> dict:
-    """Image id → the file's name, where the set has names."""
-    images = read_ground_truth(ground_truth)["images"]
-    return {as_id(image["id"]): str(image.get("file_name", "")) for image in images}

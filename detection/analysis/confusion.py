@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,40 +20,48 @@ RULE = (
 )
 
 
-def kept_detections(given: EvaluationInput, matches: Matches, thresholds: Sequence[float]) -> np.ndarray:
-    """(N,) bool, the detections that count and reach the threshold of their category (K)."""
-    return matches.counts & (given.detections.score >= np.asarray(thresholds, np.float64)[given.detections.category])
+@dataclass(frozen=True)
+class Decisions:
+    """What goes to what by ``RULE``; N detections and M objects, rows as in the ``EvaluationInput``.
+
+    Attributes:
+        kept: (N,) bool, the detections that count and reach their category's threshold.
+        finder: (M,) int64, the row of the detection that each object goes to; -1: none.
+    """
+
+    kept: np.ndarray
+    finder: np.ndarray
 
 
-def confusion_counts(given: EvaluationInput, matches: Matches, thresholds: Sequence[float]) -> np.ndarray:
+def decide(given: EvaluationInput, matches: Matches, thresholds: Sequence[float]) -> Decisions:
+    """``RULE`` applied.
+
+    Args:
+        thresholds: (K,) the lowest score that counts, of each category.
+    """
+    kept = matches.counts & (given.detections.score >= np.asarray(thresholds, np.float64)[given.detections.category])
+    finder = np.where(np.append(kept, False)[matches.finder], matches.finder, -1)
+    _take_what_is_left(given, matches, np.flatnonzero(kept & (matches.found < 0)), finder)
+    return Decisions(kept, finder)
+
+
+def confusion_counts(given: EvaluationInput, matches: Matches, decisions: Decisions) -> np.ndarray:
     """How often each category (row) was taken for each (column), by ``RULE``.
 
     The diagonal is the number of right detections, as in the curves of precision and recall; a row's sum the objects of
     a category, a column's its detections.
 
-    Args:
-        thresholds: (K,) the lowest score that counts.
-
     Returns:
         (K + 1, K + 1) int64; the last row and column are the background.
     """
     background = len(given.category_ids)
-    finder = final_finders(given, matches, thresholds)
     counts = np.zeros((background + 1, background + 1), np.int64)
     objects = np.flatnonzero(matches.to_find)
     labels = np.append(given.detections.category, background)  # the last one is no detection's
-    np.add.at(counts, (given.ground_truth.category[objects], labels[finder[objects]]), 1)
-    alone = np.setdiff1d(np.flatnonzero(kept_detections(given, matches, thresholds)), finder)
+    np.add.at(counts, (given.ground_truth.category[objects], labels[decisions.finder[objects]]), 1)
+    alone = np.setdiff1d(np.flatnonzero(decisions.kept), decisions.finder)
     np.add.at(counts[background], labels[alone], 1)
     return counts
-
-
-def final_finders(given: EvaluationInput, matches: Matches, thresholds: Sequence[float]) -> np.ndarray:
-    """(M,) int64, the row of the detection that each object goes to by ``RULE``; -1: none."""
-    kept = np.append(kept_detections(given, matches, thresholds), False)
-    finder = np.where(kept[matches.finder], matches.finder, -1)
-    _take_what_is_left(given, matches, np.flatnonzero(kept[:-1] & (matches.found < 0)), finder)
-    return finder
 
 
 def _take_what_is_left(given: EvaluationInput, matches: Matches, rows: np.ndarray, finder: np.ndarray) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from detection.analysis.confusion import final_finders, kept_detections
+from detection.analysis.confusion import Decisions
 from detection.coco_ap.inputs import EvaluationInput
 from detection.coco_ap.matching import IOU, Matches, by_score
 from detection.coco_ap.overlaps import overlaps
@@ -27,24 +27,18 @@ RULE = (
 
 
 def find_mistakes(
-    given: EvaluationInput,
-    matches: Matches,
-    thresholds: Sequence[float],
-    names: Sequence[str],
-    files: Mapping[int | str, str],
+    given: EvaluationInput, matches: Matches, decisions: Decisions, names: Sequence[str]
 ) -> tuple[dict[str, list[Mistake]], dict[str, int]]:
     """The mistakes by ``RULE``.
 
     Args:
-        thresholds: (K,) the lowest score that counts.
         names: (K,) of the classes.
-        files: image id → file name.
 
     Returns:
         class → the worst, ``LISTED_EACH`` of each sort at most; and class → how many there are in all.
     """
-    wrong = np.flatnonzero(kept_detections(given, matches, thresholds) & (matches.found < 0))
-    missed = np.flatnonzero(matches.to_find & (final_finders(given, matches, thresholds) < 0))
+    wrong = np.flatnonzero(decisions.kept & (matches.found < 0))
+    missed = np.flatnonzero(matches.to_find & (decisions.finder < 0))
     missed = missed[np.argsort(-given.ground_truth.area[missed], kind="stable")]
     wrong, objects = by_score(given, wrong), _objects_of(given, matches)
     worst, counts = {}, {}
@@ -52,8 +46,8 @@ def find_mistakes(
         own = wrong[given.detections.category[wrong] == category]
         lost = missed[given.ground_truth.category[missed] == category]
         counts[name] = len(own) + len(lost)
-        first = [_wrong(given, row, objects, names, files) for row in own[:LISTED_EACH].tolist()]
-        second = [_missed(given, row, names, files) for row in lost[:LISTED_EACH].tolist()]
+        first = [_wrong(given, row, objects, names) for row in own[:LISTED_EACH].tolist()]
+        second = [_missed(given, row, names) for row in lost[:LISTED_EACH].tolist()]
         worst[name] = _in_turn(first, second)
     return worst, counts
 
@@ -75,9 +69,7 @@ def _objects_of(given: EvaluationInput, matches: Matches) -> dict[int, list[int]
     return found
 
 
-def _wrong(
-    given: EvaluationInput, row: int, objects: Mapping[int, list[int]], names: Sequence[str], files: Mapping
-) -> Mistake:
+def _wrong(given: EvaluationInput, row: int, objects: Mapping[int, list[int]], names: Sequence[str]) -> Mistake:
     found = given.detections
     name, there = names[found.category[row]], objects.get(int(found.image[row]), [])
     iou = overlaps(given, row, there)
@@ -94,7 +86,7 @@ def _wrong(
     return Mistake(
         group=name,
         kind=kind,
-        **_image(given, int(found.image[row]), files),
+        **_image(given, int(found.image[row])),
         predicted=name,
         score=float(found.score[row]),
         truth=None if truth is None else names[given.ground_truth.category[truth]],
@@ -106,14 +98,13 @@ def _wrong(
     )
 
 
-def _missed(given: EvaluationInput, row: int, names: Sequence[str], files: Mapping) -> Mistake:
+def _missed(given: EvaluationInput, row: int, names: Sequence[str]) -> Mistake:
     objects = given.ground_truth
     name = names[objects.category[row]]
     details = {"box": None, "truth_box": objects.box[row].tolist(), "iou": None}
-    image = _image(given, int(objects.image[row]), files)
+    image = _image(given, int(objects.image[row]))
     return Mistake(group=name, kind=MISSED, **image, predicted=None, score=None, truth=name, details=details)
 
 
-def _image(given: EvaluationInput, index: int, files: Mapping) -> dict:
-    identity = given.image_ids[index]
-    return {"image_id": identity, "file": files.get(identity, "")}
+def _image(given: EvaluationInput, index: int) -> dict:
+    return {"image_id": given.image_ids[index], "file": given.image_files[index]}

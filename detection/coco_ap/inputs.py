@@ -22,7 +22,8 @@ from detection.annotations.values import as_id, is_finite, is_id, kind_of, requi
 from detection.coco_ap.columns import Columns, boxes, crowds, mask_area, masks, numbers, require
 from engine.errors import UserError
 from engine.json_files import read_json
-from engine.names import printable, writable
+from engine.names import printable
+from se_backbones.text import writable
 
 IOU_TYPES = ("bbox", "segm")
 
@@ -38,6 +39,7 @@ class EvaluationInput:
     iou_type: str
     image_ids: list
     image_sizes: np.ndarray  # (I, 2) int64 height, width; zeros where the file gives none
+    image_files: list[str]  # empty where the file gives none
     category_ids: list
     category_names: list[str]
     ground_truth: Columns
@@ -116,6 +118,7 @@ class Listed(NamedTuple):
 
     image_ids: list
     image_sizes: np.ndarray
+    image_files: list[str]
     category_ids: list
     category_names: list[str]
 
@@ -128,7 +131,8 @@ def what_is_listed(images: list, categories: list) -> Listed:
     names = [_name(record, key, categories) for key, record in category_of.items()]
     repeated = {name for name, count in Counter(names).items() if count > 1}
     names = [f"{name} (id {key})" if name in repeated else name for name, key in zip(names, category_ids, strict=True)]
-    return Listed([as_id(key) for key in image_of], sizes, category_ids, names)
+    files = [str(record.get("file_name", "")) for record in image_of.values()]
+    return Listed([as_id(key) for key in image_of], sizes, files, category_ids, names)
 
 
 def _ground_truth_columns(annotations, image_index, category_index, sizes, iou_type, notes) -> Columns:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
@@ -33,13 +31,13 @@ def detector_graph(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.M
       (R,) int64; ``masks``: (R, h, w) float32, 0..1, of the box's inside.
 
     Args:
-        model: fused, on the CPU.
+        model: fused, on the CPU. Its parts become the graph's, in ``dtype``: of one that is needed besides, a copy.
         dtype: in which the network and the layers behind it compute, but for boxes and scores.
 
     Raises:
         UserError: a detector with parts that are none of Faster R-CNN's, Mask R-CNN's or RetinaNet's.
     """
-    model = copy.deepcopy(model).eval()
+    model.eval()
     if type(model) is GeneralizedRCNN:
         return _RCNNGraph(model, dtype).eval()
     if type(model) is RetinaNet:

@@ -12,8 +12,8 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.names import writable
 from se_backbones.files import naming
+from se_backbones.text import writable
 
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger

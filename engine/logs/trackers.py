@@ -10,7 +10,8 @@ import importlib
 import logging
 import sys
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.json_files import read_json, write_json
+from engine.report.metrics import METRICS_FILE, read_metrics
 
 from detectron2.utils.events import EventWriter, get_event_storage
 
@@ -131,24 +133,54 @@ def check_loggers(names: Sequence[str]) -> None:
             _package(name)
 
 
-def make_trackers(
-    run: Path, names: Sequence[str], settings: Mapping[str, Any], resumed: bool, logged: int
+def begin_trackers(
+    run: Path, staging: Path, names: Sequence[str], settings: Mapping[str, Any], start: int
 ) -> list[Tracker]:
-    """The trackers among LOGGERS, in its order.
+    """The trackers among LOGGERS, in its order. A service that refuses does so before anything in the run's folder is
+    replaced: nothing is written there but what the services themselves leave.
 
     Args:
-        run, settings, logged: as for ``Tracker``.
-        resumed: whether the run there is gone on with, where there is one.
+        run, settings: as for ``Tracker``.
+        staging: a folder from which ``KNOWN_FILE`` goes into the run's.
+        start: after how many steps the run goes on, with the run there where there is one; 0 for a new one.
 
     Raises:
         UserError: a package is not installed, or its service does not answer.
     """
-    file = Path(run) / KNOWN_FILE
-    known = dict(read_json(file, "names of the run in LOGGERS")) if resumed and file.exists() else {}
-    trackers = [TRACKERS[name](run, settings, known.get(name), logged) for name in names if name in TRACKERS]
-    if trackers:
-        write_json(file, known | {tracker.service: tracker.known for tracker in trackers})
+    run, wanted = Path(run), [name for name in names if name in TRACKERS]
+    if not wanted:
+        return []
+    known, logged = {}, 0
+    if start:
+        file, metrics = run / KNOWN_FILE, run / METRICS_FILE
+        known = dict(read_json(file, "names of the run in LOGGERS")) if file.exists() else {}
+        rows = read_metrics(metrics) if metrics.exists() else []
+        logged = rows[-1]["iteration"] if rows else 0
+    missing = [folder for folder in (run, *run.parents) if not folder.exists()]
+    trackers: list[Tracker] = []
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        with ending_if_refused(trackers):
+            for name in wanted:
+                trackers.append(TRACKERS[name](run, settings, known.get(name), logged))
+            write_json(staging / KNOWN_FILE, known | {tracker.service: tracker.known for tracker in trackers})
+    except BaseException:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
     return trackers
+
+
+@contextmanager
+def ending_if_refused(trackers: Sequence[Tracker]) -> Iterator[None]:
+    """Ends the runs there, as failed, where the block is not gone through."""
+    try:
+        yield
+    except BaseException:
+        for tracker in trackers:
+            tracker.close()
+        raise
 
 
 _NEEDED = {"wandb": "init", "mlflow": "start_run"}  # a folder of the service's name, beside the command, has neither

@@ -7,23 +7,19 @@ import json
 import logging
 import resource
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import torch
 
 from engine import compat  # noqa: F401  (before detectron2)
-from engine.logs.trackers import make_trackers
-from engine.report.metrics import read_metrics
+from engine.report.metrics import METRICS_FILE, read_metrics
 from se_backbones.files import naming, write_atomically
 
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter, get_event_storage
 
-METRICS_FILE = "metrics.jsonl"
 logger = logging.getLogger("engine.run")
 
 
@@ -32,7 +28,7 @@ def make_writers(
     max_iterations: int,
     start: int,
     loggers: Sequence[str] = ("tensorboard",),
-    settings: Mapping[str, Any] = MappingProxyType({}),
+    trackers: Sequence[EventWriter] = (),
 ) -> list[EventWriter]:
     """The writers of the first process; none in the others.
 
@@ -41,22 +37,18 @@ def make_writers(
     Args:
         start: after how many steps the run goes on; 0 for a new one.
         loggers: LOGGERS.
-        settings: config key → value, for those services that keep them beside the figures.
+        trackers: what of them has begun already, see ``engine.logs.trackers.begin_trackers``.
 
     Raises:
-        UserError: as ``make_trackers``.
         OSError: a file cannot be written.
     """
     if not comm.is_main_process():
         return []
-    metrics, logged = Path(run) / METRICS_FILE, 0
+    metrics = Path(run) / METRICS_FILE
     if metrics.exists():
-        rows = read_metrics(metrics)
-        kept = [json.dumps(row) for row in rows if row["iteration"] <= start]
-        logged = rows[-1]["iteration"] if rows and start else 0
+        kept = [json.dumps(row) for row in read_metrics(metrics) if row["iteration"] <= start]
         write_atomically(metrics, "".join(f"{line}\n" for line in kept))
-    # Before metrics.jsonl: what a kill leaves in that file alone would never reach the services.
-    trackers = make_trackers(run, loggers, settings, resumed=start > 0, logged=logged)
+    # Trackers before metrics.jsonl: what a kill leaves in that file alone would never reach the services.
     writers = [_Console(max_iterations), *trackers, _Naming(lambda: JSONWriter(str(metrics)), metrics)]
     if "tensorboard" in loggers:
         events = Path(run) / "events.out.tfevents…"

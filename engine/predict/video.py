@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from engine.errors import UserError
-from engine.names import writable
 from se_backbones.files import atomic_path, probe_disk
+from se_backbones.text import writable
 
 
 class UnreadableVideo(UserError):

@@ -7,13 +7,13 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from engine.names import writable
 from engine.report.facts import describe, origin_facts, training_facts
 from engine.report.page import is_number, number
 from engine.report.run_reader import Run, find, read_run
 from engine.report.summary import commands
 from engine.task import TaskInfo
 from se_backbones.files import write_atomically
+from se_backbones.text import markdown, markdown_table, writable
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def card(run: Run) -> str:
         # What Hugging Face's hub reads: huggingface.co/docs/hub/model-cards
         f"---\nlibrary_name: se-backbones\ntags:\n- squeeze-and-excitation\n- {run.task.name}\n---",
         _MARK,
-        f"# {_escaped(title)}",
+        f"# {markdown(title)}",
         f"{run.task.title}. The weights are of a run of se-backbones, and this page is made of that run's files.",
         *_section("Figures", _figures(run)),
         *_section("What it is", _table(("", ""), _known(training_facts(run)))),
@@ -82,7 +82,7 @@ def _figures(run: Run) -> list[str]:
     images = run.result.get("images")
     on = run.facts.evaluation_data or run.result.get("dataset") or "its validation set"
     of = f"In percent, of {number(images)} images of {on}." if images else f"In percent, of {on}."
-    return [_escaped(of), "", *_table(("", "", "percent"), rows)]
+    return [markdown(of), "", *_table(("", "", "percent"), rows)]
 
 
 def _known(facts: Iterable[tuple[str, object]]) -> list[tuple[str, object]]:
@@ -118,13 +118,4 @@ def _origin(run: Run) -> list[str]:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    if not rows:
-        return []
-    body = ["| " + " | ".join(_escaped(str(cell)) for cell in row) + " |" for row in rows]
-    return ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads), *body]
-
-
-def _escaped(text: str) -> str:
-    """As Markdown shows it by the letter, in one line."""
-    text = " ".join(text.split())
-    return "".join(f"\\{character}" if character in "\\`*_[]<>|#" else character for character in text)
+    return [markdown_table(heads, [[markdown(str(cell)) for cell in row] for row in rows])] if rows else []

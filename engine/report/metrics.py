@@ -6,6 +6,7 @@ from pathlib import Path
 
 from engine.task import TaskInfo
 
+METRICS_FILE = "metrics.jsonl"
 VALIDATION = "validation"  # the group of an evaluation's losses beside those of its figures; the total is total_loss
 
 

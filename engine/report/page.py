@@ -14,7 +14,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from engine.images.by_pillow import opened
-from engine.names import writable
+from se_backbones.text import writable
 
 # Characters that no HTML may have, a name's escape sequences say (HTML Living Standard, 13.2.3.5).
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\f\r"}

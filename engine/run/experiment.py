@@ -17,11 +17,11 @@ from torch import nn
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.config.dialect import load_config
 from engine.config.se import se_config
-from engine.device import choose_device
+from engine.device import choose_device, choose_precision
 from engine.errors import UserError
 from engine.json_files import write_json
 from engine.logs.run_log import setup_logging
-from engine.logs.trackers import check_loggers
+from engine.logs.trackers import Tracker, begin_trackers, check_loggers, ending_if_refused
 from engine.logs.writers import make_writers
 from engine.report.card import write_card
 from engine.report.summary import write_summary
@@ -82,8 +82,10 @@ def begin_training(options: Options, cfg: CfgNode, device: torch.device, task: T
     """The start of a training, with the checkpoint to go on from, if any.
 
     Raises:
-        UserError: as ``open_run``; MODEL.WEIGHTS are of the run that would be overwritten.
+        UserError: as ``open_run``; MODEL.WEIGHTS are of the run that would be overwritten; a precision that the device
+            does not have.
     """
+    _check_precisions(cfg, device, "SOLVER", "TEST")
     run = Path(cfg.OUTPUT_DIR)
     if options.overwrite and Path(cfg.MODEL.WEIGHTS).resolve() in [path.resolve() for path in results(run, task)]:
         raise UserError(
@@ -102,8 +104,10 @@ def begin_evaluation(options: Options, cfg: CfgNode, device: torch.device, task:
     """The start of an evaluation, and the weights to evaluate.
 
     Raises:
-        UserError: as ``find_trained_weights``; OUTPUT_DIR is a file, or cannot be written to.
+        UserError: as ``find_trained_weights``; OUTPUT_DIR is a file, or cannot be written to; a precision that the
+            device does not have.
     """
+    _check_precisions(cfg, device, "TEST")
     output = Path(cfg.OUTPUT_DIR)
     check_can_hold(output)
     setup_logging(task.packages)
@@ -113,6 +117,14 @@ def begin_evaluation(options: Options, cfg: CfgNode, device: torch.device, task:
     return start, weights
 
 
+def _check_precisions(cfg: CfgNode, device: torch.device, *groups: str) -> None:
+    for group in groups:
+        try:
+            choose_precision(cfg[group].PRECISION, device)
+        except UserError as error:
+            raise UserError(f"{group}.PRECISION: {error}") from error
+
+
 def train(start: Start, trainer: Trainer, task: Task, info: TaskInfo, cfg: CfgNode) -> dict:
     """Trains to the end and writes the final weights. Returns the last evaluation's figures with the trainer's
     ``outcome``; in all processes but the first an empty dict.
@@ -120,7 +132,15 @@ def train(start: Start, trainer: Trainer, task: Task, info: TaskInfo, cfg: CfgNo
     Args:
         cfg: as it is kept in the run's folder.
     """
-    start.begin(cfg)
+    trackers: list[Tracker] = []
+    once(
+        lambda: trackers.extend(
+            begin_trackers(start.folder, start.staging, cfg.LOGGERS, dict(leaves(cfg)), trainer.iteration)
+        )
+    )
+    with ending_if_refused(trackers):
+        start.begin(cfg)
+        writers = make_writers(trainer.run, trainer.max_iterations, trainer.iteration, cfg.LOGGERS, trackers)
     if trainer.iteration == trainer.max_iterations:
         logger.warning(
             "all %d steps were made before: nothing is left to train, and the weights are evaluated as they are. A "
@@ -130,7 +150,6 @@ def train(start: Start, trainer: Trainer, task: Task, info: TaskInfo, cfg: CfgNo
     elif trainer.iteration:
         logger.info("going on after step %d of %d", trainer.iteration, trainer.max_iterations)
     trainer.course.limit.began = start.began
-    writers = make_writers(trainer.run, trainer.max_iterations, trainer.iteration, cfg.LOGGERS, dict(leaves(cfg)))
     with naming_the_weights(trainer, info):
         figures = trainer.train(task, writers) or {}
     return {**figures, **trainer.outcome} if comm.is_main_process() else {}

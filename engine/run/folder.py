@@ -17,11 +17,12 @@ from torch import nn
 
 from engine.device import describe_device
 from engine.errors import UserError
-from engine.names import class_name, look_alike, writable
+from engine.names import class_name, look_alike
 from engine.report import card
 from engine.task import TaskInfo
 from engine.train.checkpoint import newest_checkpoint, numbered_checkpoints
 from se_backbones.files import write_atomically
+from se_backbones.text import writable
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.errors import UserError
+from engine.train.stopping import GRACE
 
-NOTICE = 300  # seconds before its end in which a job is told: for the step that it is in, and the checkpoint
+NOTICE = GRACE  # seconds before its end in which a job is told
 _STARTS = 1000  # how often a job may use its time up and be queued again
 # Options of sbatch that have a word of their own here, or on which a job's end, its processes and its log depend.
 _OWN = {

@@ -19,7 +19,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
-from engine.train.stopping import Stopped
+from engine.train.stopping import GRACE, Stopped
 
 from detectron2.utils import comm
 
@@ -49,6 +49,8 @@ def relaunch(num_processes: int, device: torch.device) -> int | None:
         raise UserError(f"--num-gpus {num_processes}: this machine has {torch.cuda.device_count()}")
     # The processes say themselves what went wrong; the launcher's own report would bury it.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # By default it kills processes that have not ended 30 s behind a SIGTERM, and their checkpoint is lost.
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE))
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // num_processes, 1)))
     settings = LaunchConfig(
         min_nodes=1,

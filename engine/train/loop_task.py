@@ -19,6 +19,8 @@ class Task:
         advice: what besides the engine's own settings may help where a loss is not finite, for that error message.
         split: (batch, n) → n parts of about equal size, for accumulation.
         evaluate: model in eval mode → figures as ``{group: {figure: value}}`` (empty in all processes but the first).
+        stated: figures → what weights with these are to state besides, the thresholds of an evaluation's predictions
+            say. Called behind that evaluation, by the first process alone, for the weights that are kept.
         describe: what else a checkpoint holds: task, classes, preprocessing, config, versions.
         losses: (model, batch) → ``{loss name: scalar}``; the model is the one to call, wrapped for several processes.
         main_figure: which figure a schedule that waits for plateaus is told, as ``flatten`` names it; higher is better.
@@ -30,5 +32,6 @@ class Task:
     split: Callable[[Any, int], list]
     evaluate: Callable[[nn.Module], dict] | None
     describe: dict
+    stated: Callable[[dict], dict] = lambda figures: {}
     losses: Callable[[nn.Module, Any], dict[str, Tensor]] = lambda model, batch: model(batch)
     main_figure: str = ""

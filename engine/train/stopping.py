@@ -12,6 +12,7 @@ from pathlib import Path
 
 from engine.errors import UserError
 
+GRACE = 300  # seconds in which a run that is asked to end does: for the step that it is in, and the checkpoint
 _ONE_REQUEST = 2  # seconds: a scheduler signals every process, and torchrun passes the signal on besides
 
 

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,12 +23,13 @@ from engine import compat  # noqa: F401  (before detectron2)
 from engine.device import choose_precision, hardware
 from engine.errors import UserError
 from engine.train.best import BestModel
-from engine.train.checkpoint import checkpoint_path, save_checkpoint
+from engine.train.checkpoint import add_to_checkpoint, checkpoint_path, save_checkpoint
 from engine.train.course import Course, due
 from engine.train.launch import any_process, of_any_process, raise_everywhere
 from engine.train.loop_task import Task
 from engine.train.losses import finite_losses, to_floats
 from engine.train.optim import KeptStatistics, build_ema, build_optimizer, clip_gradients, share_buffers
+from engine.train.plain_numbers import PlainNumbers
 from engine.train.sampling import derive_seed
 from engine.train.saving import CheckpointSaver
 from engine.train.stopping import Stopped, StopRequest
@@ -80,6 +82,7 @@ class Trainer:
         self.course, self.best = Course(cfg, self.scheduler, self.device), BestModel(self.run)
         kept_for = cfg.SOLVER.get("FREEZE_NORM_ITERS", 0)  # a key of tasks that want it
         self.kept_statistics = KeptStatistics(model, self.max_iterations - kept_for)
+        self.plain_numbers = PlainNumbers(model)
         self.final: Path | None = None  # the final weights, once they are written
         self.saver = CheckpointSaver(lambda seconds: self.course.limit.note("saving", seconds))
         if resume_from is not None:
@@ -180,18 +183,22 @@ class Trainer:
     def _evaluate_and_log(self, task: Task, storage: EventStorage, stop: StopRequest) -> dict:
         step, course = self.iteration, self.course
         self.saver.wait()  # nothing that happens in an evaluation, which forks processes, can harm the file
-        with stop.interrupting(lambda name: Stopped(name, step, self.run)), course.limit.measuring("evaluation"):
-            figures = self.evaluate(task)
+        with course.limit.measuring("evaluation"):
+            with stop.interrupting(lambda name: Stopped(name, step, self.run)):
+                figures = self.evaluate(task)
+            figure = flatten(figures).get(task.main_figure)  # which the first process alone has
+            stated = cache(lambda: task.stated(figures))
+            if comm.is_main_process():
+                self.best.report(task.main_figure, figure, step, lambda: {**self._weights(task), **stated()})
         storage.put_scalars(**flatten(figures), smoothing_hint=False)
-        figure = flatten(figures).get(task.main_figure)  # which the first process alone has
-        if comm.is_main_process():
-            self.best.report(task.main_figure, figure, step, lambda: self._weights(task))
         if course.evaluation_scheduled(step):
             course.report(step, task.main_figure, of_any_process(figure))
         if step < self.max_iterations:
             course.end_in_time(step)
         if step == self.max_iterations and self.final is None:  # this evaluation is the last one
             self.save_final(task)
+        if self.final is not None and comm.is_main_process() and stated():
+            add_to_checkpoint(self.final, **stated())
         return figures
 
     def _weights(self, task: Task) -> dict:
@@ -253,6 +260,7 @@ class Trainer:
         random.seed(seed)
 
     def _save(self, task: Task) -> None:
+        numbers = comm.gather(self.plain_numbers.state_dict())  # each process has those of its own images
         if not comm.is_main_process():
             return
         content = {
@@ -264,6 +272,7 @@ class Trainer:
             "patience": self.course.patience.state_dict(),
             "processes": comm.get_world_size(),
             "model": self.model.state_dict(),
+            "plain_numbers": numbers,
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -277,6 +286,8 @@ class Trainer:
         base_lrs = list(self.scheduler.base_lrs)
         try:
             self.model.load_state_dict(content["model"])
+            if numbers := content.get("plain_numbers"):  # not in checkpoints of earlier versions
+                self.plain_numbers.load_state_dict(numbers[comm.get_rank() % len(numbers)])
             if settings[0].keys() != content["optimizer"]["param_groups"][0].keys() - {"params"}:
                 raise ValueError("the optimizer is another one (SOLVER.OPTIMIZER)")
             self.optimizer.load_state_dict(content["optimizer"])

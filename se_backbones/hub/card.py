@@ -9,7 +9,7 @@ from se_backbones.backbone import Backbone
 from se_backbones.errors import WeightsError
 from se_backbones.hub.config import NetworkConfig
 from se_backbones.registry import find_spec
-from se_backbones.weights.report import printable
+from se_backbones.text import markdown, markdown_table, writable
 
 _SHOWN = 20  # classes; config.json has them all
 _PAPER = "[Squeeze-and-Excitation Networks](https://arxiv.org/abs/1709.01507)"
@@ -32,14 +32,14 @@ def model_card(network: Backbone, config: NetworkConfig, name: str, about: str =
     head = ["library_name: se-backbones", f"pipeline_tag: {task}", "tags:", "- squeeze-and-excitation"]
     head += [f"license: {license}"] if license else []
     parameters = sum(parameter.numel() for parameter in network.parameters())
+    maps = [f"{key}: {c} channels, stride {s}" for key, (c, s) in network.feature_info.items()]
     rows = [
-        ("network", f"`{config.architecture}`, {_se(config)}"),
+        ("network", f"`{config.architecture}`, {markdown(_se(config))}"),
         ("parameters", f"{parameters / 1e6:.2f} M"),
-        ("maps", ", ".join(f"{key}: {c} channels, stride {s}" for key, (c, s) in network.feature_info.items())),
-        ("images", str(config.preprocessing or "not stated")),
-        ("outputs", _outputs(config)),
+        ("maps", markdown(", ".join(maps))),
+        ("images", markdown(str(config.preprocessing or "not stated"))),
+        ("outputs", markdown(_outputs(config))),
     ]
-    table = [f"| {key} | {_cell(value)} |" for key, value in rows]
     use = [
         "```python",
         "from se_backbones import from_pretrained",
@@ -51,13 +51,13 @@ def model_card(network: Backbone, config: NetworkConfig, name: str, about: str =
     ]
     parts = [
         "\n".join(["---", *head, "---"]),
-        f"# {_cell(name)}",
-        "\n".join(["| | |", "| --- | --- |", *table]),
+        f"# {markdown(name)}",
+        markdown_table(("", ""), rows),
         *([about.strip()] if about.strip() else []),
         f"## Use\n\n{_images(config)}\n\n" + "\n".join(use),
         f"The network is of {_PAPER} (Hu, Shen and Sun, CVPR 2018)." if config.se else "",
     ]
-    return printable("\n\n".join(part for part in parts if part) + "\n")
+    return writable("\n\n".join(part for part in parts if part) + "\n")
 
 
 def _se(config: NetworkConfig) -> str:
@@ -89,8 +89,3 @@ def _images(config: NetworkConfig) -> str:
         f"`images`: (N, 3, H, W), channels in the order {p.channel_order}, pixels of 0 to {p.scale:g}, less the mean "
         f"{list(p.mean)}, over the standard deviation {list(p.std)}."
     )
-
-
-def _cell(text: str) -> str:
-    """A text as a table's cell: one line, no mark-up that it did not have."""
-    return re.sub(r"([|<\[])", r"\\\1", re.sub(r"\s+", " ", text))

@@ -235,8 +235,7 @@ def _may_overwrite(node: fx.Node, last: fx.Node, *read: fx.Node) -> bool:
     """Whether the memory of a node's map may hold the result of a later node, ``last``: it is its own, and nobody
     needs it afterwards. ``read``: what the later one reads besides, at the same time."""
     own = _is_module(node, FusedConv2d, GatedSum, nn.MaxPool2d) or _calls(node, MUL)
-    order = {one: place for place, one in enumerate(node.graph.nodes)}
-    return own and node not in read and all(order[user] <= order[last] for user in node.users)
+    return own and node not in read and all(user <= last for user in node.users)  # in the graph's order
 
 
 def _norms(graph: fx.Graph) -> None:
@@ -340,9 +339,8 @@ def _sums(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         if not _calls(node, ADD) or not (operands := _operands(node)) or operands[0] is operands[1]:
             continue
-        order = {one: place for place, one in enumerate(graph.nodes)}
         # The later one, for then the other map is there already.
-        branch, other = sorted(operands, key=order.get, reverse=True)
+        branch, other = sorted(operands, reverse=True)
         if not _bare_conv(branch, node):
             branch, other = other, branch
         if not _bare_conv(branch, node):

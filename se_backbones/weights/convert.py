@@ -17,13 +17,14 @@ from se_backbones.errors import WeightsError
 from se_backbones.files import atomic_path
 from se_backbones.registry import Spec, find_spec, list_backbones, skeleton
 from se_backbones.se import SEConfig
+from se_backbones.text import writable
 from se_backbones.weights.account import check_account
 from se_backbones.weights.formats.own_format import WEIGHTS_FORMAT
 from se_backbones.weights.formats.safe_load import check_name_hash
 from se_backbones.weights.formats.safetensors_file import tensors_sha256, write_safetensors
 from se_backbones.weights.identity import Doubt, stated_as
 from se_backbones.weights.layouts import OURS, target_layout, writable_layouts, written_as
-from se_backbones.weights.report import as_json, fold_names, printable
+from se_backbones.weights.report import as_json, fold_names
 from se_backbones.weights.shapes import candidates, guess_architecture, same_network
 from se_backbones.weights.statistics import biases_without_place, neutral_statistics
 from se_backbones.weights.weights_file import WeightsFile, read_state_dict
@@ -48,7 +49,7 @@ class Conversion:
         known = [f"{key} {self.metadata[key]}" for key in ("preprocessing", "source") if key in self.metadata]
         classes = json.loads(self.metadata.get("classes", "[]"))
         known += [f"{len(classes)} classes"] if classes else []
-        return printable(
+        return writable(
             f"{self.out}: {self.architecture} as {self.layout}, {self.tensors} tensors, {self.numbers:,} numbers, "
             f"sha256 of the tensors {self.tensors_sha256[:16]}…\n  " + "\n  ".join((*known, *self.notes))
         )
@@ -193,7 +194,7 @@ def _metadata(weights: WeightsFile, row: Spec, to: str) -> dict[str, str]:
         "format": WEIGHTS_FORMAT,
         "layout": to,
         "architecture": row.name,
-        "source": printable(_name(weights)),
+        "source": writable(_name(weights)),
         "source_sha256": weights.sha256,
         "torch": torch.__version__.split("+")[0],
     }

@@ -21,12 +21,13 @@ from se_backbones.preprocessing import Preprocessing
 from se_backbones.registry import build, find_spec, skeleton
 from se_backbones.se import SEConfig
 from se_backbones.surgery.insert import check_absorbers, insert_se, make_neutral, neutral_config
+from se_backbones.text import writable
 from se_backbones.weights.convert import convert_file
 from se_backbones.weights.formats.own_format import WEIGHTS_FORMAT
 from se_backbones.weights.formats.safetensors_file import tensors_sha256, write_safetensors
 from se_backbones.weights.layouts import GATE_TENSOR, split_detector
 from se_backbones.weights.loader import load_weights
-from se_backbones.weights.report import LoadReport, printable
+from se_backbones.weights.report import LoadReport
 from se_backbones.weights.target import Target
 from se_backbones.weights.weights_file import WeightsFile, read_state_dict
 
@@ -169,7 +170,7 @@ class Insertion:
                 f"  the paper's standard form, which other programs read: python tools/convert_weights.py {self.out} "
                 "FILE --to timm"
             )
-        return printable("\n".join(lines))
+        return writable("\n".join(lines))
 
 
 def insert_se_into_file(

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from se_backbones.files import write_atomically
+from se_backbones.text import writable
 
 SHOWN = 12  # lines of names a group on the console; the JSON has them all
 
@@ -90,7 +91,7 @@ class LoadReport:
 
     def format(self, shown: int = SHOWN) -> str:
         """For the console: counts first, then the names that need a look, alike ones in one line."""
-        return printable("\n".join(self._lines(shown)))
+        return writable("\n".join(self._lines(shown)))
 
     def _lines(self, shown: int) -> list[str]:
         lines = [f"weights {self.source} (layout {self.layout}{', ' + self.architecture if self.architecture else ''})"]
@@ -132,15 +133,10 @@ class LoadReport:
         return write_atomically(path, self.to_json() + "\n")
 
 
-def printable(text: str) -> str:
-    """The text with what no encoding has escaped: half a surrogate, a byte of a name that is not UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def as_json(value, **options) -> str:
     """JSON with letters as they are; all in ASCII where a name in it has half a surrogate, and read back as it was."""
     text = json.dumps(value, ensure_ascii=False, **options)
-    return text if text == printable(text) else json.dumps(value, **options)
+    return text if text == writable(text) else json.dumps(value, **options)
 
 
 def _group(title: str, names: list[str], shown: int) -> list[str]:

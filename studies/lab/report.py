@@ -8,6 +8,7 @@ from pathlib import Path
 from engine.errors import UserError
 from engine.json_files import read_json
 from se_backbones.files import write_atomically
+from se_backbones.text import markdown_table
 from studies.lab.gates import gate_table
 from studies.lab.paper import paper_table, published_figures
 from studies.lab.pictures import draw_gates, draw_rows
@@ -193,7 +194,9 @@ def _ran(content: Mapping) -> list[str]:
     runs = [run for row in content["rows"] for run in row["runs"]]
     seconds = [run["seconds"] for run in runs if run["seconds"] is not None]
     hardware = list(dict.fromkeys(run["hardware"] for run in runs))
-    settings = "\n".join(f"| `{key}` | `{value}` |" for key, value in content["recipe"].items())
+    settings = markdown_table(
+        ("key", "value"), [(f"`{key}`", f"`{value}`") for key, value in content["recipe"].items()]
+    )
     commands = "\n".join(dict.fromkeys([*(run["command"] for run in runs), content["command"]]))
     facts = [
         ("scale", content["scale"]),
@@ -206,8 +209,7 @@ def _ran(content: Mapping) -> list[str]:
     ]
     return [
         "\n".join(f"- {name}: {text}" for name, text in facts),
-        f"The settings of every run that are not as by default, but for what a row changes:\n\n| key | value |\n"
-        f"| --- | --- |\n{settings}",
+        f"The settings of every run that are not as by default, but for what a row changes:\n\n{settings}",
         f"The commands of the runs and of this page:\n\n```\n{commands}\n```",
     ]
 
@@ -250,8 +252,8 @@ def _short(content: Mapping) -> str:
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:
-    head, *rows = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
-    return "\n".join([f"| {head} |", f"| {' | '.join(['---'] * len(lines[0]))} |", *(f"| {row} |" for row in rows)])
+    heads, *rows = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return markdown_table(heads, rows)
 
 
 def _mean(row: Mapping, name: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from classification.config import load_config as load_classification_config
+from detection.acceptance import VAL_IMAGES
 from detection.config import load_config as load_detection_config
 from detection.task_info import DETECTION
 from engine import compat  # noqa: F401  (before detectron2)
@@ -19,7 +20,11 @@ from places365.task import CLASSIFICATION_TASKS
 from studies.index import STUDIES
 
 # The demonstrations draw their data, and name no config: command → the config, and what the set is called.
-_DEMOS = {"demo.py": ("configs/demo.yaml", "shapes"), "demo_places.py": ("configs/places365_demo.yaml", "scenes")}
+_DEMOS = {
+    "demo.py": ("configs/demo.yaml", "shapes"),
+    "demo_places.py": ("configs/places365_demo.yaml", "scenes"),
+    "acceptance.py": ("configs/demo.yaml", "shapes"),  # its check "detectors" alone
+}
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ def _of_runs(results: Path) -> Iterator[Row]:
         content = read_json(path, "a run's result")
         if isinstance(content, dict) and {"task", "backbone", "dataset"} <= content.keys():
             yield _of_run(path, content)
+        elif isinstance(content, dict) and content.get("check") == "detectors":
+            yield from _of_detectors(path, content)
 
 
 def _of_run(path: Path, content: Mapping) -> Row:
@@ -89,6 +96,18 @@ def _of_run(path: Path, content: Mapping) -> Row:
         figures = {name: content[content["task"]][name] for name in ("top1", "top5")}
     name = f"{content['backbone']}.{path.stem}"
     return Row(name, data, content["images"], detector, figures, content["parameters"], *sizes, path.name)
+
+
+def _of_detectors(path: Path, content: Mapping) -> Iterator[Row]:
+    """What ``detection.acceptance.detectors`` has found, a row each."""
+    config, words, data = _command(content["command"])
+    cfg = load_detection_config(config, words)
+    sizes = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    images = content.get("images", VAL_IMAGES)  # not in those of an earlier version
+    for architecture, found in content["architectures"].items():
+        figures = {name: found[name] for name in ("AP", "AP50", "AP75")}
+        name = f"{architecture}.{path.stem}"
+        yield Row(name, data, images, True, figures, found["parameters"], *sizes, path.name)
 
 
 def _command(text: str) -> tuple[Path, list[str], str]:

@@ -13,6 +13,7 @@ import torch
 from se_backbones import create_backbone
 from se_backbones.files import write_atomically
 from se_backbones.registry import families
+from se_backbones.text import markdown_table
 from studies.zoo.rows import Row, by_data, read_rows
 
 # github.com/huggingface/pytorch-image-models, results/results-imagenet.csv: percentages with three decimals, millions
@@ -79,7 +80,7 @@ def _page(sets: dict[str, list[Row]]) -> str:
         "## ImageNet weights",
         "What `MODEL.WEIGHTS pretrained` fetches, by the name of the release, whose licence is the publisher's. Other "
         "networks have none; files in the layouts of the README load too.",
-        _table(("architecture", "source", "parameters / M"), _published(), numbers=1),
+        markdown_table(("architecture", "source", "parameters / M"), _published(), numbers=1),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -105,7 +106,7 @@ def _set(name: str, rows: Sequence[Row]) -> str:
         f"## {name}: {kind}",
         f"In percent, of {images} validation images; [results-{name}.csv](../results/results-{name}.csv).",
         *(f"Note: {note}" for note in notes),
-        _table(("model", "from", *heads, "seeds", "parameters / M", "pixels"), table, numbers=len(heads) + 3),
+        markdown_table(("model", "from", *heads, "seeds", "parameters / M", "pixels"), table, numbers=len(heads) + 3),
     ]
     return "\n\n".join(lines)
 
@@ -127,13 +128,3 @@ def _published() -> tuple[tuple[str, str, str], ...]:
                 parameters = sum(parameter.numel() for parameter in create_backbone(name).parameters())
             rows.append((f"`{name}`", f"`{source}`", f"{parameters / 1e6:,.2f}"))
     return tuple(rows)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: int) -> str:
-    """The last ``numbers`` columns to the right."""
-    lines = [
-        " | ".join(heads),
-        " | ".join(["---"] * (len(heads) - numbers) + ["---:"] * numbers),
-        *map(" | ".join, rows),
-    ]
-    return "\n".join(f"| {line} |" for line in lines)

@@ -77,6 +77,7 @@ def test_a_run_says_how_it_ended_and_its_best_weights_are_taken_everywhere(whole
     page = (folder / "summary.html").read_text()
     assert f"top-1 accuracy {accuracy:.1f} after step 4: model_best.pth" in page and f"{loss:.4f}" in page
     best = str(folder / "model_best.pth")
+    assert load_checkpoint(best)["thresholds"] == load_checkpoint(folder / "model_final.pth")["thresholds"]
     words = ["MODEL.WEIGHTS", best, "OUTPUT_DIR", str(folder)]
     again = run_classification(Options(config=str(folder / "config.yaml"), overrides=words, eval_only=True))
     assert again["weights"] == best and again["classification"] == result["classification"]

@@ -5,12 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from detection import build_detector, get_cfg, load_config
+from detection import SEBackbone, build_detector, get_cfg, load_config
 from detection.model import with_classes
 from engine.config.se import se_config
 from engine.errors import UserError
 from engine.run.folder import differing_keys
-from se_backbones import find_spec, list_backbones
+from se_backbones import create_backbone, find_spec, list_backbones
+from se_backbones.preprocessing import IMAGENET_RGB
+from se_backbones.weights import WeightsError
+from tests.detection.others import save_stated
 
 from detectron2.modeling import BACKBONE_REGISTRY, build_backbone
 from detectron2.structures import BitMasks, Boxes, Instances
@@ -212,3 +215,24 @@ def test_a_plain_and_an_se_config_differ_in_one_line():
         a, b = (load_config(CONFIGS / f"{name}.yaml") for name in (plain, se))
         keys = {line.split(":")[0] for line in differing_keys(a, b)}
         assert keys == {"MODEL.BACKBONE.ARCHITECTURE", "OUTPUT_DIR"}
+
+
+@pytest.fixture(scope="module")
+def stated(tmp_path_factory):
+    save_stated(path := tmp_path_factory.mktemp("stated") / "stated.pth")
+    return path
+
+
+def test_a_networks_own_weights_are_held_against_the_input_as_those_of_the_backbone_are(stated):
+    net = create_backbone("se_resnet18", 0, pretrained=stated)
+    fed = IMAGENET_RGB.as_dict()
+    assert SEBackbone(net, preprocessing=fed).net is net and SEBackbone(net).net is net
+    other = fed | {"channel_order": "BGR"}
+    for make in (lambda: (net,), lambda: (create_backbone("se_resnet18", 0), str(stated))):
+        with pytest.raises(WeightsError, match="want images as RGB.* BGR"):
+            SEBackbone(*make(), preprocessing=other)
+
+
+def test_weights_from_two_places_are_refused(stated):
+    with pytest.raises(WeightsError, match="created with weights already .*stated.pth"):
+        SEBackbone(create_backbone("se_resnet18", 0, pretrained=stated), str(stated))

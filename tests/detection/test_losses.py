@@ -11,6 +11,7 @@ from detection.model import build_detector, with_classes
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.train.launch import leave_processes
+from engine.train.plain_numbers import PlainNumbers
 from engine.train.sampling import derive_seed
 
 from detectron2.utils.events import EventStorage
@@ -36,7 +37,7 @@ def network(request, tiny, val_data):
 def test_the_figures_depend_on_weights_and_set_alone_and_nothing_is_learned(network, val_data):
     model, cfg = network
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    others = set(vars(model))
+    others, numbers = set(vars(model)), PlainNumbers(model)
     with EventStorage(3) as storage:
         first = validation_losses(model, val_data, cfg)
         assert not storage.latest()  # what the heads say of themselves is none of the training's figures
@@ -46,7 +47,9 @@ def test_the_figures_depend_on_weights_and_set_alone_and_nothing_is_learned(netw
         model.train()([TrainingSet(records, seen_as_evaluated(cfg))[(0, 0)]])
         model.eval()
     model.load_state_dict(before)
-    assert validation_losses(model, val_data, cfg) == first
+    kept = numbers.state_dict()  # what a checkpoint must have besides
+    assert kept.keys() == ({"loss_normalizer"} if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else set())
+    assert validation_losses(model, val_data, cfg) == first and numbers.state_dict() == kept
     assert all(value > 0 for value in first.values())
     assert first["total_loss"] == pytest.approx(sum(value for name, value in first.items() if name != "total_loss"))
     assert [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])] == []

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from engine.names import class_name, look_alike, printable, writable
+from engine.names import class_name, look_alike, printable
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,6 @@ def test_what_cannot_be_written_everywhere_comes_as_escapes(name, written):
     assert printable(name) == written
     written.encode("utf-8")
     assert printable(written) == written
-
-
-def test_a_text_keeps_its_lines():
-    text = "first \udce9\n\tsecond ü\n"
-    assert writable(text) == "first \\xe9\n\tsecond ü\n"
-    assert writable("plain\n") == "plain\n"
 
 
 def test_both_forms_of_a_letter_are_one_class():

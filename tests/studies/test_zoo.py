@@ -57,6 +57,13 @@ def test_every_run_of_the_results_is_there_once():
     assert three.seeds == 3 and three.deviation["top1"] > 0 and (three.data, three.images) == ("cifar10", 10_000)
     detector = next(row for row in rows if row.model == "se_resnet50.bccd_se_r50")
     assert (detector.data, detector.size, detector.detector) == ("bccd", 256, True)
+    families = json.loads((RESULTS / "detectors_of_families.json").read_text())["architectures"]
+    found = {row.model: row for row in rows if row.source == "detectors_of_families.json"}
+    assert found.keys() == {f"{name}.detectors_of_families" for name in families}
+    row, figures = found["se_vgg16.detectors_of_families"], families["se_vgg16"]
+    assert (row.data, row.images, row.size, row.detector) == ("shapes", 100, 160, True)
+    assert row.figures == {name: figures[name] for name in ("AP", "AP50", "AP75")}
+    assert row.parameters == figures["parameters"]
 
 
 def test_all_published_weights_are_named(files):

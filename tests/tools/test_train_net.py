@@ -81,13 +81,16 @@ def test_a_run_leaves_everything_a_person_needs(whole):
     assert set(result["bbox"]) >= {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100"}
     assert result["command"].startswith("python tools/train_net.py") and result["iteration"] == STEPS
     assert result["best"]["figure"] == "bbox/AP" and result["best"]["iteration"] in (4, 8)
-    assert load_checkpoint(folder / "model_best.pth")["best"] == result["best"]
+    best = load_checkpoint(folder / "model_best.pth")
+    assert best["best"] == result["best"]
     assert result["validation"].keys() >= {"total_loss", "loss_cls", "loss_rpn_cls"} and result["ended"]
     for word in (f"step {STEPS}/{STEPS}", "img/s", "eta", "device cpu", "AP50", str(folder / "summary.html")):
         assert word in output, word
     assert not [p for p in folder.rglob("*") if ".part" in p.name]
     thresholds = json.loads((folder / "analysis" / "thresholds.json").read_text())
     assert load_checkpoint(folder / "model_final.pth")["thresholds"] == thresholds
+    assert best["thresholds"].keys() == thresholds.keys() and best["thresholds"]["data"] == thresholds["data"]
+    assert best["thresholds"] == thresholds or result["best"]["iteration"] != STEPS
     for name in (
         "analysis/mistakes.json",
         "analysis/confusion.json",

@@ -1,12 +1,14 @@
 """What an analysis leaves in a folder."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from detection.analysis import confusion
 from detection.analysis.analyse import analyse_detections
 from detection.analysis.mistake_picture import PREDICTED, TRUTH, draw_mistake
 from detection.thresholds import Thresholds, parse_threshold
@@ -53,6 +55,29 @@ def test_files_and_pictures(case):
     for plot in ("precision_recall", "confusion"):
         with Image.open(run / "plots" / f"{plot}.png") as picture:
             assert np.asarray(picture.convert("L")).std() > 5
+
+
+def test_the_set_is_read_once_and_each_object_decided_on_once(tmp_path, monkeypatch):
+    """Files of COCO's size take seconds, and so do its confusions."""
+    box = {"image_id": 1, "category_id": 1, "bbox": [1.0, 1.0, 9.0, 9.0]}
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 20}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{**box, "id": 1, "area": 81.0, "iscrowd": 0}],
+    }
+    paths = {"truth": truth, "found": [{**box, "score": 0.9}, {**box, "score": 0.9}]}
+    for name, content in paths.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    done, decide, read = [], confusion.decide, Path.read_bytes
+    monkeypatch.setattr(confusion, "decide", lambda *given: done.append("decided") or decide(*given))
+    monkeypatch.setattr(Path, "read_bytes", lambda path: done.append(path.name) or read(path))
+    monkeypatch.setattr(
+        "detection.coco_ap.reading.open", lambda path, mode: done.append(path.name) or open(path, mode), raising=False
+    )
+    analyse_detections(tmp_path / "truth", tmp_path / "found", tmp_path)
+    assert sorted(done) == ["decided", "found", "truth"]
+    (mistake,) = json.loads((tmp_path / "analysis" / "mistakes.json").read_text())["mistakes"]
+    assert (mistake["kind"], mistake["file"]) == ("found twice", "a.png")
 
 
 def test_without_objects_there_is_nothing_to_draw(case, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from detection.analysis.confusion import confusion_counts
+from detection.analysis.confusion import confusion_counts, decide
 from detection.analysis.mistakes import BOTH, CLASS, DUPLICATE, MISSED, NOTHING, PLACE, find_mistakes
 from detection.coco_ap.inputs import build_input
 from detection.coco_ap.matching import match
@@ -44,7 +44,7 @@ def moved(box, share):
 )
 def test_each_kind_of_mistake(found, kind, truth):
     given, matches = scene([(CAT, HERE), (CAT, THERE)], [(CAT, HERE, 0.9), found])
-    mistakes, counts = find_mistakes(given, matches, [0.5, 0.5], ["cat", "dog"], {7: "a.jpg"})
+    mistakes, counts = find_mistakes(given, matches, decide(given, matches, [0.5, 0.5]), ["cat", "dog"])
     (wrong,) = [m for group in mistakes.values() for m in group if m.kind != MISSED]
     assert (wrong.kind, wrong.truth, wrong.score, wrong.file) == (kind, truth, 0.8, "a.jpg")
     assert wrong.group == wrong.predicted == {CAT: "cat", DOG: "dog"}[found[0]] and wrong.details["box"] == found[1]
@@ -58,14 +58,30 @@ def test_below_the_threshold_nothing_counts_and_crowds_are_no_mistakes():
         [(CAT, HERE, 0.4), (DOG, THERE, 0.9), (DOG, HERE, 0.8)],
     )
     given, matches = scene(objects, found)
-    assert confusion_counts(given, matches, [0.5, 0.5]).tolist() == [[0, 1, 0], [0, 0, 0], [0, 0, 0]]
-    assert confusion_counts(given, matches, [0.4, 0.5]).tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
-    assert confusion_counts(given, matches, [0.5, 0.85]).tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    assert confusion_counts(given, matches, decide(given, matches, [0.5, 0.5])).tolist() == [
+        [0, 1, 0],
+        [0, 0, 0],
+        [0, 0, 0],
+    ]
+    assert confusion_counts(given, matches, decide(given, matches, [0.4, 0.5])).tolist() == [
+        [1, 0, 0],
+        [0, 0, 0],
+        [0, 1, 0],
+    ]
+    assert confusion_counts(given, matches, decide(given, matches, [0.5, 0.85])).tolist() == [
+        [0, 0, 1],
+        [0, 0, 0],
+        [0, 0, 0],
+    ]
 
 
 def test_an_object_goes_to_its_own_class_before_a_surer_other_one():
     given, matches = scene([(CAT, HERE), (CAT, moved(HERE, 0.1))], [(DOG, HERE, 0.99), (CAT, HERE, 0.6)])
-    assert confusion_counts(given, matches, [0.5, 0.5]).tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 0]]
+    assert confusion_counts(given, matches, decide(given, matches, [0.5, 0.5])).tolist() == [
+        [1, 1, 0],
+        [0, 0, 0],
+        [0, 0, 0],
+    ]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -73,7 +89,7 @@ def test_every_object_and_every_detection_is_counted_once(seed):
     truth, found = random_case(seed, images=12, crowded=True)
     given = build_input(truth, found, "bbox")
     matches, thresholds = match(given), np.linspace(0.1, 0.7, 4)
-    counts = confusion_counts(given, matches, thresholds)
+    counts = confusion_counts(given, matches, decide(given, matches, thresholds))
     kept = matches.counts & (given.detections.score >= thresholds[given.detections.category])
     for category in range(4):
         own = given.detections.category == category
@@ -81,7 +97,7 @@ def test_every_object_and_every_detection_is_counted_once(seed):
         assert counts[:, category].sum() == (kept & own).sum()
         assert counts[category, category] == (kept & own & (matches.found >= 0)).sum()  # as in precision and recall
     assert counts[-1, -1] == 0 and counts[:-1, -1].any() and counts[-1, :-1].any()
-    mistakes, totals = find_mistakes(given, matches, thresholds, list("abcd"), {})
+    mistakes, totals = find_mistakes(given, matches, decide(given, matches, thresholds), list("abcd"))
     off_the_diagonal = counts.sum(axis=0)[:-1] - counts.diagonal()[:-1]
     assert [totals[name] for name in "abcd"] == (off_the_diagonal + counts[:-1, -1]).tolist()
     for name, group in mistakes.items():
@@ -92,5 +108,9 @@ def test_every_object_and_every_detection_is_counted_once(seed):
 
 def test_without_detections_all_is_missed():
     given, matches = scene([(CAT, HERE), (DOG, THERE)], [])
-    assert confusion_counts(given, matches, [0.5, 0.5]).tolist() == [[0, 0, 1], [0, 0, 1], [0, 0, 0]]
-    assert find_mistakes(given, matches, [0.5, 0.5], ["cat", "dog"], {})[1] == {"cat": 1, "dog": 1}
+    assert confusion_counts(given, matches, decide(given, matches, [0.5, 0.5])).tolist() == [
+        [0, 0, 1],
+        [0, 0, 1],
+        [0, 0, 0],
+    ]
+    assert find_mistakes(given, matches, decide(given, matches, [0.5, 0.5]), ["cat", "dog"])[1] == {"cat": 1, "dog": 1}

@@ -63,6 +63,7 @@ def test_a_graph_finds_what_the_detector_finds(name, size):
     expected = model([{"image": picture(*size), "height": size[0], "width": size[1]}])[0]["instances"]
     assert len(expected) > 5
     graph = detector_graph(model)
+    assert graph.backbone is model.backbone  # a second copy of a detector's weights would be one too many
     # Padded as the detector pads: padding reaches gates.
     image, shape = fitted(picture(*size), None, model.backbone.size_divisibility or 1)
     found = dict(zip(graph.outputs, graph(image, shape), strict=True))

@@ -10,7 +10,7 @@ from engine import compat  # noqa: F401  (before detectron2)
 from engine.config.defaults import LOGGERS
 from engine.errors import UserError
 from engine.json_files import read_json
-from engine.logs.trackers import TRACKERS, check_loggers
+from engine.logs.trackers import TRACKERS, begin_trackers, check_loggers
 from engine.logs.writers import make_writers
 
 from detectron2.utils.events import EventStorage
@@ -80,9 +80,15 @@ def service(request, monkeypatch):
     return found
 
 
+def begin(folder, service, start=0, *others):
+    """The writers of a run but for the console; the folder stands for its staging, too."""
+    names = [service.name, *others]
+    return make_writers(folder, 9, start, names, begin_trackers(folder, folder, names, SETTINGS, start))[1:]
+
+
 def train(folder, service, steps, start=0, fails_at=None, writers=None):
     """The figures of so many steps, a line each; dies behind one of them."""
-    writers = writers or make_writers(folder, 9, start, [service.name], SETTINGS)[1:]  # without the console
+    writers = writers or begin(folder, service, start)
     try:
         with EventStorage(start) as storage:
             for step in range(start + 1, steps + 1):
@@ -132,20 +138,30 @@ def test_a_line_that_a_kill_kept_from_the_runs_own_log_is_not_lost(service, tmp_
 
 
 def test_a_service_that_fails_is_left_alone(service, tmp_path, caplog):
-    writers = make_writers(tmp_path, 9, 0, [service.name, "tensorboard"], SETTINGS)[1:]
+    writers = begin(tmp_path, service, 0, "tensorboard")
     service.broken = True
     train(tmp_path, service, 3, writers=writers)
     assert caplog.text.count("fails (ConnectionError: no route to host)") == 1
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3 and list(tmp_path.glob("events.out*"))
 
 
-def test_a_service_that_does_not_begin_says_why(service, tmp_path, monkeypatch):
+def test_a_service_that_does_not_begin_says_why_and_leaves_no_folder(service, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError("API key missing")
 
     monkeypatch.setattr(service, "start", refuse)
     with pytest.raises(UserError, match=f"LOGGERS {service.name}: it cannot begin a run .*API key missing"):
-        make_writers(tmp_path, 9, 0, [service.name])
+        begin(tmp_path / "a" / "run", service)
+    assert not (tmp_path / "a").exists()
+
+
+def test_where_a_second_service_refuses_the_first_ones_run_has_failed(tmp_path, monkeypatch):
+    service = Service()
+    monkeypatch.setitem(sys.modules, "wandb", service.wandb())
+    monkeypatch.setitem(sys.modules, "mlflow", types.SimpleNamespace(start_run=None))
+    with pytest.raises(UserError, match="LOGGERS mlflow: it cannot begin a run"):
+        begin_trackers(tmp_path, tmp_path, ["wandb", "mlflow"], SETTINGS, 0)
+    assert service.ended == [1] and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", TRACKERS)

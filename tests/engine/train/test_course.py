@@ -11,7 +11,7 @@ from engine.errors import UserError
 from engine.train.best import BEST_FILE, BestModel, Patience, is_better
 from engine.train.checkpoint import load_checkpoint, newest_checkpoint
 from engine.train.time_limit import TimeLimit
-from tests.engine.train.test_schedule import FIGURES, Killed, Run
+from tests.engine.train.test_schedule import FIGURES, Killed, Run, figures_after
 from tests.engine.train.test_trainer import assert_equal, config, make, weights
 
 STEADY = ["SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", "()"]
@@ -48,12 +48,16 @@ def test_the_best_weights_are_those_that_had_the_best_figure(tmp_path):
         seen[run.trainer.iteration] = {name: value.clone() for name, value in model.state_dict().items()}
         return evaluate(model)
 
+    stated = []
     run.task.evaluate = noting
+    run.task.stated = lambda figures: stated.append(run.trainer.iteration) or {"of": dict(figures, step=stated[-1])}
     run.train()
     record, model = best_of(tmp_path)
     assert record == {"figure": "toy/sum", "value": 2.0, "iteration": BEST} == run.trainer.outcome["best"]
     assert_equal(model, seen[BEST])
     best, final = load_checkpoint(tmp_path / BEST_FILE), load_checkpoint(tmp_path / "model_final.pth")
+    assert best["of"] == {**figures_after(BEST), "step": BEST} and final["of"] == {**figures_after(12), "step": 12}
+    assert stated == [2, 4, BEST, 12]  # each better one, and the last; not for weights that are not kept
     assert best.keys() - {"best"} == final.keys() and best["iteration"] == BEST  # the same form for every tool
     assert run.trainer.outcome["ended"] == "all steps were made"
 

@@ -4,12 +4,15 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.distributed.launcher.api import LaunchConfig
 
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
-from engine.train.launch import leave_processes, of_any_process, once
+from engine.train.launch import leave_processes, of_any_process, once, relaunch
+from engine.train.stopping import GRACE
 
 from detectron2.utils import comm
 
@@ -21,6 +24,24 @@ def test_one_process_gets_what_the_function_gives_and_raises():
     assert once(lambda: [1, "two"]) == [1, "two"]
     with pytest.raises(UserError, match="a wrong path"):
         once(wrong)
+
+
+@pytest.mark.parametrize("given, expected", [(None, GRACE), ("7", 7)])
+def test_processes_have_the_time_to_end_with_a_checkpoint(monkeypatch, given, expected):
+    """torchrun's own 30 seconds would cut a long step, or the writing of a large checkpoint."""
+    if "shutdown_timeout" not in LaunchConfig.__dataclass_fields__:
+        pytest.skip("this release of PyTorch has no such setting")
+    for name in ("LOCAL_RANK", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "")  # put back behind the test, whatever is set in it
+        monkeypatch.delenv(name)
+    if given is not None:
+        monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", given)
+    settings = []
+    monkeypatch.setattr("engine.train.launch.elastic_launch", lambda *found: settings.extend(found) or (lambda *_: {}))
+    with monkeypatch.context() as quiet:
+        quiet.setattr("logging.Logger.setLevel", lambda *_: None)  # the launcher's logs stay as they are
+        assert relaunch(2, torch.device("cpu")) == 0
+    assert settings[0].shutdown_timeout == expected > 0 and GRACE > 30
 
 
 def _process(rank, folder):

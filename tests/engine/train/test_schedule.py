@@ -247,7 +247,8 @@ def _process(rank, folder):
 
 
 def part(folder, begin, end, name="parts"):
-    """The steps between, of a run in as many processes as there are; the rows that this one saw in each of them.
+    """The steps between, of a run in as many processes as there are; the rows that this one saw in each of them,
+    the weights, and the number that the network keeps of its rows.
 
     In 64 bits, without dropout and BatchNorm, and with a loss that is a mean over the rows: what is computed does not
     depend on who computes it, but for the order of sums.
@@ -267,21 +268,23 @@ def part(folder, begin, end, name="parts"):
     task.losses, task.evaluate = losses, None
     assert trainer.iteration == begin
     trainer.train(task, [])
-    return seen, weights(trainer)
+    return seen, weights(trainer), trainer.model.level
 
 
 def test_processes_drop_and_end_together_and_keep_the_same_statistics(tmp_path):
     """The first process alone has figures, and each sees other images. And a run goes on in another number of them."""
-    whole, expected = part(tmp_path, 0, 12, "whole")
-    alone, _ = part(tmp_path, 0, 5)
+    whole, expected, _ = part(tmp_path, 0, 12, "whole")
+    alone, _, _ = part(tmp_path, 0, 5)
     mp.spawn(_process, (tmp_path,), nprocs=2)
     shares = [torch.load(tmp_path / f"{rank}.pth")["shared"] for rank in range(2)]
-    alone_again, end = part(tmp_path, 9, 12)
-    together = [torch.cat(rows) for rows in zip(*(seen for seen, _ in shares), strict=True)]
+    alone_again, end, _ = part(tmp_path, 9, 12)
+    together = [torch.cat(rows) for rows in zip(*(seen for seen, *_ in shares), strict=True)]
     assert torch.equal(torch.stack([*alone, *together, *alone_again]), torch.stack(whole))
     assert_equal(shares[0][1], shares[1][1])
     torch.testing.assert_close(end, expected)
-    assert load_checkpoint(tmp_path / "parts" / "checkpoint_0000009.pth")["processes"] == 2
+    saved = load_checkpoint(tmp_path / "parts" / "checkpoint_0000009.pth")
+    assert saved["processes"] == 2
+    assert saved["plain_numbers"] == [{"level": level} for *_, level in shares] and shares[0][2] != shares[1][2]
 
     a, b = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
     assert a["steps"] == b["steps"] == END and a["lr"] == b["lr"] == pytest.approx(0.1 * 0.1**2)

@@ -31,10 +31,12 @@ DATA = torch.randn(20, 6, generator=torch.Generator().manual_seed(3))
 
 
 class Network(nn.Module):
-    """Dropout and BatchNorm: both kinds of state that a resumed run must have right."""
+    """Dropout, BatchNorm and a plain number, as RetinaNet has one: the kinds of state that a resumed run must have
+    right."""
 
     def __init__(self, norm=True):
         super().__init__()
+        self.norm = norm
         self.net = nn.Sequential(
             nn.Linear(6, 8),
             nn.BatchNorm1d(8) if norm else nn.Identity(),
@@ -44,7 +46,8 @@ class Network(nn.Module):
 
     def forward(self, batch):
         out = self.net(batch)
-        return {"loss_a": out.square().mean(), "loss_b": (out.mean() - 1).abs()}
+        self.level = 0.9 * getattr(self, "level", 1.0) + 0.1 * (1 + out.square().mean().item())
+        return {"loss_a": out.square().mean() / (self.level if self.norm else 1), "loss_b": (out.mean() - 1).abs()}
 
 
 def config(*overrides):
@@ -127,6 +130,31 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, extra):
     second.train(task, [])
     assert_equal(weights(whole), weights(second))
     assert_equal(dict(whole.evaluated_model.state_dict()), dict(second.evaluated_model.state_dict()))
+
+
+@pytest.mark.parametrize("process, expected", [(0, 2.0), (1, 3.0), (2, 2.0)])  # a third one has none of its own
+def test_each_process_goes_on_with_the_numbers_of_its_own_images(tmp_path, process, expected, monkeypatch):
+    trainer, task = make(tmp_path, config("SOLVER.MAX_ITER", "1"))
+    trainer.train(task, [])
+    path = newest_checkpoint(tmp_path)
+    content = load_checkpoint(path)
+    assert content["plain_numbers"] == [{"level": trainer.model.level}]
+    save_checkpoint(path, {**content, "plain_numbers": [{"level": 2.0}, {"level": 3.0}]})
+    monkeypatch.setattr(comm, "get_rank", lambda: process)
+    assert make(tmp_path, config(), resume=True)[0].model.level == expected
+    del content["plain_numbers"]  # a checkpoint of an earlier version
+    save_checkpoint(path, content)
+    assert not hasattr(make(tmp_path, config(), resume=True)[0].model, "level")
+
+
+@pytest.mark.parametrize("numbers", [{"other.level": 2.0}, {"level": "2"}, {"forward": None}])
+def test_numbers_that_have_no_place_are_refused(tmp_path, numbers):
+    trainer, task = make(tmp_path, config("SOLVER.MAX_ITER", "1"))
+    trainer.train(task, [])
+    path = newest_checkpoint(tmp_path)
+    save_checkpoint(path, {**load_checkpoint(path), "plain_numbers": [numbers]})
+    with pytest.raises(UserError, match="does not fit the config.*no place for the number"):
+        make(tmp_path, config(), resume=True)
 
 
 def test_accumulation_equals_the_large_batch_where_no_batch_norm_is_involved(tmp_path):

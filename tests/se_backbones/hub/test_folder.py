@@ -374,3 +374,9 @@ def test_the_card_is_read_by_the_hub_and_its_code_runs(tmp_path, monkeypatch):
     exec(code, names)
     with torch.no_grad():
         assert torch.equal(names["logits"], network(names["images"])) and set(names["maps"]) == set(network.stages)
+
+
+def test_the_card_shows_names_by_the_letter(tmp_path):
+    save_pretrained(create_backbone(CIFAR, 3), tmp_path / "my_net", classes=["*a*", "b_c", "d"])
+    card = (tmp_path / "my_net" / "README.md").read_text(encoding="utf-8")
+    assert "my\\_net\n" in card and "| outputs | \\*a\\*, b\\_c, d |" in card

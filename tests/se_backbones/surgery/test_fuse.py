@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from se_backbones import SEConfig, create_backbone, find_network, find_spec, fuse, insert_se, list_backbones
 from se_backbones.surgery import fused_layers as layers
@@ -151,6 +151,19 @@ def test_no_normalisation_sum_or_activation_is_left(name, expected):
     counted = parts(fuse(create_backbone(name)))
     del counted[next((one for one in counted if "cat" in one), "")]
     assert counted == expected
+
+
+@pytest.mark.parametrize("name", ["resnet20_cifar", "se_resnet20_cifar"])
+def test_no_sum_or_gate_walks_over_the_whole_graph(name, monkeypatch):
+    """Else the time that fusing takes grows with the square of the depth."""
+    nodes, walks = fx.Graph.nodes.fget, []
+    monkeypatch.setattr(fx.Graph, "nodes", property(lambda graph: walks.append(1) or nodes(graph)))
+    counts = []
+    for deeper in (name, name.replace("20", "56")):
+        walks.clear()
+        fuse(create_backbone(deeper).eval())
+        counts.append(len(walks))
+    assert counts[0] == counts[1] > 0
 
 
 def test_gates_of_bottlenecks_are_known_early_and_those_of_basic_units_late():
