@@ -19,6 +19,7 @@ from detection.coco_ap.inputs import build_input
 from detection.config import config_from_checkpoint, load_config
 from detection.data import DetectionData, make_data, to_learn_from, training_batches
 from detection.evaluate import evaluate_detector
+from detection.formats.voc import is_voc
 from detection.initial_weights import load_initial_weights
 from detection.locate import read_split
 from detection.losses import seen_as_evaluated
@@ -242,7 +243,14 @@ def _same_classes(train: DetectionData, val: DetectionData) -> None:
     difference = run_folder.class_difference(train.class_names, val.class_names)
     if difference or train.category_ids != val.category_ids:
         difference = difference or "the same, under other ids"
-        raise UserError(f"the categories of {train.json_path} and {val.json_path} differ:\n  {difference}")
+        paths = train.json_path, val.json_path
+        advice = ""
+        if any(path.is_dir() and is_voc(path) for path in paths):
+            advice = (
+                "\nThe classes of a Pascal VOC folder are the names in its XML files, or those of a classes.txt in it, "
+                "one a line: with the same one in both, a class may lack objects"
+            )
+        raise UserError(f"the categories of {paths[0]} and {paths[1]} differ:\n  {difference}{advice}")
 
 
 def _warn_of_shared_images(train: DetectionData, val: DetectionData) -> None:
