@@ -110,7 +110,10 @@ def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict
     start, weights = experiment.begin_evaluation(options, cfg, device, DETECTION)
     data = load_data(cfg, "VAL", start.staging, options.drop_bad_records, start.listings)
     _check_validation(data, cfg)
-    check_classes(weights, data.class_names, str(data.json_path), allowed(weights, cfg))
+    try:
+        check_classes(weights, data.class_names, str(data.json_path), allowed(weights, cfg))
+    except UserError as error:
+        raise UserError(f"{error}{_advice(data.json_path)}") from None
     cfg = with_classes(cfg, len(data.class_names), str(data.json_path))
     model = build_detector(experiment.on_device(cfg, device)).eval()
     load_trained_weights(model, weights, cfg, DETECTION, start.staging)
@@ -244,13 +247,17 @@ def _same_classes(train: DetectionData, val: DetectionData) -> None:
     if difference or train.category_ids != val.category_ids:
         difference = difference or "the same, under other ids"
         paths = train.json_path, val.json_path
-        advice = ""
-        if any(path.is_dir() and is_voc(path) for path in paths):
-            advice = (
-                "\nThe classes of a Pascal VOC folder are the names in its XML files, or those of a classes.txt in it, "
-                "one a line: with the same one in both, a class may lack objects"
-            )
-        raise UserError(f"the categories of {paths[0]} and {paths[1]} differ:\n  {difference}{advice}")
+        raise UserError(f"the categories of {paths[0]} and {paths[1]} differ:\n  {difference}{_advice(*paths)}")
+
+
+def _advice(*paths: Path) -> str:
+    """What may help where classes of sets differ."""
+    if not any(path.is_dir() and is_voc(path) for path in paths):
+        return ""
+    return (
+        "\nThe classes of a Pascal VOC folder are the names in its XML files, or those of a classes.txt in it, one a "
+        "line: with the same one in all folders, a class may lack objects"
+    )
 
 
 def _warn_of_shared_images(train: DetectionData, val: DetectionData) -> None:

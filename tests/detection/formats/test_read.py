@@ -17,6 +17,8 @@ from detection.formats.read import read_annotations
 from detection.locate import locate, read_split
 from detection.train import Options, load_data, run_detection
 from engine.errors import UserError
+from engine.train.checkpoint import save_checkpoint
+from se_backbones import create_backbone
 from tests.detection.formats.conftest import OBJECTS, line, picture, write, xml
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -152,6 +154,14 @@ def test_folders_of_voc_whose_classes_differ_may_state_them(tmp_path, runs_in_th
         write(folder / "a.xml", xml(*objects))
     with pytest.raises(UserError, match=r"only in the first: cat\n.*those of a classes\.txt in it"):
         run_detection(Options(overrides=[*words(*folders), "OUTPUT_DIR", str(tmp_path / "run")]))
+    network = {
+        f"backbone.bottom_up.net.{name}": value for name, value in create_backbone("resnet18").state_dict().items()
+    }
+    content = {"task": "detection", "backbone": "resnet18", "classes": ["cat", "dog"], "model": network}
+    weights = save_checkpoint(tmp_path / "w.pth", content)
+    with pytest.raises(UserError, match=r"only in the first: cat\n(.|\n)*those of a classes\.txt in it"):
+        named = ["OUTPUT_DIR", str(tmp_path / "run"), "MODEL.WEIGHTS", str(weights)]
+        run_detection(Options(overrides=[*words(*folders), *named], eval_only=True))
     for folder in folders:
         write(folder / "classes.txt", "cat\ndog\n")
     train, val = (load_data(config(*folders), split, tmp_path, drop_bad=False) for split in ("TRAIN", "VAL"))
