@@ -97,7 +97,7 @@ def get_cfg() -> CfgNode:
     cfg.SOLVER.HEAD_LR_FACTOR = 1.0  # the classifier's learning rate over that of the rest
     cfg.SOLVER.LABEL_SMOOTHING = 0.0
     # What an image of each class counts in the loss, a number a class in their order; or balanced: the inverse of the
-    # classes' numbers of images, 1 on the average of classes. Empty: alike.
+    # classes' numbers of images. Either way 1 on the average of an epoch's images. Empty: alike.
     cfg.SOLVER.CLASS_WEIGHTS = []
     # How far rare classes are shown more often: 0, as they are; 1, all classes alike; 0.5, by the square root.
     cfg.DATALOADER = CfgNode({"NUM_WORKERS": 4, "CLASS_BALANCE": 0.0})

@@ -22,8 +22,9 @@ class ClassificationLoss:
     Args:
         cfg: INPUT.MIXUP, CUTMIX and MIX_PROBABILITY, SOLVER.LABEL_SMOOTHING.
         weights: (K,) float32, of each class, as of ``class_weights``; None for 1. The loss is the mean over images of
-            theirs times the weight of their class, and not divided by the weights that a batch happens to have: so
-            it is the same whichever processes share a batch.
+            theirs times the weight of their class (with label smoothing each class's part of it times that class's, as
+            PyTorch has it), and not divided by the weights that a batch happens to have: so it is the same whichever
+            processes share a batch.
     """
 
     def __init__(self, cfg: CfgNode, weights: Tensor | None = None):

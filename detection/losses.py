@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,9 +88,9 @@ def validation_losses(model: nn.Module, data: DetectionData, cfg: CfgNode) -> di
     cfg = seen_as_evaluated(cfg)
     records = to_learn_from(data, cfg)
     mine = shard(len(records), comm.get_rank(), comm.get_world_size())
-    entries = load_batches(
-        TrainingSet(records, cfg), [[(0, index)] for index in mine], _first, cfg.DATALOADER.NUM_WORKERS
-    )
+    with _unsaid("detectron2.data.dataset_mapper"):  # which calls these the augmentations of the training
+        dataset = TrainingSet(records, cfg)
+    entries = load_batches(dataset, [[(0, index)] for index in mine], _first, cfg.DATALOADER.NUM_WORKERS)
     device, rows = device_of(model), []
     dtype = choose_precision(cfg.TEST.PRECISION, device)
     with raising_everywhere(device), torch.inference_mode(), autocast(device, dtype):
@@ -100,6 +101,17 @@ def validation_losses(model: nn.Module, data: DetectionData, cfg: CfgNode) -> di
     means = {name: math.fsum(row.get(name, math.nan) for row in gathered) / len(gathered) for name in names}
     totals = {"total_loss": math.fsum(means.values()), **means} if means else {}
     return {name: value if math.isfinite(value) else None for name, value in totals.items()}
+
+
+@contextmanager
+def _unsaid(name: str) -> Iterator[None]:
+    """A block in which that logger says nothing."""
+    log = logging.getLogger(name)
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _numbers(model: nn.Module, entry: dict, seed: int) -> dict[str, float]:

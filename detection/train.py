@@ -19,6 +19,7 @@ from detection.coco_ap.inputs import build_input
 from detection.config import config_from_checkpoint, load_config
 from detection.data import DetectionData, make_data, to_learn_from, training_batches
 from detection.evaluate import evaluate_detector
+from detection.formats.voc import is_voc
 from detection.initial_weights import load_initial_weights
 from detection.locate import read_split
 from detection.losses import seen_as_evaluated
@@ -109,7 +110,10 @@ def _evaluate_only(options: Options, cfg: CfgNode, device: torch.device) -> dict
     start, weights = experiment.begin_evaluation(options, cfg, device, DETECTION)
     data = load_data(cfg, "VAL", start.staging, options.drop_bad_records, start.listings)
     _check_validation(data, cfg)
-    check_classes(weights, data.class_names, str(data.json_path), allowed(weights, cfg))
+    try:
+        check_classes(weights, data.class_names, str(data.json_path), allowed(weights, cfg))
+    except UserError as error:
+        raise UserError(f"{error}{_advice(data.json_path)}") from None
     cfg = with_classes(cfg, len(data.class_names), str(data.json_path))
     model = build_detector(experiment.on_device(cfg, device)).eval()
     load_trained_weights(model, weights, cfg, DETECTION, start.staging)
@@ -244,7 +248,18 @@ def _same_classes(train: DetectionData, val: DetectionData) -> None:
     difference = run_folder.class_difference(train.class_names, val.class_names)
     if difference or train.category_ids != val.category_ids:
         difference = difference or "the same, under other ids"
-        raise UserError(f"the categories of {train.json_path} and {val.json_path} differ:\n  {difference}")
+        paths = train.json_path, val.json_path
+        raise UserError(f"the categories of {paths[0]} and {paths[1]} differ:\n  {difference}{_advice(*paths)}")
+
+
+def _advice(*paths: Path) -> str:
+    """What may help where classes of sets differ."""
+    if not any(path.is_dir() and is_voc(path) for path in paths):
+        return ""
+    return (
+        "\nThe classes of a Pascal VOC folder are the names in its XML files, or those of a classes.txt in it, one a "
+        "line: with the same one in all folders, a class may lack objects"
+    )
 
 
 def _warn_of_shared_images(train: DetectionData, val: DetectionData) -> None:

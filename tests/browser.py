@@ -20,7 +20,8 @@ addEventListener("error", event => errors.push(String(event.message || event.tar
 </script>"""
 # The page in frames, which may be narrower than any window. Once all of it is loaded, what it is found to be is the
 # text of the page around it: how far it reaches out to the right, and which elements do, but for those that can be
-# scrolled to; names that are crushed to a letter a line; pictures that are not there.
+# scrolled to; names that are crushed to a letter a line; pictures that are not there; plots across the page that are
+# larger than they were drawn.
 _AROUND = """<!DOCTYPE html><meta charset="utf-8"><pre id="told"></pre>FRAMES<script>
 function scrolls(element) {
   const style = element && element.ownerDocument.defaultView.getComputedStyle(element);
@@ -35,6 +36,8 @@ function found(view) {
   return {
     errors: view.eval("errors"), over: page.documentElement.scrollWidth - room, images: images.length,
     broken: images.filter(image => !(image.naturalWidth > 0)).map(image => image.alt),
+    stretched: images.filter(image => image.closest(".full") && image.width > Math.max(image.naturalWidth, 480))
+      .map(image => image.alt),
     crushed: [...page.querySelectorAll("th, td")].filter(cell => cell.offsetParent && cell.clientWidth < 50
       && cell.textContent.trim().length > 12).map(cell => cell.textContent.trim()),
     wide: wide.map(element => element.outerHTML.slice(0, 120)),
@@ -48,8 +51,8 @@ _FRAME = '<iframe srcdoc="{page}" style="border: 0; width: {width}px; height: 90
 
 @pytest.fixture(scope="session")
 def browse(tmp_path_factory):
-    """(page) → what is found in it at each of WIDTHS: "errors", "over", "images", "broken", "crushed", "wide". Skips
-    where there is no browser."""
+    """(page) → what is found in it at each of WIDTHS: "errors", "over", "images", "broken", "stretched", "crushed",
+    "wide". Skips where there is no browser."""
     browser = next(filter(None, map(shutil.which, NAMES)), None)
     if browser is None:
         pytest.skip(f"no browser is installed here; it is one of {', '.join(NAMES)}")

@@ -3,11 +3,14 @@
 import json
 from functools import partial
 
+import numpy as np
+
 from classification.compare import ClassifierAnswers
 from classification.task import CLASS_FOLDERS
 from engine.compare.comparison import compare
 from engine.compare.page import write_page
 from engine.compare.runs import runs_of_one_task
+from engine.report.confusion import plot_confusion
 from engine.report.summary import write_summary
 from tests.browser import browse  # noqa: F401  (a fixture)
 from tests.engine.compare.made_runs import CLASSES, write_class_folders, write_classifier
@@ -27,6 +30,7 @@ def write_runs(folder):
         result |= {"confused_pairs": pairs, "command": f"python tools/train_classifier.py OUTPUT_DIR {run}"}
         (run / "result.json").write_text(json.dumps(result))
         (run / "predictions").symlink_to(data / "val" / CLASSES[0])
+        plot_confusion(np.array([[3, 1, 0], [1, 3, 0]]), CLASSES, run / "plots" / "confusion.png")
     return runs
 
 
@@ -34,11 +38,12 @@ def assert_readable(found, images):
     for width, told in found.items():
         assert told["errors"] == [] and (told["images"], told["broken"]) == (images, []), f"at {width} pixels"
         assert (told["over"], told["wide"], told["crushed"]) == (0, [], []), f"at {width} pixels"
+        assert told["stretched"] == [], f"at {width} pixels"
 
 
 def test_a_runs_summary(browse, tmp_path):  # noqa: F811
     page = write_summary(write_runs(tmp_path)[1], CLASS_FOLDERS.info)
-    assert_readable(browse(page), images=4 + 2)  # predictions; losses and the evaluations
+    assert_readable(browse(page), images=4 + 3)  # predictions; losses, evaluations, confusion
 
 
 def test_a_comparison(browse, tmp_path):  # noqa: F811

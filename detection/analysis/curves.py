@@ -10,7 +10,10 @@ from detection.coco_ap.inputs import EvaluationInput
 from detection.coco_ap.matching import Matches, by_score
 
 RECALLS = np.linspace(0.0, 1.0, 101)  # COCO's
-RULE = "the score from which on precision and recall at IoU 0.50 have their highest F1 on the validation set"
+RULE = (
+    "the score from which on precision and recall at IoU 0.50 have their highest F1 on the validation set, midway "
+    "between the last detection that counts and the next"
+)
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,18 @@ class Curve:
 
     def best(self) -> Threshold | None:
         """The threshold of maximal F1 (``RULE``), the highest of equals; None without objects, or where none is found:
-        nothing speaks for a score then."""
+        nothing speaks for a score then. A network that rounds otherwise, a fused one say, keeps the same detections
+        for its being midway."""
         if not self.right.any() or not self.objects:
             return None
         hits, kept = np.cumsum(self.right), np.arange(1, len(self.right) + 1)
         precision, recall, f1 = hits / kept, hits / self.objects, 2 * hits / (kept + self.objects)
         last_of_equals = np.append(self.scores[1:] != self.scores[:-1], True)  # a threshold lets in all of them
         place = int(np.argmax(np.where(last_of_equals, f1, -1.0)))
-        return Threshold(*(float(values[place]) for values in (self.scores, precision, recall, f1)))
+        score, below = self.scores[place], self.scores[place + 1 : place + 2]
+        if len(below) and (middle := (score + below[0]) / 2) > below[0]:  # between neighbours there is no number
+            score = middle
+        return Threshold(float(score), *(float(values[place]) for values in (precision, recall, f1)))
 
 
 def curves(given: EvaluationInput, matches: Matches) -> list[Curve]:

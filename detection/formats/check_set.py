@@ -12,7 +12,7 @@ from detection.annotations.check import check_annotations
 from detection.annotations.mend import mend
 from detection.annotations.report import AnnotationReport
 from detection.annotations.values import LISTS
-from detection.formats.read import read_annotations
+from detection.formats.read import YAML, read_annotations
 from engine.errors import UserError
 from engine.json_files import write_json
 
@@ -54,6 +54,8 @@ def check_set(options: Options, say: Callable[[str], None] = print) -> Annotatio
     for path in (options.data, options.fix):
         if options.report is not None and path is not None and options.report.resolve() == path.resolve():
             raise UserError(f"--report {options.report} is another file's name: it would be overwritten")
+    if options.split and options.data.is_file() and options.data.suffix.lower() not in YAML:
+        raise UserError(f"--split {options.split}: {options.data} is one set; a folder or a data.yaml has several")
     found = read_annotations(options.data, options.images, options.split)
     check = partial(
         check_annotations,

@@ -60,8 +60,9 @@ class Conversion:
         """
         image = len(self.coco["images"])
         box = [float(one) for one in box]
+        area = max(box[2], 0.0) * max(box[3], 0.0)  # nobody has written it: it is no fault beside the box's
         record = {"id": len(self.coco["annotations"]) + 1, "image_id": image, "category_id": category, "bbox": box}
-        self.coco["annotations"].append({**record, "area": box[2] * box[3], "iscrowd": 0, **more})
+        self.coco["annotations"].append({**record, "area": area, "iscrowd": 0, **more})
         self.origin.objects.append((image - 1, number))
 
     def add_unreadable(self, number: int, kind: str, message: str) -> None:

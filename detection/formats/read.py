@@ -65,6 +65,8 @@ def read_annotations(path: Path, images: Path | None = None, split: str = "") ->
             raise UserError(f"{path} is a list without Annotations/ in the folders above it; give {FORMS}")
         found = read_voc(root, images, path)
         return AnnotationSet(path, found.images, found.coco, found.origin)
+    if path.suffix.lower() == ".xml":
+        raise UserError(f"{path} is the annotation of one image; give {FORMS}")
     return AnnotationSet(path, images or image_folder(path), read_json(path, "annotations"))
 
 

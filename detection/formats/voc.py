@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,6 +19,8 @@ from engine.predict.image_files import is_picture
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FLAGS = {"": 0, "0": 0, "1": 1, "false": 0, "true": 1, "unspecified": 0}
+STATED_ENCODING = re.compile(rb"""(?:\xef\xbb\xbf)?\s*<\?xml[^>]*?\sencoding\s*=\s*["']([A-Za-z][\w.-]*)["']""")
+PARSERS_OWN = ("utf-8", "utf-16", "us-ascii", "iso-8859-1")
 MAX_NAMED = 12
 
 
@@ -73,7 +76,10 @@ def read_voc(folder: Path, images: Path | None = None, chosen: Path | None = Non
     """
     voc = _locate(folder, images)
     names = _chosen_names(voc, chosen or _list_of(voc, split))
-    pictures = {os.path.splitext(name)[0]: name for name in sorted(os.listdir(voc.images)) if is_picture(name)}
+    pictures: dict[str, list[str]] = {}
+    for picture in sorted(os.listdir(voc.images)):
+        if is_picture(picture):
+            pictures.setdefault(os.path.splitext(picture)[0], []).append(picture)
     parsed = {name: _try(voc.xml / f"{name}.xml") for name in names}
     named, classes = _classes(voc, parsed)
     names_of = dict(enumerate(classes, start=1))
@@ -153,18 +159,27 @@ def read_xml(path: Path) -> ElementTree.Element:
         raise UnreadableXml("there is no such file") from None
     except OSError as error:
         raise UnreadableXml(f"it cannot be read: {error.strerror or error}") from None
-    if b"<!ENTITY" in content.replace(b"\0", b""):
-        raise UnreadableXml("it defines entities, which an annotation has no use for")
     try:
-        root = ElementTree.fromstring(content)
+        root = _parsed(content)
     except ElementTree.ParseError as error:
         line, column = error.position
         raise UnreadableXml(f"it is not valid XML: {str(error).split(':')[0]}, line {line}, column {column}") from None
-    except (ValueError, LookupError) as error:  # an encoding that Python does not know
+    except (ValueError, LookupError) as error:  # an encoding that Python does not know, or other bytes than its own
         raise UnreadableXml(f"it is not valid XML: {error}") from None
     if root.tag != "annotation":
         raise UnreadableXml(f"it holds <{root.tag[:60]}>, not <annotation>")
     return root
+
+
+def _parsed(content: bytes) -> ElementTree.Element:
+    """Raises UnreadableXml for entities, and ParseError, ValueError or LookupError for what is no XML."""
+    stated = STATED_ENCODING.match(content)
+    encoding = stated[1].decode("ascii").lower() if stated else ""
+    # Those of several bytes a letter, GBK say, Python knows and its XML parser does not.
+    text = content.decode(encoding) if encoding and encoding not in PARSERS_OWN else content
+    if "<!ENTITY" in text if isinstance(text, str) else b"<!ENTITY" in text.replace(b"\0", b""):
+        raise UnreadableXml("it defines entities, which an annotation has no use for")
+    return ElementTree.fromstring(text)
 
 
 def _classes(voc: VocFolder, parsed: dict) -> tuple[str, list[str]]:
@@ -189,15 +204,23 @@ def listed_classes(path: Path) -> list[str]:
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _add(found: Conversion, voc: VocFolder, name: str, content, pictures: dict[str, str], ids: dict[str, int]) -> None:
-    """Adds an image with its objects."""
+def _add(
+    found: Conversion, voc: VocFolder, name: str, content, pictures: dict[str, list[str]], ids: dict[str, int]
+) -> None:
+    """Adds an image with its objects.
+
+    Args:
+        pictures: those of each name without suffix.
+    """
     label = relative(voc.xml / f"{name}.xml", voc.root)
+    own = pictures.get(name, ())
     if isinstance(content, UnreadableXml):
-        found.add_image(pictures.get(name, f"{name}.jpg"), label, None)
+        found.add_image(own[0] if own else f"{name}.jpg", label, None)
         found.add_image_problem("label_file", str(content))
         return
     stated = os.path.basename(content.findtext("filename", "").strip().replace("\\", "/"))  # a path of Windows, too
-    picture = pictures.get(name) or stated or f"{name}.jpg"
+    picture = stated if stated in own or not own else own[0]
+    picture = picture or f"{name}.jpg"
     size = _stated_size(content) or size_of(voc.images / picture)
     found.add_image(picture, label, size)
     if isinstance(size, tuple):  # without one, boxes have nothing to be compared with

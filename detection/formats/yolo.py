@@ -17,6 +17,7 @@ from engine.errors import UserError
 from engine.predict.image_files import is_clutter, is_picture
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+NOTHING = ("", "~", "null")  # YAML's words for it
 OUTSIDE = 1.0  # of the image's side: numbers further out are none of shares
 
 
@@ -70,7 +71,8 @@ def read_yolo(path: Path, split: str = "") -> Conversion:
 
     A line of a label file is a class number and a box, its centre, width and height as shares of the image's, or a
     polygon of three points or more, whose box is the smallest around it. Category ids are the class numbers. An image
-    with an empty label file, or none, is one without objects. Labels lie where images do, with ``labels`` for the last
+    with an empty label file, or none, is one without objects. Lines of a list are paths from its folder on, or from the
+    set's. Labels lie where images do, with ``labels`` for the last
     ``images`` of the path and the suffix .txt.
 
     Args:
@@ -85,7 +87,7 @@ def read_yolo(path: Path, split: str = "") -> Conversion:
     if split and split not in found.splits:
         raise UserError(f"{path} names no {split} images; it has {', '.join(found.splits) or 'none at all'}")
     entries = found.splits[split] if split else [one for part in found.splits.values() for one in part]
-    images = list(dict.fromkeys(image for entry in entries for image in _images(entry, path)))
+    images = list(dict.fromkeys(image for entry in entries for image in _images(entry, found.root, path)))
     if not images:
         raise UserError(f"{path}: there are no images in {', '.join(map(str, entries)) or 'it'}")
     labels = [label_of(image) for image in images]
@@ -138,7 +140,8 @@ def _described(path: Path) -> YoloSet:
 def _texts(content: dict, keys: Iterable[str], path: Path) -> list[str]:
     """The paths under the first of the keys that has some: one, or a list of them."""
     for key in keys:
-        if given := content.get(key):
+        given = content.get(key) or ""
+        if not isinstance(given, str) or given.lower() not in NOTHING:
             texts = given if isinstance(given, list) else [given]
             if not all(isinstance(one, str) and one for one in texts):
                 raise UserError(f"{path}: `{key}` must be a path, or a list of paths")
@@ -155,7 +158,8 @@ def _names(content: dict, path: Path) -> dict[int, str]:
         raise UserError(f"{path}: `names` must be a list of names, or a name for each class number") from None
     if not names:
         raise UserError(f"{path}: `names` is missing or empty: it is the list of the classes' names")
-    count = content.get("nc") or str(len(names))
+    stated = content.get("nc") or ""
+    count = str(len(names)) if stated in NOTHING else stated
     if count != str(len(names)):
         raise UserError(f"{path}: `nc` is {count}, and `names` has {len(names)}")
     return names
@@ -194,7 +198,7 @@ def _undivided(images: Path) -> dict[str, list[Path]]:
     return {split: [images] for split in SPLITS}
 
 
-def _images(entry: Path, path: Path) -> Iterator[Path]:
+def _images(entry: Path, root: Path, path: Path) -> Iterator[Path]:
     """The images of an entry of a split, in order: those in a folder and below, or of a list."""
     if entry.is_dir():
         for folder, below, names in os.walk(entry):
@@ -206,11 +210,18 @@ def _images(entry: Path, path: Path) -> Iterator[Path]:
             lines = entry.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{entry} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-        yield from (entry.parent / line.strip() for line in lines if line.strip())
+        yield from (_listed(line.strip(), entry.parent, root) for line in lines if line.strip())
     elif entry.is_file():
         yield entry
     else:
         raise UserError(f"{path}: there is no folder or list {entry}")
+
+
+def _listed(line: str, beside: Path, root: Path) -> Path:
+    """The image of a line of a list: from the list's folder on, or from the set's, as Darknet's lists name them."""
+    place = beside / line
+    below = root / line
+    return below if not place.exists() and below.exists() else place
 
 
 def _add_objects(content: Conversion, label: Path, size: Size, keypoints: bool) -> None:

@@ -17,6 +17,8 @@ from engine.train.checkpoint import load_checkpoint
 
 __all__ = ["Detections", "Predictor"]
 
+ABOVE = 1e-6  # more than the distance of two scores in float32
+
 
 class Predictor:
     """Finds objects in pictures of any size.
@@ -51,7 +53,8 @@ class Predictor:
         thresholds = parse_threshold(threshold, lambda: load_checkpoint(Path(weights)).get(KEY), weights)
         # The detector's own threshold, 0.05 by default, comes before its limit of objects an image: with ours
         # in its place the results are the same or, for a lower threshold, complete.
-        score = str(thresholds.lowest())
+        # It keeps what is above it, and we what is not below ours.
+        score = str(max(thresholds.lowest() - ABOVE, 0.0))
         overrides = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", score, "MODEL.RETINANET.SCORE_THRESH_TEST", score)
         return cls(*load_detector(weights, config, device, overrides), thresholds, precision)
 

@@ -12,6 +12,8 @@ from engine.report.run_reader import Run, find, read_run
 from engine.task import TaskInfo
 from engine.train.checkpoint import load_checkpoint, newest_checkpoint
 
+EVALUATION = "evaluation"  # the folder of one, in a run's
+
 
 @dataclass
 class Found:
@@ -80,13 +82,18 @@ def read_runs(found: Found, task: TaskInfo) -> tuple[dict[str, Run], list[str]]:
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """As few of a path's last parts as tell the folders apart."""
-    parts = [folder.resolve().parts for folder in folders]
+    """As few of a path's last parts as tell the folders apart; an evaluation's with its run's."""
+    parts = [_parts(folder.resolve()) for folder in folders]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-count:]) for part in parts]
         if len(set(names)) == len(names):
             return names
     return [str(folder) for folder in folders]
+
+
+def _parts(folder: Path) -> tuple[str, ...]:
+    *before, last = folder.parts
+    return (*before[:-1], f"{before[-1]}/{last}") if last == EVALUATION and before else folder.parts
 
 
 def main_figure(run: Run) -> float | None:

@@ -41,7 +41,7 @@ def load_config(
     cfg = defaults.clone()
     cfg.defrost()
     if path is not None:
-        _merge(cfg, read_yaml(path), str(path), absent)
+        _merge(cfg, defaults, read_yaml(path), str(path), absent)
     _check_pairs(overrides, _all_keys(cfg))
     changes: dict = {}
     for key, text in zip(overrides[::2], overrides[1::2], strict=True):
@@ -52,7 +52,7 @@ def load_config(
             if not isinstance(node, dict):
                 raise UserError(f"the command line: {key} is given, and {parent} as a value of its own too")
         node[last] = over(_literal(text), node.get(last))
-    _merge(cfg, changes, where="the command line")
+    _merge(cfg, defaults, changes, where="the command line")
     cfg.freeze()
     return cfg
 
@@ -76,7 +76,7 @@ def config_from_text(
     """A whole config kept as YAML text, in a checkpoint say. Raises as ``load_config``."""
     cfg = defaults.clone()
     cfg.defrost()
-    _merge(cfg, _parse(text, where), where, absent)
+    _merge(cfg, defaults, _parse(text, where), where, absent)
     cfg.freeze()
     return cfg
 
@@ -177,9 +177,11 @@ def _literal(text: str):
         return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def _merge(cfg: CfgNode, values: dict, where: str, absent: Mapping[str, object] = MappingProxyType({})) -> None:
+def _merge(
+    cfg: CfgNode, defaults: CfgNode, values: dict, where: str, absent: Mapping[str, object] = MappingProxyType({})
+) -> None:
     problems: list[str] = []
-    _merge_node(cfg, values, "", problems, _all_keys(cfg), absent)
+    _merge_node(cfg, defaults, values, "", problems, _all_keys(cfg), absent)
     if problems:
         raise UserError(f"{where}:\n  " + "\n  ".join(problems))
 
@@ -194,8 +196,16 @@ def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:
 
 
 def _merge_node(
-    cfg: CfgNode, values: dict, prefix: str, problems: list[str], known: list[str], absent: Mapping[str, object]
+    cfg: CfgNode,
+    defaults: CfgNode,
+    values: dict,
+    prefix: str,
+    problems: list[str],
+    known: list[str],
+    absent: Mapping[str, object],
 ) -> None:
+    """Args: defaults: of the same keys, whose types count: a list that is empty there may hold anything, whatever it
+    holds in ``cfg`` by now."""
     for key, value in values.items():
         full = f"{prefix}{key}"
         if key not in cfg and full in absent and absent[full] == value:
@@ -204,7 +214,7 @@ def _merge_node(
             problems.append(f"there is no key {full}{_suggest(full, known)}")
         elif isinstance(cfg[key], CfgNode):
             if isinstance(value, dict):
-                _merge_node(cfg[key], value, f"{full}.", problems, known, absent)
+                _merge_node(cfg[key], defaults[key], value, f"{full}.", problems, known, absent)
             else:
                 problems.append(f"{full} is a group of keys ({', '.join(cfg[key])}), not a value")
         else:
@@ -212,7 +222,7 @@ def _merge_node(
                 if full == KEY:
                     cfg[key] = over(value, cfg[key]) if is_automatic(value) else _coerce(value, 0)
                 else:
-                    cfg[key] = _coerce(value, cfg[key])
+                    cfg[key] = _coerce(value, defaults[key])
             except TypeError:
                 problems.append(f"{full} wants {_kind(cfg[key])} (as in {cfg[key]!r}); got {value!r}, {_kind(value)}")
 

@@ -37,6 +37,7 @@ _OURS = (  # what only a run that has begun leaves, besides the predictions of t
 )
 # What it has, too.
 _BESIDE = ("log.txt*", "loggers.json", "config.yaml", "predictions", "plots", "analysis", "evaluation")
+_KERNELS = ("ipykernel_launcher.py", "colab_kernel_launcher.py")  # what Jupyter starts for a notebook
 
 
 def check_demo_folder(run: Path, marker: str, task: TaskInfo) -> None:
@@ -196,7 +197,10 @@ def class_difference(first: Sequence[str], second: Sequence[str]) -> str:
 
 
 def command() -> str:
-    """The command that started this process, as it could be typed again."""
+    """The command that started this process, as it could be typed again; of a notebook's cell that it was one, as its
+    process was started by Jupyter."""
+    if Path(sys.argv[0]).name in _KERNELS:
+        return "a cell of a notebook"
     script = os.path.relpath(sys.argv[0]) if os.path.isfile(sys.argv[0]) else os.path.basename(sys.argv[0])
     text = shlex.join(["python", script, *sys.argv[1:]])
     processes = int(os.environ.get("WORLD_SIZE", "1"))

@@ -67,6 +67,12 @@ class Course:
         """Ends the training behind this step where the limit is reached, by the first process's clock. All processes
         must call it."""
         if self.limit.minutes and any_process(comm.is_main_process() and self.limit.reached, self._device):
+            if self.limit.expected("step") is None:
+                logger.warning(
+                    "step %d: SOLVER.TIME_LIMIT %g leaves no time for a step behind the evaluation with which this "
+                    "start began, nor will it with --resume: a longer one goes on",
+                    step, self.limit.minutes,
+                )  # fmt: skip
             self._end(step, f"the time limit of {self.limit.minutes:g} minutes (SOLVER.TIME_LIMIT)")
 
     def _end(self, step: int, reason: str) -> None:

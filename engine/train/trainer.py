@@ -156,6 +156,10 @@ class Trainer:
                     if done:
                         self.save_final(task)
                     if stop_now:
+                        # Not where an evaluation is due: the line of this step is then that of the next start, with it.
+                        if not evaluation_due and due(self.iteration, cfg.LOG_PERIOD):
+                            for writer in writers:
+                                writer.write()
                         raise Stopped(of_any_process(stop.signal_name), self.iteration, self.run)
                     if evaluation_due:
                         figures = self._evaluate_and_log(task, storage, stop)

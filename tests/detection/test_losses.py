@@ -56,9 +56,11 @@ def test_the_figures_depend_on_weights_and_set_alone_and_nothing_is_learned(netw
     assert not model.training and set(vars(model)) - {"loss_normalizer"} == others - {"loss_normalizer"}
 
 
-def test_they_are_the_mean_of_the_images_losses(network, val_data):
+def test_they_are_the_mean_of_the_images_losses(network, val_data, caplog):
     model, cfg = network
-    found = validation_losses(model, val_data, cfg)
+    with caplog.at_level("INFO"):
+        found = validation_losses(model, val_data, cfg)
+    assert "Augmentations used in training" not in caplog.text  # which these are not
     with torch.no_grad():
         entries = TrainingSet(to_learn_from(val_data, cfg), seen_as_evaluated(cfg))
         model.train()

@@ -163,6 +163,15 @@ def test_a_low_threshold_reaches_below_the_detectors_own(checkpoint):
         Predictor.from_checkpoint(checkpoint, None, "cpu", 50)
 
 
+def test_a_score_that_is_the_threshold_counts(checkpoint, predictor):
+    """The detector's own threshold, which ours stands in for, would leave it out."""
+    image = [picture(96, 128)]
+    (everything,) = predictor.predict(image)
+    for score in everything.scores[[0, len(everything) // 2]].tolist():
+        (found,) = Predictor.from_checkpoint(checkpoint, None, "cpu", score).predict(image)
+        same(found, everything.select(everything.scores >= np.float32(score)))
+
+
 def test_each_class_has_its_own_threshold_where_the_checkpoint_states_them(checkpoint, predictor, tmp_path):
     image = [picture(96, 128)]
     stated = copy_of(checkpoint, tmp_path / "stated.pth")

@@ -89,6 +89,14 @@ def test_what_cannot_be_checked_is_said(tool, tmp_path):
     assert not (tmp_path / "out.json").exists()
 
 
+def test_what_is_one_set_has_no_splits(tool, forms):  # noqa: F811
+    for data in (forms.json_of("val"), forms.voc / "ImageSets" / "Main" / "val.txt"):
+        code, _, said = tool(data, "--split", "train")
+        assert code == 2 and "--split train" in said and "is one set" in said
+    code, _, said = tool(forms.voc / "Annotations" / "d.xml")
+    assert code == 2 and "is the annotation of one image; give a COCO json; a folder of Pascal VOC" in said
+
+
 def test_masks_and_pixels_are_looked_at_on_request(tool, forms):  # noqa: F811
     code, said, _ = tool(forms.json_of("val"), "--masks", "--shown", "1")
     assert code == 1 and "annotations without a mask: 2" in said and "... and 1 more" in said

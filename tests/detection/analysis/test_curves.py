@@ -42,9 +42,20 @@ def test_no_score_gives_a_higher_f1_than_the_threshold(seed):
             kept = curve.scores >= score
             hits = curve.right[kept].sum()
             by_score[score] = (2 * hits / (kept.sum() + curve.objects), hits / kept.sum(), hits / curve.objects)
-        assert (best.f1, best.precision, best.recall) == pytest.approx(by_score[best.score])
+        last = min(score for score in by_score if score >= best.score)  # that counts
+        assert (best.f1, best.precision, best.recall) == pytest.approx(by_score[last])
         assert best.f1 == pytest.approx(max(f1 for f1, *_ in by_score.values()))
-        assert best.score == max(score for score, (f1, *_) in by_score.items() if np.isclose(f1, best.f1, atol=1e-12))
+        assert last == max(score for score, (f1, *_) in by_score.items() if np.isclose(f1, best.f1, atol=1e-12))
+
+
+def test_a_threshold_lies_midway_so_that_rounding_changes_nothing():
+    right = np.array([True, True, False, False])
+    assert Curve(np.array([0.9, 0.5, 0.25, 0.1]), right, 2).best().score == 0.375
+    assert Curve(np.array([0.9, 0.5]), right[:2], 2).best().score == 0.5  # nothing is known of what lies below
+    for score in (0.3, np.nextafter(0.3, 1), 0.3 + 1e-7):  # neighbours, between which there is no number, too
+        close = Curve(np.array([0.9, score, np.nextafter(score, 0), 0.1]), right, 2)
+        best = close.best()
+        assert (close.scores >= best.score).tolist() == right.tolist()
 
 
 def test_a_category_of_which_nothing_is_found_has_no_threshold():

@@ -15,8 +15,10 @@ from detection.config import load_config
 from detection.data import make_data, training_batches
 from detection.formats.read import read_annotations
 from detection.locate import locate, read_split
-from detection.train import load_data
+from detection.train import Options, load_data, run_detection
 from engine.errors import UserError
+from engine.train.checkpoint import save_checkpoint
+from se_backbones import create_backbone
 from tests.detection.formats.conftest import OBJECTS, line, picture, write, xml
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -124,9 +126,12 @@ def test_ap_is_pycocotools(forms, form):
     assert list(ours.stats["bbox"]) == pytest.approx(list(theirs / 100), abs=1e-12)
 
 
+def words(train, val):
+    return ["DATA.TRAIN.JSON", str(train), "DATA.VAL.JSON", str(val), "DATALOADER.NUM_WORKERS", "0"]
+
+
 def config(train, val, *more):
-    words = ["DATA.TRAIN.JSON", str(train), "DATA.VAL.JSON", str(val), "DATALOADER.NUM_WORKERS", "0"]
-    return load_config(None, [*words, "SOLVER.IMS_PER_BATCH", "1", "INPUT.MIN_SIZE_TRAIN", "30", *more])
+    return load_config(None, [*words(train, val), "SOLVER.IMS_PER_BATCH", "1", "INPUT.MIN_SIZE_TRAIN", "30", *more])
 
 
 @pytest.mark.parametrize("form", ["voc", "yolo"])
@@ -139,6 +144,28 @@ def test_a_config_names_the_folder_and_each_split_is_found(forms, tmp_path, form
     ((image,),) = [next(training_batches(train, cfg, 0, 0, 1))]
     assert len(image["instances"]) > 0
     json.dumps(train.coco), json.dumps(train.fingerprint())
+
+
+def test_folders_of_voc_whose_classes_differ_may_state_them(tmp_path, runs_in_this_process):
+    """As an export has them, a folder a split: the names that happen to be in it are its classes."""
+    folders = [tmp_path / "train", tmp_path / "valid"]
+    for folder, *objects in ((folders[0], ("cat", 1, 1, 9, 9), ("dog", 1, 1, 9, 9)), (folders[1], ("dog", 1, 1, 9, 9))):
+        picture(folder / "a.jpg")
+        write(folder / "a.xml", xml(*objects))
+    with pytest.raises(UserError, match=r"only in the first: cat\n.*those of a classes\.txt in it"):
+        run_detection(Options(overrides=[*words(*folders), "OUTPUT_DIR", str(tmp_path / "run")]))
+    network = {
+        f"backbone.bottom_up.net.{name}": value for name, value in create_backbone("resnet18").state_dict().items()
+    }
+    content = {"task": "detection", "backbone": "resnet18", "classes": ["cat", "dog"], "model": network}
+    weights = save_checkpoint(tmp_path / "w.pth", content)
+    with pytest.raises(UserError, match=r"only in the first: cat\n(.|\n)*those of a classes\.txt in it"):
+        named = ["OUTPUT_DIR", str(tmp_path / "run"), "MODEL.WEIGHTS", str(weights)]
+        run_detection(Options(overrides=[*words(*folders), *named], eval_only=True))
+    for folder in folders:
+        write(folder / "classes.txt", "cat\ndog\n")
+    train, val = (load_data(config(*folders), split, tmp_path, drop_bad=False) for split in ("TRAIN", "VAL"))
+    assert train.class_names == val.class_names == ["cat", "dog"] and train.category_ids == val.category_ids
 
 
 def test_difficult_objects_are_trained_on_and_not_missed(forms, tmp_path):

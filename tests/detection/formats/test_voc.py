@@ -103,8 +103,30 @@ def test_a_picture_goes_by_its_files_name_or_else_by_the_stated_one(forms):
     write(forms.voc / "Annotations" / "y.xml", xml(filename="wrong.jpg"))
     picture(forms.voc / "JPEGImages" / "other.png")
     picture(forms.voc / "JPEGImages" / "y.png")
+    for suffix in ("jpg", "png"):  # two pictures of one name: the stated one is meant
+        picture(forms.voc / "JPEGImages" / f"z.{suffix}")
+    write(forms.voc / "Annotations" / "z.xml", xml(filename="z.png"))
     found = read_annotations(forms.voc)
-    assert [one["file_name"] for one in found.coco["images"]][4:] == ["other.png", "y.png"]
+    assert [one["file_name"] for one in found.coco["images"]][4:] == ["other.png", "y.png", "z.png"]
+    write(forms.voc / "Annotations" / "z.xml", xml(filename="z.jpg"))
+    assert read_annotations(forms.voc).coco["images"][-1]["file_name"] == "z.jpg"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "windows-1251", "gbk", "Shift_JIS"])
+def test_a_file_is_read_in_the_encoding_that_it_states(forms, encoding):
+    name = {"latin-1": "Käse", "windows-1251": "кот"}.get(encoding, "猫")
+    text = f'<?xml version="1.0" encoding="{encoding.removesuffix("-sig")}"?>\n{xml((name, 1, 1, 9, 9))}'
+    (forms.voc / "Annotations" / "d.xml").write_bytes(text.encode(encoding))
+    found = read_annotations(forms.voc, split="val")
+    assert report_of(found).problems == [] and name in [one["name"] for one in found.coco["categories"]]
+
+
+@pytest.mark.parametrize("stated", ["gbk", "utf-7", "utf-16", "no-such", "zip", "undefined"])
+def test_bytes_of_another_encoding_than_the_stated_one_are_said_and_hide_no_entity(forms, stated):
+    for text in (xml(("猫é", 1, 1, 9, 9)), '<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;é</annotation>'):
+        content = f'<?xml version="1.0" encoding="{stated}"?>{text}'.encode()
+        (forms.voc / "Annotations" / "d.xml").write_bytes(content)
+        assert report_of(read_annotations(forms.voc, split="val")).counts == {"label_file": 1}
 
 
 @pytest.mark.parametrize("text", ["d\nb\n", "d.jpg\n\nb.jpg", " d  1\nb -1\n", "\ufeffd\r\nb\r\n"])

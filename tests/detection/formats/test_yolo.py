@@ -52,13 +52,23 @@ def test_names_are_texts_of_a_list_or_by_number(forms, names, expected):
         "val: {root}/images/val",
         "val: val.txt",
         "val: images/val\nnc: 2",
+        "val: images/val\nnc: null\ntrain: ~\ntest: Null",  # nothing, in YAML's words
+        "val: lists/darknet.txt",  # from the set's folder on, not the list's
     ],
 )
 def test_splits_are_found_below_the_path_or_the_file(forms, text):
     write(forms.yolo / "val.txt", "./images/val/d.jpg\n")
+    write(forms.yolo / "lists" / "darknet.txt", "images/val/d.jpg\n")
     found = described(forms, text.format(root=forms.yolo) + "\nnames: [cat, dog]\n")
     assert [one["file_name"] for one in found.coco["images"]] == ["images/val/d.jpg"]
     assert len(found.coco["annotations"]) == 2 and report_of(found).problems == []
+
+
+def test_a_split_without_a_place_is_none(forms):
+    described(forms, "train: images/train\nval: images/val\ntest: null\nnames: [cat, dog]\n")
+    assert len(read_annotations(forms.yolo).coco["images"]) == 4  # those of all splits
+    with pytest.raises(UserError, match="names no test images; it has train, val"):
+        read_annotations(forms.yolo, split="test")
 
 
 def test_a_polygon_has_a_box_an_area_and_a_mask(forms):
@@ -105,6 +115,7 @@ def test_an_image_without_labels_has_no_objects_and_is_counted(forms):
         ("0 0.5 0.5 0.1", "label_record", "4 numbers: 5 are a box"),
         ("0 0.5 0.5 0.1 0.1 0.9", "label_record", "6 numbers: 5 are a box"),
         ("0 320 240 100 50", "label_record", "it holds 320: are these pixels"),
+        ("0 0.5 0.5 -0.1 0.1", "box_without_area", "bbox"),
         ("0 0.5 0.5 0 0.1", "box_without_area", r"d\.txt, line 1, images/val/d\.jpg: bbox"),
         ("0 1.5 0.5 0.2 0.1", "box_outside_image", "line 1"),
         ("0 0.9 0.5 0.4 0.1", "box_over_the_edge", "line 1, .*reaches 4 px outside of 40 x 30"),

@@ -145,4 +145,4 @@ def test_names_are_as_short_as_they_can_be_and_tell_apart(tmp_path):
     for folder in folders:
         folder.mkdir(parents=True)
     assert short_names(folders[:2]) == ["a/evaluation", "b/evaluation"]
-    assert short_names(folders[1:]) == ["evaluation", "c"]
+    assert short_names(folders[1:]) == ["b/evaluation", "c"]

@@ -109,6 +109,15 @@ def test_numbers_without_a_dot_and_single_values_mean_what_a_person_means(defaul
     assert cfg.SOLVER.BASE_LR == 1e-4 and cfg.SOLVER.STEPS == (70,)
 
 
+def test_the_types_are_those_of_the_defaults_whatever_a_file_has_put_in_their_place(defaults, tmp_path):
+    defaults.WEIGHTS, defaults.DECAY = [], None
+    for text in ("WEIGHTS: balanced", "WEIGHTS: [1, 2]", "WEIGHTS: [0.5, 2]\nDECAY: 1"):
+        file = write(tmp_path, "c.yaml", text)
+        for words, wanted in (("[1, 2.5]", [1, 2.5]), ("[3, 4]", [3, 4]), ("balanced", ["balanced"]), ("[]", [])):
+            cfg = load_config(defaults, file, ["WEIGHTS", words, "DECAY", "0.5"])
+            assert (list(cfg.WEIGHTS), cfg.DECAY) == (wanted, 0.5)
+
+
 def test_an_integer_for_a_text_is_that_text(defaults, tmp_path):
     assert load_config(defaults, overrides=["NAME", "256"]).NAME == "256"
     cfg = load_config(defaults, write(tmp_path, "c.yaml", "NAME: 2024\n"))

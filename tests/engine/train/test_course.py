@@ -201,6 +201,21 @@ def test_a_run_in_limited_starts_equals_one_without_a_limit(tmp_path, extra):
     assert_same_best(tmp_path / "cut", tmp_path / "whole")
 
 
+def test_a_start_that_has_time_for_its_first_evaluation_alone_is_warned_of(tmp_path, caplog):
+    """It goes on from a checkpoint whose evaluation was cut off; another one like it would do the same again."""
+    with pytest.raises(Killed):
+        Run(tmp_path, dies_at=4, overrides=STEADY).train()
+    run = Timed(tmp_path, 1, evaluation=50.0, resume=True, overrides=STEADY)
+    begun = run.trainer.iteration
+    run.task.evaluate = lambda model: run._at("evaluated") or {"toy": {"sum": 0.0}}
+    run.train()
+    assert run.trainer.iteration == begun == 2 and not run.rates
+    assert f"step {begun}: SOLVER.TIME_LIMIT 1 leaves no time for a step behind the evaluation" in caplog.text
+    caplog.clear()
+    Timed(tmp_path, 2, evaluation=5.0, resume=True, overrides=STEADY).train()
+    assert "leaves no time" not in caplog.text
+
+
 def test_the_evaluation_that_a_limit_makes_may_be_the_best(tmp_path):
     run = Timed(tmp_path, 2, step=7.3, evaluation=5.0, overrides=STEADY)
     run.task.evaluate = lambda model: run._at("evaluated") or {"toy": {"sum": float(run.trainer.iteration)}}

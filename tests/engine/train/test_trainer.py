@@ -194,6 +194,25 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, number):
     assert_equal(content["model"], weights(trainer))
 
 
+@pytest.mark.parametrize(("period", "last"), [("0", 7), ("7", 6)])
+def test_a_stop_loses_no_line_of_the_log(tmp_path, period, last):
+    """Where an evaluation belongs to the step, the next start writes one line of both."""
+    cfg = config("LOG_PERIOD", "1", "TEST.EVAL_PERIOD", period)
+    trainer, task = make(tmp_path, cfg, on_batch=lambda step: step == 6 and os.kill(os.getpid(), signal.SIGTERM))
+    written = []
+
+    class Lines:
+        def write(self):
+            written.append(trainer.iteration)
+
+        def close(self):
+            pass
+
+    with pytest.raises(Stopped, match="after step 7"):
+        trainer.train(task, [Lines()])
+    assert written == list(range(1, last + 1))
+
+
 def test_a_signal_that_is_passed_on_twice_is_one_request(tmp_path):
     def signal_thrice(step):
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT) if step == 6 else ():
