@@ -61,7 +61,6 @@ def replace_rows(monkeypatch, family, rows):
 
 # What of a family's settings a small network has at most.
 NARROW = {
-    "resnet": {"groups": 4, "width_per_group": 16},
     "cifar_resnet": {"width": 2},
     "shake_shake": {"width": 8},
     "mobilenet_v1": {"width": 0.5},
@@ -84,7 +83,9 @@ def small(row):
     """The row shallow, and with few channels: a tenth of the time."""
     hyper = shallow(row).hyper
     changes = {key: min(most, getattr(hyper, key)) for key, most in NARROW.get(row.family, {}).items()}
-    if row.family == "vgg":
+    if row.family == "resnet":
+        changes |= {"groups": 4, "width_per_group": 4} if hyper.groups > 1 else {"width_per_group": 16}
+    elif row.family == "vgg":
         changes["widths"] = tuple(tuple(width // 4 for width in stage) for stage in hyper.widths)
     return replace(row, hyper=replace(hyper, **changes))
 

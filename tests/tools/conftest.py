@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import main_guard
+
 ROOT = Path(__file__).resolve().parents[2]
 # One thread: sums in one order, and no quarrel over cores with a second process.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -60,6 +62,22 @@ def run(tmp_path_factory):
         return said
 
     return run
+
+
+@pytest.fixture
+def call(load_tool, monkeypatch, capsys):
+    """(tool, *words) → exit code and output of a command's own main in this process, as ``subprocess.run`` has them:
+    where the process itself is shown already, and starting one takes more than what it does."""
+
+    def call(tool, *words):
+        monkeypatch.setattr(sys, "argv", [f"tools/{tool}.py", *map(str, words)])
+        try:
+            code = main_guard(load_tool(tool).main)
+        except SystemExit as end:  # argparse's way
+            code = end.code
+        return subprocess.CompletedProcess(sys.argv, code, *capsys.readouterr())
+
+    return call
 
 
 def _command(words: list[str], output: Path) -> None:
