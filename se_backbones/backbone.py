@@ -205,7 +205,8 @@ class Backbone(nn.Module):
             ValueError: zero_init_last, and the network's blocks end with no normalisation of their own.
         """
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            # Without memory there is nothing to be set, and saying so takes more time than building the layers.
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)

@@ -250,6 +250,8 @@ class SEGate(nn.Module):
 
     def reset_parameters(self) -> None:
         """He initialisation for ``fc1``; ``fc2`` by its fan-in with gain 1, or neutral (see SEConfig). Biases 0."""
+        if self.fc1.weight.is_meta:  # as in Backbone.initialise
+            return
         nn.init.kaiming_normal_(self.fc1.weight, mode="fan_in", nonlinearity="relu")
         nn.init.kaiming_normal_(self.fc2.weight, mode="fan_in", nonlinearity="linear")
         for fc in (self.fc1, self.fc2):

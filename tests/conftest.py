@@ -138,6 +138,33 @@ def runs_in_this_process():
         yield
 
 
+@pytest.fixture(scope="module")
+def small_networks():
+    """Every name of the table is a small network: for what stands on networks, and asks nothing of them but that they
+    are some. Processes that the tests start do not know of it."""
+    from tests.se_backbones.networks import change_rows, small
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        change_rows(monkeypatch, small)
+        yield
+
+
+@pytest.fixture(scope="module")
+def rough_figures():
+    """Figures of few pixels, whose parts may overlap: for runs that are about something else. They take a third of
+    the time of a run of one step."""
+    from matplotlib.figure import Figure
+
+    whole = Figure.__init__
+
+    def rough(self, *args, **settings):
+        whole(self, *args, **{**settings, "dpi": 40, "layout": None})
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Figure, "__init__", rough)
+        yield
+
+
 @pytest.fixture(scope="session")
 def write_scenes():
     """(folder, {split: images of each class}, classes) → the folder, with class folders of noise around a colour for

@@ -4,6 +4,7 @@ Read from the source.
 """
 
 import ast
+import functools
 import io
 import re
 import sys
@@ -91,8 +92,14 @@ def imports(tree: ast.AST, path: Path) -> Iterator[tuple[str, ast.stmt, bool]]:
     yield from visit(tree, False)
 
 
-def parsed(path: Path) -> list[tuple[str, ast.stmt, bool]]:
-    return list(imports(ast.parse(path.read_text(encoding="utf-8"), str(path)), path))
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+@functools.cache
+def parsed(path: Path) -> tuple[tuple[str, ast.stmt, bool], ...]:
+    return tuple(imports(tree_of(path), path))
 
 
 @pytest.mark.parametrize("path", sources(*MAY_IMPORT), ids=ids)
@@ -172,7 +179,7 @@ def test_command_lines_are_thin(path):
 @pytest.mark.parametrize("path", [p for p in sources(*MAY_IMPORT) if p.name == "__init__.py"], ids=ids)
 def test_init_files_only_show_names(path):
     """A folder's __init__.py imports and lists names; nobody would look there for anything else."""
-    body = ast.parse(path.read_text(encoding="utf-8")).body
+    body = list(tree_of(path).body)
     for node in body:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             body += node.body + node.orelse
@@ -235,8 +242,7 @@ def test_no_file_outside_a_family_names_its_stages(path):
     """Code, not what comments and docstrings give as an example, nor what a message does."""
     if "families" in path.parts:
         return
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = list(ast.walk(tree))
+    nodes = list(ast.walk(tree_of(path)))
     prose = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
     for node in nodes:
         if isinstance(node, ast.Raise | ast.JoinedStr):

@@ -27,7 +27,7 @@ from tests.se_backbones.networks import randomised
 CLASSES = ("aster", "tulip", "zinnia")
 SITES = [f"stage{stage}.unit{unit}" for stage in (1, 2, 3) for unit in (1, 2, 3)]
 
-pytestmark = pytest.mark.usefixtures("runs_in_this_process")
+pytestmark = pytest.mark.usefixtures("runs_in_this_process", "rough_figures")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from engine.train.checkpoint import load_checkpoint
 from tests.classification.test_slim import checkpoint, data, save  # noqa: F401
 
 pytest.importorskip("torch_pruning")
-pytestmark = pytest.mark.usefixtures("runs_in_this_process")
+pytestmark = pytest.mark.usefixtures("runs_in_this_process", "rough_figures")
 INSIDE = ("MODEL.SE.PLACEMENT", "inside")
 
 

@@ -33,7 +33,7 @@ TINY = [
 ]  # fmt: skip
 
 
-pytestmark = pytest.mark.usefixtures("runs_in_this_process")
+pytestmark = pytest.mark.usefixtures("runs_in_this_process", "small_networks", "rough_figures")
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ from se_backbones import create_backbone, find_spec, list_backbones
 from se_backbones.preprocessing import IMAGENET_RGB
 from se_backbones.weights import WeightsError
 from tests.detection.others import save_stated
+from tests.se_backbones.networks import change_rows
+from tests.se_backbones.networks import small as small_row
 
 from detectron2.modeling import BACKBONE_REGISTRY, build_backbone
 from detectron2.structures import BitMasks, Boxes, Instances
@@ -40,7 +42,8 @@ def test_importing_the_package_registers_every_form():
 
 @pytest.mark.parametrize("form", ["plain", "fpn", "retinanet"])
 @pytest.mark.parametrize("architecture", ["resnet18", "se_resnet50", "se_resnet50_caffe", "senet154"])
-def test_the_maps_have_the_announced_shapes(form, architecture):
+def test_the_maps_have_the_announced_shapes(form, architecture, monkeypatch):
+    change_rows(monkeypatch, small_row)
     name, inputs = {
         "plain": ("build_se_backbone", "['res3', 'res5']"),
         "fpn": ("build_se_fpn_backbone", "['res2', 'res3', 'res4', 'res5']"),
@@ -180,7 +183,8 @@ def example(height=64, width=96):
         "faster_rcnn_se_r50_scratch",
     ],
 )
-def test_each_form_trains_and_predicts(config, tiny):
+def test_each_form_trains_and_predicts(config, tiny, monkeypatch):
+    change_rows(monkeypatch, small_row)
     small_heads = {
         "MODEL.DEVICE": "cpu",
         "MODEL.ROI_MASK_HEAD.CONV_DIM": 16,

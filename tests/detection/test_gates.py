@@ -17,6 +17,7 @@ from engine.train.checkpoint import save_checkpoint
 from se_backbones import find_network, sites_of
 from tests.se_backbones.networks import randomised
 
+pytestmark = pytest.mark.usefixtures("rough_figures")
 NETWORK = ["MODEL.BACKBONE.ARCHITECTURE", "se_resnet18", "MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu"]
 FEW = ["MODEL.RPN.POST_NMS_TOPK_TEST", "7"]
 

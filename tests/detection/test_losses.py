@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from detection.data import TrainingSet
 from detection.losses import losses_of, seen_as_evaluated, to_learn_from, validation_losses
@@ -13,6 +12,7 @@ from engine.errors import UserError
 from engine.train.launch import leave_processes
 from engine.train.plain_numbers import PlainNumbers
 from engine.train.sampling import derive_seed
+from tests.processes import in_two_processes
 
 from detectron2.utils.events import EventStorage
 
@@ -107,9 +107,9 @@ def _process(rank, folder, state, cfg, data):
 
 
 def test_two_processes_find_the_same_to_the_last_bit(tiny, val_data, tmp_path):
-    """Each takes a share of the images. (Half a dozen seconds: two processes import everything.)"""
+    """Each takes a share of the images."""
     model, cfg = detector(tiny, val_data)
-    mp.spawn(_process, (tmp_path, model.state_dict(), cfg, val_data), nprocs=2)
+    in_two_processes(_process, tmp_path, model.state_dict(), cfg, val_data)
     assert torch.load(tmp_path / "0.pth") == validation_losses(model, val_data, cfg)
     assert torch.load(tmp_path / "1.pth") == {}
 

@@ -24,7 +24,7 @@ C4 = [
     "MODEL.RPN.POST_NMS_TOPK_TRAIN", "8", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "4",
 ]  # fmt: skip
 
-pytestmark = pytest.mark.usefixtures("runs_in_this_process")
+pytestmark = pytest.mark.usefixtures("runs_in_this_process", "rough_figures")
 
 
 @pytest.fixture(scope="module")

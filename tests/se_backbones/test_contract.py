@@ -21,21 +21,24 @@ from se_backbones import (
     twin_name,
 )
 from se_backbones.registry import skeleton
+from tests.se_backbones.networks import change_rows, distinct_rows, small
 
 ROWS = list_backbones()
-# Rows that differ from another in numbers of units, groups and widths alone, or in biases before a normalisation: what
-# takes long is shown on the other, unless SE_SWEEP=all is in the environment.
-NUMBERS_ALONE = ("resnet101", "resnet152", "resnext101", "senet154_caffe", "vgg16_conv_bias")
-NUMBERS_ALONE += ("resnet32_", "resnet56_", "resnet110_", "164_cifar_", "wrn16_10", "wrn28_10", "26_2x96d")
+# With SE_SWEEP=all in the environment everything is shown on every row as it is; else what takes long is shown on one
+# of each kind, made small.
 ALL = os.environ.get("SE_SWEEP") == "all"
-DISTINCT = [name for name in ROWS if ALL or not any(part in name for part in NUMBERS_ALONE)]
+DISTINCT = ROWS if ALL else distinct_rows()
 PLAIN = [name for name in DISTINCT if find_spec(name).se is None]
-# A trace is as long as a network is deep, and a gated network's has its plain twin's operations in it; other strides,
-# stems, clips and mixtures give the tracer nothing new.
-NOTHING_NEW = re.compile("34|164|_075|_050|senet|shakeeven|_mix|_pytorchcv|_caffe|_relu|bare")
+# A gated network's trace has its plain twin's operations in it; other strides, groups, stems, clips and mixtures give
+# the tracer nothing new.
+NOTHING_NEW = re.compile("next|senet|resnet20_|wrn|shakeeven|_mix|_pytorchcv|_caffe|_relu|bare|_bias")
 TRACED = [name for name in DISTINCT if ALL or (find_spec(name).se and not NOTHING_NEW.search(name))]
-# Gradients of these in float64 are gigabytes; what they are made of is in others.
-LIGHT = [name for name in DISTINCT if ALL or name not in ("senet154", "vgg16") and "shakeeven" not in name]
+
+
+@pytest.fixture
+def small_rows(monkeypatch):
+    if not ALL:
+        change_rows(monkeypatch, small)
 
 
 def image_of(name, n=2, dtype=torch.float32):
@@ -67,7 +70,7 @@ def test_maps_are_the_announced_ones_and_a_pyramid_can_stand_on_them(name):
     spec = find_spec(name)
     with torch.device("meta"):
         model = create_backbone(name, 0).eval()
-        for size in (spec.image_size, 96, 160):
+        for size in (spec.image_size, 160) if name in DISTINCT else (160,):
             maps = model.forward_features(torch.empty(1, 3, size, size))
             assert list(maps) == list(model.stages) == list(model.feature_info)
             for stage, info in model.feature_info.items():
@@ -103,7 +106,7 @@ def create_plain(name):
 
 
 @pytest.mark.parametrize("name", DISTINCT)
-def test_batched_single_and_channels_last_are_one(name):
+def test_batched_single_and_channels_last_are_one(name, small_rows):
     # In float64: 36 units of random weights in a row enlarge a rounding error of float32 ten thousand times.
     model = trained(name, 3).double()
     x = image_of(name, dtype=torch.float64)
@@ -117,7 +120,7 @@ def test_batched_single_and_channels_last_are_one(name):
 
 
 @pytest.mark.parametrize("name", TRACED)
-def test_compiled_is_eager(name):
+def test_compiled_is_eager(name, small_rows):
     torch._dynamo.reset()
     model = trained(name, 3).double()
     x = image_of(name, dtype=torch.float64)
@@ -129,8 +132,8 @@ def test_compiled_is_eager(name):
     assert (compiled - expected).norm() < 1e-8 * expected.norm()
 
 
-@pytest.mark.parametrize("name", LIGHT)
-def test_every_parameter_learns_but_the_frozen_ones_and_recomputing_changes_no_gradient(name):
+@pytest.mark.parametrize("name", DISTINCT)
+def test_every_parameter_learns_but_the_frozen_ones_and_recomputing_changes_no_gradient(name, small_rows):
     gradients = []
     for recompute in (False, True):
         torch.manual_seed(0)
@@ -149,7 +152,7 @@ def test_every_parameter_learns_but_the_frozen_ones_and_recomputing_changes_no_g
 
 @pytest.mark.parametrize("gate", ["sigmoid", "relu"])
 @pytest.mark.parametrize("name", PLAIN)
-def test_an_insertion_changes_nothing_and_folding_undoes_it(name, gate):
+def test_an_insertion_changes_nothing_and_folding_undoes_it(name, gate, small_rows):
     """A gate of 1 is the plain network; a gate of 0.5 is taken up by the layers that can, exactly; and folding gives
     the plain network back, bit for bit."""
     plain = trained(name, 3)
@@ -168,7 +171,7 @@ def test_an_insertion_changes_nothing_and_folding_undoes_it(name, gate):
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_where_maps_are_handed_out_an_insertion_leaves_them_or_says_why_not(name):
+def test_where_maps_are_handed_out_an_insertion_leaves_them_or_says_why_not(name, small_rows):
     plain = trained(name, 0)
     x = image_of(name)
     for se in (SEConfig(), SEConfig(gate="relu")):
@@ -184,7 +187,7 @@ def test_where_maps_are_handed_out_an_insertion_leaves_them_or_says_why_not(name
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_a_gate_scales_what_its_absorbers_scale(name):
+def test_a_gate_scales_what_its_absorbers_scale(name, small_rows):
     """Factors of two, one a channel: what the gate does to the map, and what the absorbers do in its place."""
     plain = trained(name, 3)
     x = image_of(name)

@@ -8,7 +8,7 @@ from studies.lab import command  # noqa: F401  (what it imports changes the envi
 
 
 @pytest.fixture
-def call_study(load_tool, monkeypatch, runs_in_this_process):
+def call_study(load_tool, monkeypatch, runs_in_this_process, small_networks, rough_figures):
     """(name, folder, *words): runs ``tools/study.py`` on the CPU, with its runs, results and docs in the folder."""
     main = load_tool("study").main
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from studies.index import STUDIES
+from studies.pruning import MEASURES
 from synthetic.shapes import generate_shapes
 
 CLASSES = ("bird", "cat", "cliff")
@@ -17,6 +18,13 @@ DETECTOR = [
     "MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_BOX_HEAD.FC_DIM", 32, "MODEL.BACKBONE.ARCHITECTURE", "se_resnet18",
     "SOLVER.BASE_LR", "0.001", "SOLVER.WARMUP_ITERS", 0, "DATALOADER.NUM_WORKERS", 0,
 ]  # fmt: skip
+# Of rows that differ in a number alone, or in a measure that the tests of pruning go through.
+FEW_ROWS = {
+    "pruning.RATIOS": (0.5,),
+    "pruning.MEASURES": {name: MEASURES[name] for name in ("gate_bn", "random")},
+    "ratios.RATIOS": (8,),
+    "reduction.RATIOS": (4, 16),
+}
 WORDS = {
     "places": [*IMAGES, "INPUT.TRAIN_SIZE_START", 0, "SOLVER.WARMUP_EPOCHS", 0],
     "crops": [*IMAGES, *"MODEL.BACKBONE.ARCHITECTURE se_resnet18 SOLVER.WARMUP_EPOCHS 0".split()],
@@ -56,8 +64,8 @@ def run_study(call_study, output):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_ends_with_its_figures_and_its_page(name, run_study, output, request, monkeypatch):
-    monkeypatch.setattr("studies.pruning.RATIOS", (0.5,))
-    monkeypatch.setattr("studies.ratios.RATIOS", (8,))
+    for place, value in FEW_ROWS.items():
+        monkeypatch.setattr(f"studies.{place}", value)
     data = ["detection"] if name == "detection" else []
     words = [*request.getfixturevalue("shapes" if data else "images"), *(DETECTOR if data else WORDS.get(name, IMAGES))]
     if not data:

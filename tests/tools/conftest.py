@@ -1,7 +1,6 @@
 """Running command lines as a person does."""
 
 import atexit
-import multiprocessing
 import os
 import runpy
 import subprocess
@@ -10,12 +9,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-# One thread: sums in one order, and no quarrel over cores with a second process.
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-# What commands import, which takes longer than most of these tests' work: a process that has it stands ready to be
-# forked. `start` starts Python itself.
-PRELOADED = ["pytest", "detection.train", "detection.predict.predictor", "places365.train", "studies.lab.command"]
+from engine.errors import main_guard
+from tests.processes import ENVIRONMENT, ROOT, start_prepared
+
 LONGEST = 300  # seconds
 
 
@@ -39,18 +35,19 @@ def start():
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
-    """(*words, code=0) → the output of ``python *words``, which must end with that exit code."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    """(*words, code=0) → the output of ``python *words``, which must end with that exit code. `start` starts Python
+    itself; here a process that has everything imported is forked."""
     folder = tmp_path_factory.mktemp("outputs")
 
     def run(*words, code=0):
         output = folder / "output.txt"
-        process = context.Process(target=_command, args=(list(map(str, words)), output))
-        with pytest.MonkeyPatch.context() as patch:  # for the first one, with which the others come to be
-            for name, value in ENVIRONMENT.items():
-                patch.setenv(name, value)
+
+        def started(context):
+            process = context.Process(target=_command, args=(list(map(str, words)), output))
             process.start()
+            return process
+
+        process = start_prepared(started)
         process.join(LONGEST)
         if process.exitcode is None:
             process.kill()
@@ -60,6 +57,22 @@ def run(tmp_path_factory):
         return said
 
     return run
+
+
+@pytest.fixture
+def call(load_tool, monkeypatch, capsys):
+    """(tool, *words) → exit code and output of a command's own main in this process, as ``subprocess.run`` has them:
+    where the process itself is shown already, and starting one takes more than what it does."""
+
+    def call(tool, *words):
+        monkeypatch.setattr(sys, "argv", [f"tools/{tool}.py", *map(str, words)])
+        try:
+            code = main_guard(load_tool(tool).main)
+        except SystemExit as end:  # argparse's way
+            code = end.code
+        return subprocess.CompletedProcess(sys.argv, code, *capsys.readouterr())
+
+    return call
 
 
 def _command(words: list[str], output: Path) -> None:

@@ -19,6 +19,6 @@ def test_a_named_backbone_is_shown_beside_the_paper():
     assert "28.088" in done.stdout and done.stdout.rstrip().endswith("3.87   -0.010")
 
 
-def test_an_unknown_name_gets_the_nearest():
-    done = run("se_resnet5")
+def test_an_unknown_name_gets_the_nearest(call):
+    done = call("cost_table", "se_resnet5")
     assert done.returncode == 2 and "se_resnet50" in done.stderr and "Traceback" not in done.stderr

@@ -48,7 +48,7 @@ def outputs(model, images):
 IMAGES = torch.randn(1, 3, 50, 45, generator=torch.Generator().manual_seed(3))
 
 
-def test_writes_the_twin_and_says_what_it_is(plain, tmp_path):
+def test_writes_the_twin_and_says_what_it_is(plain, call, tmp_path):
     model, path = plain(
         "resnet50", format="se-backbones-weights/1", architecture="resnet50", preprocessing=RGB, classes=list("abc")
     )
@@ -64,7 +64,7 @@ def test_writes_the_twin_and_says_what_it_is(plain, tmp_path):
     twin = create_backbone("se_resnet50", 3)
     load_weights(twin, out, preprocessing=RGB)
     assert all(torch.equal(a, b) for a, b in zip(outputs(twin, IMAGES), outputs(model, IMAGES), strict=True))
-    again = run(path, out)
+    again = call("insert_se", path, out)
     assert again.returncode == 2 and again.stderr == f"error: {out}: exists already; remove it or use --force\n"
 
 
@@ -80,7 +80,7 @@ def test_what_it_exports_to_timm_computes_the_same_there(plain, tmp_path):
         torch.testing.assert_close(peer(IMAGES), model(IMAGES), rtol=1e-5, atol=1e-5)
 
 
-def test_settings_of_the_command_line_reach_the_file(plain, tmp_path):
+def test_settings_of_the_command_line_reach_the_file(plain, call, tmp_path):
     model, path = plain("resnet18", num_classes=0)
     out = tmp_path / "se.pth"
     options = [
@@ -99,7 +99,7 @@ def test_settings_of_the_command_line_reach_the_file(plain, tmp_path):
         "--squeeze",
         "max",
     ]
-    done = run(path, out, *options)
+    done = call("insert_se", path, out, *options)
     assert done.returncode == 0 and "by at most 0 " in done.stdout, done.stderr
     assert "relu gates are this package's own form" in done.stdout and "0.731 in place of 1" in done.stdout
     written = read_state_dict(out)
@@ -149,10 +149,10 @@ def test_a_detector_stays_a_detector_and_its_heads_keep_their_bytes(plain, tmp_p
     assert all(torch.equal(a, b) for a, b in zip(outputs(twin, IMAGES), outputs(model, IMAGES), strict=True))
 
 
-def test_mistakes_leave_no_file(plain, tmp_path):
+def test_mistakes_leave_no_file(plain, call, tmp_path):
     _, path = plain("resnet18")
     out = tmp_path / "se.safetensors"
-    done = run(path, out, "--placement", "identity")
+    done = call("insert_se", path, out, "--placement", "identity")
     assert done.returncode == 2 and "bare shortcut" in done.stderr and "Traceback" not in done.stderr
     for source, target, words in (
         (path, tmp_path / "se.pkl", "must end in .safetensors or .pth"),

@@ -1,14 +1,7 @@
-"""The evaluation of a small exact model: by hand, by one process and by two, with broken images and with none.
-
-Run as a script, this file is one process of several: RANK PROCESSES FOLDER.
-"""
+"""The evaluation of a small exact model: by hand, by one process and by two, with broken images and with none."""
 
 import json
 import logging
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,9 +20,9 @@ from classification.task_info import classification_info
 from engine.errors import UserError
 from engine.train.launch import leave_processes
 from se_backbones import Backbone, FusedBackbone, create_backbone
+from tests.processes import in_two_processes
 from tests.se_backbones.networks import randomised
 
-ROOT = Path(__file__).resolve().parents[3]
 SIZE, IMAGES = 32, 23
 CLASSES = ["bedroom", "beach", "kitchen", "desert/sand", "swamp", "made_up", "attic"]
 ROW = {"model": "SE-ResNet-152", "top1": 59.63, "top5": 88.99, "top1_error": 40.37, "top5_error": 11.01}
@@ -207,18 +200,7 @@ def test_without_a_task_of_its_own_a_set_is_class_folders(tmp_path):
 def two_processes(tmp_path_factory):
     """What two processes make of the sets, a JSON object each."""
     folder = tmp_path_factory.mktemp("two")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    commands = [[sys.executable, __file__, str(rank), "2", str(folder)] for rank in range(2)]
-    processes = [
-        subprocess.Popen(c, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for c in commands
-    ]
-    try:
-        outputs = [process.communicate(timeout=300)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    in_two_processes(work, 2, folder)
     return folder, [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -264,10 +246,6 @@ def work(rank, processes, folder):
         outcome["trouble"] = str(error)
     (folder / f"{rank}.json").write_text(json.dumps(outcome))
     leave_processes()
-
-
-if __name__ == "__main__":
-    work(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
 
 
 @pytest.mark.parametrize("fused", [True, False])

@@ -6,7 +6,7 @@ import pytest
 from detection.annotations.box_forms import FORMS, other_form
 from detection.annotations.check import check_annotations, drop_bad_records
 from engine.errors import UserError
-from tests.detection.annotations.broken_sets import good
+from tests.detection.annotations.sets import good
 
 
 def test_a_box_over_the_edge_is_no_error_and_stays(root):

@@ -16,7 +16,8 @@ from detection.annotations import records as annotation_records
 from detection.annotations.check import check_annotations, class_list, drop_bad_records
 from detection.annotations.report import KINDS
 from engine.errors import UserError
-from tests.detection.annotations.broken_sets import BROKEN, good
+from tests.detection.annotations.broken_sets import BROKEN
+from tests.detection.annotations.sets import good
 
 DATA = Path(os.environ.get("SE_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from detection.annotations.check import check_annotations, drop_bad_records
 from detection.annotations.image_files import DamagedImage, ImageSize, inspect_image
-from tests.detection.annotations.broken_sets import cut_off, good, turned
+from tests.detection.annotations.sets import cut_off, good, turned
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "b.png"])

@@ -8,7 +8,8 @@ import pytest
 from detection.annotations.check import check_annotations
 from detection.annotations.mend import mend
 from engine.errors import UserError
-from tests.detection.annotations.broken_sets import BROKEN, SQUARE, good
+from tests.detection.annotations.broken_sets import BROKEN
+from tests.detection.annotations.sets import SQUARE, good
 
 MENDED = {"box_over_the_edge", "duplicate_annotation_id", "area", "bad_polygon", "ignore_flag"}
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.distributed.launcher.api import LaunchConfig
 
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
 from engine.train.launch import leave_processes, of_any_process, once, relaunch
 from engine.train.stopping import GRACE
+from tests.processes import in_two_processes
 
 from detectron2.utils import comm
 
@@ -66,7 +66,7 @@ def _process(rank, folder):
 
 
 def test_a_mistake_in_the_first_process_is_raised_in_all(tmp_path):
-    mp.spawn(_process, (tmp_path,), nprocs=2)
+    in_two_processes(_process, tmp_path)
     expected = repr([{"by": 0}, "a wrong path, found by 0", None])
     assert [(tmp_path / f"results_{rank}").read_text() for rank in range(2)] == [expected] * 2
     assert sorted(path.name for path in tmp_path.glob("*_[01]") if "results" not in path.name) == [
@@ -84,7 +84,7 @@ def _signalled(rank, folder):
 
 def test_what_one_process_knows_all_are_told(tmp_path):
     assert of_any_process("alone") == "alone"
-    mp.spawn(_signalled, (tmp_path,), nprocs=2)  # raises what a process does
+    in_two_processes(_signalled, tmp_path)  # raises what a process does
 
 
 def _threads():
@@ -99,4 +99,4 @@ def _gather_and_leave(rank, folder):
 
 
 def test_no_thread_of_the_processes_outlives_them(tmp_path):
-    mp.spawn(_gather_and_leave, (tmp_path,), nprocs=2)  # raises what a process does
+    in_two_processes(_gather_and_leave, tmp_path)  # raises what a process does

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.errors import UserError
@@ -17,6 +16,7 @@ from engine.train.schedule import Plateau, build_schedule
 from engine.train.stopping import Stopped
 from engine.train.time_limit import TimeLimit
 from tests.engine.train.test_trainer import DATA, assert_equal, config, make, weights
+from tests.processes import in_two_processes
 
 PLATEAU = ["SOLVER.LR_SCHEDULER_NAME", "Plateau", "SOLVER.PLATEAU.PATIENCE", "2", "SOLVER.PLATEAU.DROPS", "2"]
 SETTINGS = [
@@ -275,7 +275,7 @@ def test_processes_drop_and_end_together_and_keep_the_same_statistics(tmp_path):
     """The first process alone has figures, and each sees other images. And a run goes on in another number of them."""
     whole, expected, _ = part(tmp_path, 0, 12, "whole")
     alone, _, _ = part(tmp_path, 0, 5)
-    mp.spawn(_process, (tmp_path,), nprocs=2)
+    in_two_processes(_process, tmp_path)
     shares = [torch.load(tmp_path / f"{rank}.pth")["shared"] for rank in range(2)]
     alone_again, end, _ = part(tmp_path, 9, 12)
     together = [torch.cat(rows) for rows in zip(*(seen for seen, *_ in shares), strict=True)]

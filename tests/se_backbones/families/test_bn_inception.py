@@ -186,8 +186,15 @@ def test_se_goes_to_no_layout_that_has_none(tmp_path):
 # --- insertion and folding
 
 
-@pytest.mark.parametrize("se", [SEConfig(), SEConfig(gate="relu"), SEConfig(squeeze="none", bias=False, stages=(4, 5))])
-@pytest.mark.parametrize("norm, training", [("BN", False), ("BN", True), ("FrozenBN", False)])
+@pytest.mark.parametrize(
+    "se, norm, training",
+    [
+        (SEConfig(), "BN", False),
+        (SEConfig(), "FrozenBN", False),
+        (SEConfig(gate="relu"), "BN", True),
+        (SEConfig(squeeze="none", bias=False, stages=(4, 5)), "BN", False),
+    ],
+)
 def test_insertion_is_exact_and_folding_takes_it_back(se, norm, training):
     plain = trained(norm=norm).train(training)
     twin = insert_se(copy.deepcopy(plain), se)

@@ -165,7 +165,8 @@ def test_weights_of_another_form_are_refused_by_name(tmp_path):
 
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("placement", ["standard", "pre", "inside"])
-def test_insertion_leaves_every_map_bit_for_bit_and_folding_gives_the_plain_network_back(name, placement):
+def test_insertion_leaves_every_map_bit_for_bit_and_folding_gives_the_plain_network_back(name, placement, monkeypatch):
+    networks.change_rows(monkeypatch, networks.shallow)
     plain = trained(name)
     twin = insert_se(copy.deepcopy(plain), SEConfig(placement=placement))
     assert twin.spec.name == f"se_{name}" and all(site.gate is not None for site in twin.se_sites())

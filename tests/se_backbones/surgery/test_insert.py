@@ -10,6 +10,7 @@ from torch import nn
 from se_backbones import SEConfig, create_backbone, find_spec, insert_se, twin_name
 from se_backbones.weights import WeightsError, load_weights
 from se_backbones.weights.inserting import load_weights_inserting_se
+from tests.se_backbones.networks import change_rows, shallow
 
 STANDARD = SEConfig()
 PRE = SEConfig(placement="pre", squeeze="max", reduction=(2, 4, 8, 16))
@@ -29,11 +30,15 @@ def describe(se):
     return f"{se.gate}-{se.placement}-{se.squeeze}-r{se.reduction}-s{se.stages}"
 
 
-@functools.cache
-def trained(name="resnet18", norm="BN", **kwargs):
+def trained(name="resnet18", norm="BN"):
     """A plain network with nothing at its first value, and statistics as after a training."""
+    return _trained(find_spec(name), norm)
+
+
+@functools.cache
+def _trained(row, norm):
     torch.manual_seed(3)
-    model = create_backbone(name, 5, se=None, norm=norm, **kwargs)
+    model = create_backbone(row.name, 5, se=None, norm=norm)
     with torch.no_grad():
         for key, tensor in model.state_dict().items():
             if key.endswith("running_var"):
@@ -43,8 +48,8 @@ def trained(name="resnet18", norm="BN", **kwargs):
     return model
 
 
-def plain_and_twin(se, *args, **kwargs):
-    plain = copy.deepcopy(trained(*args, **kwargs))
+def plain_and_twin(se, *args):
+    plain = copy.deepcopy(trained(*args))
     torch.manual_seed(11)
     return plain, insert_se(copy.deepcopy(plain), se)
 
@@ -84,7 +89,8 @@ def test_outputs_and_statistics_are_equal_bit_for_bit(se):
 @pytest.mark.parametrize("se", [STANDARD, PRE, INSIDE], ids=describe)
 @pytest.mark.parametrize("norm", ["BN", "FrozenBN", "GN"])
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
-def test_so_they_are_for_every_kind_of_unit_and_normalisation(name, norm, se):
+def test_so_they_are_for_every_kind_of_unit_and_normalisation(name, norm, se, monkeypatch):
+    change_rows(monkeypatch, shallow)
     assert_equal_in_both_modes(*plain_and_twin(se, name, norm))
 
 

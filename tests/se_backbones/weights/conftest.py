@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from se_backbones import SEConfig, create_backbone, find_spec, list_backbones
+from se_backbones.registry import family_of, shapes_of
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -131,6 +132,22 @@ def worst_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tens
         assert torch.isfinite(tensor).all() and tensor.abs().max() > 0, stage
         worst = max(worst, ((ours[stage] - tensor).abs().max() / tensor.abs().max()).item())
     return worst
+
+
+@pytest.fixture(scope="session")
+def names_and_shapes_fit():
+    """``names_and_shapes_fit(build, name)``: whether somebody's network has the names and shapes that a layout of ours
+    knows, and what they become are those of our network. Without memory: for rows that differ from others, whose
+    outputs are compared, in numbers of units, groups and channels alone."""
+
+    def fit(build, name, **arguments):
+        with torch.device("meta"):
+            theirs, ours = build().state_dict(), create_backbone(name, **arguments).state_dict()
+        layout = next(one for one in family_of(find_spec(name)).layouts if one.recognises(theirs))
+        renamed = {new: layout.tensor_to_ours(new, theirs[old]) for old, new in layout.to_ours(theirs).items()}
+        return shapes_of(renamed) == shapes_of(ours)
+
+    return fit
 
 
 @pytest.fixture(scope="session")
