@@ -11,7 +11,18 @@ from classification.images.transforms import TEST_CROPS
 from engine import compat
 from engine.config import dialect as engine_config
 from engine.config.defaults import NORM_NAMES, add_engine_defaults, check_engine_settings, freeze_rule, refuse
-from engine.config.rules import NATURAL, NOT_NEGATIVE, POSITIVE, SHARE, Rule, check_rules, every, number, one_of
+from engine.config.rules import (
+    CLASS_WEIGHTS,
+    NATURAL,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    Rule,
+    check_rules,
+    every,
+    number,
+    one_of,
+)
 from engine.config.se import add_se_defaults, check_se
 from engine.train.sampling import steps_per_epoch
 from engine.train.schedule import follows_evaluations
@@ -145,10 +156,6 @@ def in_steps(cfg: CfgNode, images: int) -> CfgNode:
     return cfg
 
 
-_CLASS_WEIGHTS = Rule(
-    "empty, balanced, or a list of numbers of 0 or more, one for each class and not all 0",
-    lambda given: list(given) == ["balanced"] or not given or (all(map(NOT_NEGATIVE.holds, given)) and sum(given) > 0),
-)
 _PIXELS = Rule("at least 32 pixels", lambda side: side >= 32)  # the stride of most networks
 
 
@@ -190,7 +197,7 @@ _RULES = {
     "SOLVER.FREEZE_NORM_EPOCHS": NOT_NEGATIVE,
     "SOLVER.HEAD_LR_FACTOR": NOT_NEGATIVE,
     "SOLVER.LABEL_SMOOTHING": number(0, 1, below=True),
-    "SOLVER.CLASS_WEIGHTS": _CLASS_WEIGHTS,
+    "SOLVER.CLASS_WEIGHTS": CLASS_WEIGHTS,
     "DATALOADER.CLASS_BALANCE": SHARE,
     "TEST.EVAL_EPOCHS": NOT_NEGATIVE,
     "TEST.CROPS": one_of(TEST_CROPS),

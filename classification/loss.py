@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from engine.errors import UserError
 
 
 class ClassificationLoss:
@@ -72,42 +68,3 @@ class ClassificationLoss:
         mixed = images.clone()
         mixed[:, :, top:bottom, left:right] = images[partners, :, top:bottom, left:right]
         return mixed, partners, 1 - (bottom - top) * (right - left) / (height * width)
-
-
-def class_weights(
-    given: Sequence, labels: np.ndarray, classes: Sequence[str], factors: np.ndarray | None = None
-) -> Tensor | None:
-    """What an image of each class counts in the loss, divided by what an image of an epoch counts on the average, so
-    that a learning rate means the same with weights as without. (PyTorch's own weighted mean divides by the batch's.)
-
-    Args:
-        given: SOLVER.CLASS_WEIGHTS: a number a class, or ["balanced"] for w(c) = (1 / n(c)) / mean of 1 / n, where
-            n(c) is the number of images of class c; 0 for a class without images.
-        labels: (N,) of the training images.
-        classes: their names, in order.
-        factors: how often each image is in an epoch; None for once.
-
-    Returns:
-        (K,) float32; None where nothing is given.
-
-    Raises:
-        UserError: the weights are not as many as the classes, or 0 for every class that has images.
-    """
-    if not given:
-        return None
-    counts = np.bincount(labels, minlength=len(classes)).astype(np.float64)
-    if list(given) == ["balanced"]:
-        inverse = np.divide(1, counts, out=np.zeros_like(counts), where=counts > 0)
-        weights = inverse / inverse[counts > 0].mean()
-    else:
-        weights = np.array(given, dtype=np.float64)
-    if len(weights) != len(classes):
-        names = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
-        raise UserError(
-            f"SOLVER.CLASS_WEIGHTS has {len(weights)} numbers, and there are {len(classes)} classes, in this order: "
-            f"{names}"
-        )
-    average = np.average(weights[labels], weights=factors)
-    if average <= 0:
-        raise UserError("SOLVER.CLASS_WEIGHTS is 0 for every class that has images: there would be nothing to learn")
-    return torch.from_numpy(weights / average).float()

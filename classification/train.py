@@ -22,7 +22,7 @@ from classification.images.crops import training_sizes
 from classification.index.index import ImageIndex, open_index
 from classification.index.remarks import remarks
 from classification.initial_weights import load_initial_weights
-from classification.loss import ClassificationLoss, class_weights
+from classification.loss import ClassificationLoss
 from classification.model import ImageClassifier, build_network
 from classification.predict.pictures import write_pictures
 from classification.task import CLASS_FOLDERS, ClassificationTask
@@ -37,6 +37,7 @@ from engine.run.initial_weights import allowed, load_trained_weights
 from engine.run.resume import IMAGES, check_resume
 from engine.run.statements import check_classes, steps_of
 from engine.train.batch_size import with_batch_size
+from engine.train.class_weights import class_weights
 from engine.train.launch import once
 from engine.train.schedule import build_schedule
 from engine.train.trainer import Task, Trainer

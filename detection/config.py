@@ -48,6 +48,10 @@ def get_cfg() -> CfgNode:
     # The share of images below which the images of a class are repeated (LVIS's repeat-factor sampling); 0: every image
     # is in every epoch once. It is what counts, with either value of Detectron2's SAMPLER_TRAIN.
     cfg.DATALOADER.REPEAT_THRESHOLD = 0.0
+    # What each class counts in the loss that tells the regions' classes: numbers in the order of the classes, or
+    # [balanced], by the inverse of the classes' numbers of objects. Either way 1 on the average of an epoch's objects;
+    # a region without an object counts 1. Empty: alike.
+    cfg.SOLVER.CLASS_WEIGHTS = []
     cfg.TEST.IMS_PER_BATCH = 1  # consecutive images of one size only, so that results do not depend on it
     cfg.TEST.LOSS = False  # an evaluation gives the losses of its images too, which takes about as long again
     cfg.OUTPUT_DIR = "output"

@@ -10,6 +10,7 @@ import math
 from engine import compat  # noqa: F401  (before detectron2)
 from engine.config.defaults import NORM_NAMES, freeze_rule
 from engine.config.rules import (
+    CLASS_WEIGHTS,
     COUNT,
     NATURAL,
     NOT_NEGATIVE,
@@ -217,6 +218,7 @@ _FIXED = {
     "INPUT.MASK_FORMAT": one_of(("polygon", "bitmask")),
     "DATALOADER.SAMPLER_TRAIN": one_of(("TrainingSampler", "RepeatFactorTrainingSampler")),
     "DATALOADER.REPEAT_THRESHOLD": SHARE,
+    "SOLVER.CLASS_WEIGHTS": CLASS_WEIGHTS,
     "SOLVER.STEPS": every(COUNT, ascending=True, what="steps"),
     "SOLVER.WARMUP_ITERS": NATURAL,
     "SOLVER.CHECKPOINT_PERIOD": NATURAL,

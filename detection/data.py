@@ -216,13 +216,33 @@ def training_batches(data: DetectionData, cfg: CfgNode, start: int, rank: int, w
     return load_batches(TrainingSet(records, cfg), batches, _as_list, cfg.DATALOADER.NUM_WORKERS)
 
 
-def _repeat_factors(records: list[dict], cfg: CfgNode) -> np.ndarray | None:
+def objects_of_an_epoch(data: DetectionData, cfg: CfgNode) -> tuple[np.ndarray, np.ndarray | None]:
+    """The classes (N,) of the objects that a training learns from, and how often each is in an epoch; None: once.
+
+    Raises:
+        UserError: as ``to_learn_from``.
+    """
+    records = to_learn_from(data, cfg)
+    own = [[one["category_id"] for one in record["annotations"] if not one["iscrowd"]] for record in records]
+    factors = _factors(records, cfg)
+    labels = np.array([label for of_image in own for label in of_image], np.int64)
+    return labels, None if factors is None else np.repeat(factors, list(map(len, own)))
+
+
+def _factors(records: list[dict], cfg: CfgNode) -> np.ndarray | None:
     """As Detectron2's RepeatFactorTrainingSampler has them; None where every image is in every epoch once."""
     given = cfg.DATALOADER
     if not given.REPEAT_THRESHOLD:
         return None
     classes = [{one["category_id"] for one in record["annotations"]} for record in records]
-    factors = repeat_factors(classes, given.REPEAT_THRESHOLD, given.get("REPEAT_SQRT", True))
+    return repeat_factors(classes, given.REPEAT_THRESHOLD, given.get("REPEAT_SQRT", True))
+
+
+def _repeat_factors(records: list[dict], cfg: CfgNode) -> np.ndarray | None:
+    """The same, said aloud."""
+    given, factors = cfg.DATALOADER, _factors(records, cfg)
+    if factors is None:
+        return None
     many = int((factors > 1).sum())
     logger.info(
         "DATALOADER.REPEAT_THRESHOLD %g: an epoch has %.0f images; %d of %d are in it more than once, up to %.3g times",

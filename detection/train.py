@@ -15,9 +15,10 @@ from torch import nn
 from detection.analysis.analyse import analyse_detections, class_thresholds
 from detection.annotations.check import check_annotations, drop_bad_records
 from detection.batch_size import detector_step
+from detection.class_weights import weigh_classes
 from detection.coco_ap.inputs import build_input
 from detection.config import config_from_checkpoint, load_config
-from detection.data import DetectionData, make_data, to_learn_from, training_batches
+from detection.data import DetectionData, make_data, objects_of_an_epoch, to_learn_from, training_batches
 from detection.evaluate import evaluate_detector
 from detection.formats.voc import is_voc
 from detection.initial_weights import load_initial_weights
@@ -36,6 +37,7 @@ from engine.run.initial_weights import allowed, load_trained_weights
 from engine.run.resume import IMAGES, check_resume
 from engine.run.statements import check_classes, steps_of
 from engine.train.batch_size import with_batch_size
+from engine.train.class_weights import class_weights
 from engine.train.launch import once
 from engine.train.sampling import shard
 from engine.train.schedule import build_schedule
@@ -89,6 +91,9 @@ def _train(options: Options, cfg: CfgNode, device: torch.device) -> dict:
         load_initial_weights(model, cfg, start.staging, train_data.class_names)
     else:
         logger.info("no MODEL.WEIGHTS: training starts from random weights")
+    if cfg.SOLVER.CLASS_WEIGHTS:
+        objects, factors = objects_of_an_epoch(train_data, cfg)
+        weigh_classes(model, class_weights(cfg.SOLVER.CLASS_WEIGHTS, objects, train_data.class_names, factors))
     trainer = Trainer(model, cfg, partial(build_schedule, cfg), run, start.checkpoint)
     task = Task(
         batches=training_batches(train_data, cfg, trainer.iteration, comm.get_rank(), comm.get_world_size()),

@@ -88,6 +88,10 @@ COUNT = number(1)  # of what there must be one
 NATURAL = number(0)  # of what there may be none
 POSITIVE = number(0, above=True)
 NOT_NEGATIVE = number(0)
+CLASS_WEIGHTS = Rule(
+    "empty, balanced, or a list of numbers of 0 or more, one for each class and not all 0",
+    lambda given: list(given) == ["balanced"] or not given or (all(map(NOT_NEGATIVE.holds, given)) and sum(given) > 0),
+)
 
 
 def check_rules(cfg: CfgNode, rules: Mapping[str, Rule]) -> None:

@@ -6,8 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from classification.config import load_config
-from classification.loss import ClassificationLoss, class_weights
+from classification.loss import ClassificationLoss
 from engine.errors import UserError
+from engine.train.class_weights import class_weights
 
 N, K = 6, 5
 
@@ -118,5 +119,5 @@ def test_an_epoch_of_balanced_classes_has_their_average():
 def test_weights_that_fit_no_classes_are_refused():
     with pytest.raises(UserError, match="has 2 numbers, and there are 5 classes, in this order: a, b, c, d, e"):
         class_weights([1, 2], LABELS, NAMES)
-    with pytest.raises(UserError, match="0 for every class that has images"):
+    with pytest.raises(UserError, match="0 for every class of the training set"):
         class_weights([0, 1, 0, 0, 1], LABELS, NAMES)

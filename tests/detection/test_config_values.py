@@ -89,6 +89,7 @@ WRONG = {
     "DATALOADER.NUM_WORKERS": ("-1", "1000000000"),
     "DATALOADER.SAMPLER_TRAIN": ("RepeatFactorTrainingSampler", "foo"),  # the former without a threshold
     "DATALOADER.REPEAT_THRESHOLD": SHARES,
+    "SOLVER.CLASS_WEIGHTS": ("foo", "[1.0, -1.0]", "[0, 0]", "[nan, 1.0]", "['a', 1]"),
     "SOLVER.LR_SCHEDULER_NAME": OPTIONS,
     "SOLVER.MAX_ITER": NUMBERS_ABOVE_0,
     "SOLVER.BASE_LR": WEIGHTS,
