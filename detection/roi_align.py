@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine import compat  # noqa: F401  (before detectron2)
+from se_backbones.surgery.fused_operations import captured
 
 from detectron2.layers import ROIAlign
 
@@ -34,8 +35,7 @@ class FastROIAlign(nn.Module):
 
 def can_be_fast(x: Tensor) -> bool:
     """Whether a map is one for ``roi_align``: on a CPU, outside of gradients and graphs."""
-    captured = torch.jit.is_tracing() or torch.compiler.is_compiling()
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and not captured
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not captured()
 
 
 def roi_align(

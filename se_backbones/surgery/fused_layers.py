@@ -122,14 +122,11 @@ class FusedConv2d(nn.Module):
             if out is not None:
                 return out
             out = F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
-            out = out if other is None else out.add_(other)
-            return self.activate(out) if activation else out
+            return self._behind(out, other, activation)
         if pack and self._tiled(x):
             if self._filters is None:
                 self._filters = winograd.transformed(weight)
-            out = winograd.convolve(x, self._filters, bias, tuple(self.padding))
-            out = out if other is None else out.add_(other)
-            return self.activate(out) if activation else out
+            return self._behind(winograd.convolve(x, self._filters, bias, tuple(self.padding)), other, activation)
         how = (self.padding, self.stride, self.dilation, self.groups)
         ops = torch.ops.mkldnn
         if pack:
@@ -144,6 +141,11 @@ class FusedConv2d(nn.Module):
         if self.overwrites:
             return ops._convolution_pointwise_(other, x, weight, bias, *how, "add", 1.0, name, [], "")
         return ops._convolution_pointwise(x, other, weight, bias, *how, "add", 1.0, name, [], "")
+
+    def _behind(self, out: Tensor, other: Tensor | None, activation: str) -> Tensor:
+        """What comes behind the convolution, in place, by operations of its own."""
+        out = out if other is None else out.add_(other)
+        return self.activate(out) if activation else out
 
     def _tiled(self, x: Tensor) -> bool:
         """Whether Winograd's convolution takes less time than oneDNN's, on a processor."""
