@@ -16,6 +16,7 @@ from se_backbones.layers.norm import BATCH_NORMS
 from se_backbones.layers.precision import without_autocast
 from se_backbones.se import SEGate
 from se_backbones.surgery.fused_layers import FusedConv2d, GatedSum
+from se_backbones.surgery.fused_pool import MaxPoolOfPositive
 
 ADD = {operator.add, operator.iadd, torch.add, "add", "add_"}
 ADDCMUL = {torch.addcmul}
@@ -155,7 +156,7 @@ def fuse_graph(root: nn.Module, function: Callable) -> fx.GraphModule:
     tracer.traced_func_name = function.__name__
     graph = tracer.trace(root)
     module = fx.GraphModule(tracer.root, graph)
-    for change in (_norms, _factors, _activations, _gated_sums, _gated_shortcuts, _sums, _scalings):
+    for change in (_norms, _factors, _activations, _gated_sums, _gated_shortcuts, _sums, _scalings, _pools):
         change(module.graph)
     module.delete_all_unused_submodules()
     module.graph.lint()
@@ -362,3 +363,18 @@ def _scalings(graph: fx.Graph) -> None:
                 with graph.inserting_before(node):
                     _exchange(node, graph.call_method("mul_", (scaled, gate)))
                 break
+
+
+def _pools(graph: fx.Graph) -> None:
+    """Max pooling of what a ReLU has made."""
+    for node in list(graph.nodes):
+        if _is_module(node, nn.MaxPool2d) and _not_negative(node.args[0]):
+            pool = _module(node)
+            if pool.dilation in (1, (1, 1)) and not pool.return_indices:
+                _put(node, MaxPoolOfPositive(pool), node.args[0])
+
+
+def _not_negative(node: fx.Node) -> bool:
+    if _is_module(node, GatedSum):
+        return _module(node).conv.activation != ""
+    return _is_module(node, MaxPoolOfPositive) or (_is_module(node, FusedConv2d) and _module(node).activation != "")

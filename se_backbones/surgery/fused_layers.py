@@ -17,7 +17,14 @@ from torch.nn import functional as F
 from se_backbones.layers.gated import kernels_for
 from se_backbones.se import SEGate, channel_sums, gate_of
 from se_backbones.surgery import winograd
-from se_backbones.surgery.fused_operations import ACTIVATIONS, captured, has_amx, has_cudnn, has_onednn
+from se_backbones.surgery.fused_operations import (
+    ACTIVATIONS,
+    captured,
+    has_amx,
+    has_cudnn,
+    has_onednn,
+    multiplies_faster,
+)
 
 # When the gate goes into the weights, so that the map is written once, as measured on two cores: a map's places by the
 # convolution's input channels, for weights are scaled and put in order in more time than a map is passed over; and the
@@ -80,6 +87,11 @@ class FusedConv2d(nn.Module):
         """Whether it is a 1×1 convolution that leaves the size as it is."""
         return self.weight.shape[2:] == (1, 1) and self.stride == [1, 1] and self.padding == [0, 0]
 
+    @property
+    def _is_product(self) -> bool:
+        """Whether it is one product of matrices, of its weights and of the map at some of its places."""
+        return self.weight.shape[2:] == (1, 1) and self.padding == [0, 0] and self.groups == 1
+
     def takes_cudnn(self, x: Tensor) -> bool:
         """Whether cuDNN does the convolution of a map and the ReLU behind it as one operation, as far as is known."""
         return self._cudnn and self.activation == "relu" and has_cudnn(x)
@@ -127,14 +139,19 @@ class FusedConv2d(nn.Module):
             if self._filters is None:
                 self._filters = winograd.transformed(weight)
             return self._behind(winograd.convolve(x, self._filters, bias, tuple(self.padding)), other, activation)
-        how = (self.padding, self.stride, self.dilation, self.groups)
         ops = torch.ops.mkldnn
+        name, numbers = ACTIVATIONS[activation]
+        if other is None and self._is_product and multiplies_faster(x):
+            # With a sum, which the product does not do in place, the convolution is as fast.
+            places = x.permute(0, 2, 3, 1)[:, :: self.stride[0], :: self.stride[1]]
+            out = ops._linear_pointwise(places.flatten(0, 2), weight.flatten(1), bias, name, numbers, "")
+            return out.view(*places.shape[:3], -1).permute(0, 3, 1, 2)
+        how = (self.padding, self.stride, self.dilation, self.groups)
         if pack:
             if self._packed is None:
                 where = (self.padding, self.stride, self.dilation, self.groups, list(x.shape))
                 self._packed = ops._reorder_convolution_weight(weight, *where)
             weight = self._packed
-        name, numbers = ACTIVATIONS[activation]
         if other is None:
             return ops._convolution_pointwise(x, weight, bias, *how, name, numbers, "")
         name = None if name == "none" else name

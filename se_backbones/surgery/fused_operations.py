@@ -68,10 +68,35 @@ def _works_with(dtype: torch.dtype) -> bool:
         return False
 
 
+def multiplies_faster(x: Tensor) -> bool:
+    """Whether a 1×1 convolution of a map takes less time as oneDNN's product of matrices, with the activation, than as
+    its convolution, which takes the map: in bf16 on processors with AMX, by a fifth to two fifths; else they are alike.
+    """
+    return x.dtype == torch.bfloat16 and has_amx() and _multiplies()
+
+
 @functools.cache
 def has_amx() -> bool:
     """Whether the processor multiplies matrices in bf16 by itself: then direct convolutions are faster than tiles."""
     return getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+
+
+@functools.cache
+def _multiplies() -> bool:
+    """Whether oneDNN's product of matrices is there and right, by trying it."""
+    x, _, weight, bias = _trial(torch.bfloat16, "cpu")
+    plain = F.conv2d(x, weight, bias)
+    places = x.permute(0, 2, 3, 1).flatten(0, 2)
+    behind = {"": plain, "relu": plain.relu(), "relu6": plain.clamp(0, 6)}
+    try:
+        found = [
+            torch.ops.mkldnn._linear_pointwise(places, weight.flatten(1), bias, name, numbers, "")
+            for name, numbers in ACTIVATIONS.values()
+        ]
+        expected = [behind[activation].permute(0, 2, 3, 1).flatten(0, 2) for activation in ACTIVATIONS]
+        return all(torch.allclose(*pair, atol=0.02) for pair in zip(found, expected, strict=True))
+    except (RuntimeError, AttributeError):
+        return False
 
 
 @functools.cache
