@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from engine.cores import usable_cores
 from engine.errors import UserError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -90,8 +91,3 @@ def hardware(device: torch.device) -> str:
     except (OSError, StopIteration):
         pass
     return f"{model}, {usable_cores()} cores"
-
-
-def usable_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

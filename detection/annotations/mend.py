@@ -15,7 +15,7 @@ from engine.errors import UserError
 
 MAX_ROUNDS = 10  # of dropping what is wrong in what was mended; each takes records away
 OF_THE_WHOLE = ("box_form", "class_names")
-HARMLESS = ("no_label_file",)  # beside the records, which are as they should be
+HARMLESS = ("no_label_file", "unlisted_picture")  # beside the records, which are as they should be
 TWINS = {
     "duplicate_category_name": ("name", class_name, "category_id"),
     "duplicate_file_name": ("file_name", str, "image_id"),

@@ -40,4 +40,4 @@ class Origin:
         named again for what it therefore lacks."""
         known = {(problem.section, problem.index) for problem in self.problems if problem.is_error}
         rest = [one for one in found if one.kind == "box_form" or (one.section, one.index) not in known]
-        return [replace(one, place=self.place(one.section, one.index)) for one in [*self.problems, *rest]]
+        return [replace(one, place=one.place or self.place(one.section, one.index)) for one in [*self.problems, *rest]]

@@ -23,6 +23,7 @@ KINDS = {
     "image_size": (True, "images whose size is not what the annotations say"),
     "label_file": (True, "files of annotations that cannot be read"),
     "no_label_file": (False, "images without a file of annotations, taken for images without objects"),
+    "unlisted_picture": (False, "pictures without a file of annotations, passed over"),
     "category_record": (True, "category records with a missing or wrong key"),
     "duplicate_category_id": (True, "category ids used more than once"),
     "duplicate_category_name": (True, "category names used more than once"),

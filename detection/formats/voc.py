@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from xml.etree import ElementTree
 
 from detection.annotations.categories import class_name
+from detection.annotations.report import Problem
 from detection.annotations.values import is_size
 from detection.formats.conversion import Conversion, Size, relative, size_of
 from engine.errors import UserError
@@ -64,7 +66,8 @@ def read_voc(folder: Path, images: Path | None = None, chosen: Path | None = Non
     file states no size, it is its image's.
 
     Classes are the names in all annotations of the folder, of other splits too, in alphabetical order, or those of its
-    classes.txt, one a line, in that order; ids count from 1.
+    classes.txt, one a line, in that order; ids count from 1. Where no list says which images are meant, pictures
+    without an XML file are passed over, with a remark on each among the problems.
 
     Args:
         images: the folder of the pictures, where it is none of the usual ones.
@@ -75,11 +78,12 @@ def read_voc(folder: Path, images: Path | None = None, chosen: Path | None = Non
         UserError: there is no such list, or no folder of pictures, or nothing to read.
     """
     voc = _locate(folder, images)
-    names = _chosen_names(voc, chosen or _list_of(voc, split))
+    chosen = chosen or _list_of(voc, split)
+    names = _chosen_names(voc, chosen)
     pictures: dict[str, list[str]] = {}
     for picture in sorted(os.listdir(voc.images)):
         if is_picture(picture):
-            pictures.setdefault(os.path.splitext(picture)[0], []).append(picture)
+            pictures.setdefault(_stem(picture), []).append(picture)
     parsed = {name: _try(voc.xml / f"{name}.xml") for name in names}
     named, classes = _classes(voc, parsed)
     names_of = dict(enumerate(classes, start=1))
@@ -87,6 +91,8 @@ def read_voc(folder: Path, images: Path | None = None, chosen: Path | None = Non
     ids = {name: number for number, name in names_of.items()}
     for name, content in parsed.items():
         _add(found, voc, name, content, pictures, ids)
+    if chosen is None:
+        _name_the_unlisted(found, voc, chain.from_iterable(pictures.values()))
     return found
 
 
@@ -226,6 +232,20 @@ def _add(
     if isinstance(size, tuple):  # without one, boxes have nothing to be compared with
         for number, item in enumerate(content.iterfind("object"), start=1):
             _add_object(found, number, item, ids)
+
+
+def _name_the_unlisted(found: Conversion, voc: VocFolder, pictures: Iterable[str]) -> None:
+    """A remark on each picture that no file of annotations is of: where all are asked for, somebody may miss it."""
+    used = {image["file_name"] for image in found.coco["images"]}
+    for picture in pictures:
+        if picture not in used:
+            place = relative(voc.images / picture, voc.root)
+            message = f"there is no {voc.xml.name}/{_stem(picture)}.xml"
+            found.origin.problems.append(Problem("unlisted_picture", "images", 0, message, place=place))
+
+
+def _stem(picture: str) -> str:
+    return os.path.splitext(picture)[0]
 
 
 def _stated_size(content: ElementTree.Element) -> Size | None:

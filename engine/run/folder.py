@@ -15,6 +15,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from engine.cores import advice_where_cores_are_shared
 from engine.device import describe_device
 from engine.errors import UserError
 from engine.names import class_name, look_alike
@@ -151,6 +152,8 @@ def announce(cfg: CfgNode, device: torch.device) -> None:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     logger.info("device %s%s", describe_device(device), f", {processes} processes" if processes > 1 else "")
     logger.info("backbone %s", cfg.MODEL.BACKBONE.ARCHITECTURE)
+    if device.type == "cpu" and (advice := advice_where_cores_are_shared(torch.get_num_threads())):
+        logger.warning("%s", advice)
 
 
 def announce_changes(then: CfgNode, now: CfgNode) -> None:

@@ -76,7 +76,7 @@ class Job:
         words = torchrun(command, list(here.hostnames), self.processes, here.job_id)
         print(shlex.join(words), flush=True)
         # A session of its own: SLURM's signals are answered here alone.
-        environment = {**os.environ, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(NOTICE)}
+        environment = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(NOTICE), **os.environ}
         self._torchrun = subprocess.Popen(words, env=environment, start_new_session=True)
         signal.signal(signal.SIGTERM, self._stop)  # scancel's, and of clusters that give no notice
         if here.global_rank:  # the first node's queues the job again; if another one failed, SLURM would end it before

@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from engine.device import usable_cores
+from engine.cores import usable_cores
 from engine.errors import UserError
 from engine.run.command_line import keep_work_when_killed
 from studies.lab.cells import Cell, Plan

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from detection.annotations.check import check_annotations
+from detection.annotations.mend import mend
 from detection.formats.read import read_annotations
 from engine.errors import UserError
 from tests.detection.formats.conftest import SIZE, picture, write, xml
@@ -110,6 +111,21 @@ def test_a_picture_goes_by_its_files_name_or_else_by_the_stated_one(forms):
     assert [one["file_name"] for one in found.coco["images"]][4:] == ["other.png", "y.png", "z.png"]
     write(forms.voc / "Annotations" / "z.xml", xml(filename="z.jpg"))
     assert read_annotations(forms.voc).coco["images"][-1]["file_name"] == "z.jpg"
+
+
+def test_pictures_that_no_file_is_of_are_named_unless_a_list_says_which_are_meant(forms):
+    for name in ("e.jpg", "f.png"):
+        picture(forms.voc / "JPEGImages" / name)
+    assert report_of(read_annotations(forms.voc, split="train")).problems == []
+    found = read_annotations(forms.voc)
+    report = report_of(found)
+    assert report.ok and report.counts == {"unlisted_picture": 2} and report.images == 4
+    assert [str(one) for one in report.problems] == [
+        "JPEGImages/e.jpg: there is no Annotations/e.xml",
+        "JPEGImages/f.png: there is no Annotations/f.xml",
+    ]
+    mended = mend(found.coco, report, lambda coco: check_annotations(coco, found.images))
+    assert mended.coco == found.coco and not mended.changes
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "windows-1251", "gbk", "Shift_JIS"])
