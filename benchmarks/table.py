@@ -149,12 +149,16 @@ BENCHMARKS = {
 }
 
 
-def page(results: list[Mapping]) -> str:
-    """The results as Markdown: a table of each benchmark, with the peers beside."""
+def page(results: list[Mapping], source: str = "results/benchmarks.json") -> str:
+    """The results as Markdown: a table of each benchmark, with the peers beside.
+
+    Args:
+        source: the file that the results are kept in.
+    """
     lines = [
         "# Benchmarks",
         "",
-        "<!-- made by tools/benchmark.py all from results/benchmarks.json: edit neither -->",
+        f"<!-- made by tools/benchmark.py all from {source}: edit neither -->",
         "",
         "Everybody's turn comes in each round, in one process; a ratio is the median over the rounds of the ratio "
         "within a round. Networks have random weights.",

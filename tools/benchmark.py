@@ -76,7 +76,7 @@ def main(arguments=None):
                 print(f"passed over: {error}", file=sys.stderr)
     if options.json:
         write_json(options.json, results)
-    print(write_atomically(options.page, page(results)))
+    print(write_atomically(options.page, page(results, str(options.json or "no file"))))
     return 0
 
 

@@ -5,9 +5,12 @@ import sys
 import unicodedata
 
 import pytest
+import torch
+from fvcore.common.config import CfgNode
 
 from engine.errors import UserError
-from engine.run.folder import check_can_hold, class_difference, command
+from engine.run import folder
+from engine.run.folder import announce, check_can_hold, class_difference, command
 
 
 def test_equal_classes_do_not_differ_in_whatever_form_they_were_written():
@@ -38,3 +41,15 @@ def test_a_command_can_be_typed_again_and_a_notebook_has_none(monkeypatch, tmp_p
     assert command() == "python tools/train.py --config 'a b.yaml'"
     monkeypatch.setattr(sys, "argv", ["/lib/ipykernel_launcher.py", "-f", "/tmp/kernel-1.json"])
     assert command() == "a cell of a notebook"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_run_on_cores_that_others_keep_busy_says_what_is_faster(device, monkeypatch, caplog):
+    cfg = CfgNode({"MODEL": {"BACKBONE": {"ARCHITECTURE": "se_resnet18"}}})
+    monkeypatch.setattr(folder, "describe_device", str)
+    for advice in ("", "fewer threads are faster"):
+        monkeypatch.setattr(folder, "advice_where_cores_are_shared", lambda threads, advice=advice: advice)
+        caplog.clear()
+        announce(cfg, torch.device(device))
+        warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+        assert warnings == [advice] * (device == "cpu" and bool(advice))
