@@ -38,7 +38,7 @@ _DETECTION = [
     "TEST.EVAL_PERIOD", "6",
 ]  # fmt: skip
 # What of a checkpoint may differ between runs of the same steps: how long they took, and where they lie.
-_OF_THE_RUN = ("seconds", "config", "versions")
+_OF_THE_RUN = ("seconds", "evaluation_seconds", "config", "versions")
 
 
 @dataclass(frozen=True)
