@@ -28,7 +28,7 @@ def parse(arguments=None):
     parser.add_argument("--output", type=Path, metavar="FILE", help="by default beside the weights")
     parser.add_argument("--size", metavar="HxW", help="of the images (that of the run's evaluation)")
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="images at a time (1)")
-    parser.add_argument("--images", type=Path, nargs="+", default=(), metavar="FILE", help="compare on these")
+    parser.add_argument("--images", type=Path, nargs="+", default=(), metavar="PATH", help="pictures to compare on")
     parser.add_argument("--calibration", type=int, default=300, metavar="N", help="images that int8 looks at (300)")
     parser.add_argument("--int8-gates", action="store_true", help="int8: the layers of the gates too")
     parser.add_argument("--evaluate", action="store_true", help="the accuracy or AP of both on the validation set too")

@@ -25,6 +25,7 @@ from engine.errors import UserError
 from engine.export.formats import Session
 from engine.export.make import compare_speed, facts_of, make_file, report_of
 from engine.export.options import Options
+from engine.export.pictures import pictures_in
 from engine.export.program import Graph
 from engine.images.reading import read_image
 from engine.inference import evaluated_exactly, for_inference
@@ -85,14 +86,14 @@ def _images(paths: Sequence[Path], cfg: CfgNode, task: ClassificationTask, count
     """(N, 3, S, S) uint8, prepared as in an evaluation: of the files, or else of a split, spread over it."""
     if paths:
         transform = TestTransform(cfg)
-        crops = [transform(read_image(path, cfg.INPUT.MAX_PIXELS)) for path in paths]
+        crops = [transform(read_image(path, cfg.INPUT.MAX_PIXELS)) for path in pictures_in(paths, COMPARED)]
         found = np.concatenate([crop if crop.ndim == 4 else crop[None] for crop in crops])
         return torch.from_numpy(found).permute(0, 3, 1, 2)
     try:
         index = load_index(task, cfg, split)
     except UserError as error:
         raise UserError(
-            f"{error}. The images of the run are needed to compare: DATA.ROOT PATH, or --images FILE"
+            f"{error}. The images of the run are needed to compare: DATA.ROOT PATH, or --images PATH"
         ) from error
     positions = spread(range(len(index)), count)
     images = torch.cat([batch.images for batch in test_batches(index, positions, cfg)])

@@ -25,6 +25,7 @@ from engine.errors import UserError
 from engine.export.formats import Session
 from engine.export.make import compare_speed, facts_of, make_file, report_of
 from engine.export.options import Options
+from engine.export.pictures import pictures_in
 from engine.export.program import Graph
 from engine.images.reading import read_image
 from engine.inference import evaluated_exactly
@@ -97,13 +98,13 @@ def _graph(model: nn.Module, options: Options, images: Sequence[dict], multiple:
 def _images(paths: Sequence[Path], cfg: CfgNode, count: int, split: str) -> list[dict]:
     """Images as a detector takes them: of the files, or else of a split, spread over it."""
     if paths:
-        return [test_input(read_image(path, cfg.INPUT.MAX_PIXELS), cfg) for path in paths]
+        return [test_input(read_image(path, cfg.INPUT.MAX_PIXELS), cfg) for path in pictures_in(paths, count)]
     try:
         data = load_data_alone(cfg, split)
     except UserError as error:
         raise UserError(
             f"{error}. The images of the run are needed to compare: DATA.{split}.JSON and DATA.{split}.IMAGES, or "
-            "--images FILE"
+            "--images PATH"
         ) from error
     records = TestSet(data.records(), cfg)
     return [records[index] for index in spread(range(len(records)), count)]

@@ -66,6 +66,11 @@ def find_media(inputs, output, passed_over: Counter[str] | None = None, reserved
     return found
 
 
+def pictures_below(folder) -> list[Path]:
+    """The pictures of a folder, searched through as by `find_media`."""
+    return [path for path in _walk(folder, None, Counter()) if path.suffix.lower() not in VIDEO_SUFFIXES]
+
+
 def _real(path) -> Path:
     """Without links; unlike `Path.resolve` it takes links that go round in a circle."""
     return Path(os.path.realpath(os.path.expanduser(path)))

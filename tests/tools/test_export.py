@@ -50,7 +50,7 @@ def test_a_file_is_written_compared_and_predicted_with(run, folder):
         (["--precision", "int8"], 2, "cannot hold int8; onnx and openvino can"),
         (["--format", "onnx", "--precision", "bf16"], 2, "cannot hold bf16; openvino and torch-export can"),
         (["--weights", "nowhere.pth"], 2, "no checkpoint at nowhere.pth"),
-        ([], 2, "--images FILE"),
+        ([], 2, "--images PATH"),
     ],
 )
 def test_wrong_words_are_answered_in_one_line(run, folder, words, code, message):

@@ -201,7 +201,7 @@ def test_a_graph_is_fused(checkpoint):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": ()}, "or --images FILE"),
+        ({"images": ()}, "or --images PATH"),
         ({"dynamic": ("colour",)}, "batch and size"),
         ({"overrides": ["INPUT.TEST_SIZE", "0"]}, "--size HxW"),
         ({"precision": "int8"}, "cannot hold int8"),

@@ -109,7 +109,7 @@ def test_a_file_without_the_sure_objects_that_are_asked_for_is_refused(checkpoin
         ({"batch_size": 2}, "one image at a time"),
         ({"dynamic": ("batch",)}, "one image at a time"),
         ({"dynamic": ("sizes",)}, "there is size"),
-        ({"images": ()}, "or --images FILE"),
+        ({"images": ()}, "or --images PATH"),
         ({"precision": "int8"}, "cannot hold int8; onnx and openvino can"),
         ({"output": "model.onnx"}, "ends with .pt2"),
     ],
