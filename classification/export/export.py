@@ -86,7 +86,7 @@ def _images(paths: Sequence[Path], cfg: CfgNode, task: ClassificationTask, count
     """(N, 3, S, S) uint8, prepared as in an evaluation: of the files, or else of a split, spread over it."""
     if paths:
         transform = TestTransform(cfg)
-        crops = [transform(read_image(path, cfg.INPUT.MAX_PIXELS)) for path in pictures_in(paths, COMPARED)]
+        crops = [transform(read_image(path, cfg.INPUT.MAX_PIXELS)) for path in pictures_in(paths, count)]
         found = np.concatenate([crop if crop.ndim == 4 else crop[None] for crop in crops])
         return torch.from_numpy(found).permute(0, 3, 1, 2)
     try:
