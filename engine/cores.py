@@ -36,13 +36,12 @@ def advice_where_cores_are_shared(threads: int) -> str:
     )
 
 
-def busy_cores(seconds: float = SECONDS) -> float:
-    """How many of the usable cores were busy during the next ``seconds``, on average; 0 where the system does not
-    tell."""
+def busy_cores() -> float:
+    """How many of the usable cores are busy from now on for SECONDS, on average; 0 where the system does not tell."""
     before = _spent()
     if not before:
         return 0.0
-    time.sleep(seconds)
+    time.sleep(SECONDS)
     after = _spent()
     busy = 0.0
     for core in before.keys() & after.keys():
@@ -58,10 +57,10 @@ def _spent() -> dict[int, tuple[int, int]]:
         lines = STAT.read_text().splitlines()
     except OSError:
         return {}
-    spent = {}
+    usable, spent = os.sched_getaffinity(0), {}
     for line in lines:
         name, *ticks = line.split() or [""]
-        if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in os.sched_getaffinity(0):
+        if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in usable:
             user, nice, system, idle, waiting, *others = map(int, ticks[:8])
             spent[int(name[3:])] = user + nice + system + sum(others), idle + waiting
     return spent

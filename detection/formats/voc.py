@@ -140,7 +140,7 @@ def _name_in_line(voc: VocFolder, line: str) -> str:
     if not (voc.xml / f"{line}.xml").is_file():
         first, _, last = line.rpartition(" ")
         line = first.strip() if last in ("-1", "0", "1") and first.strip() else line
-        stem = os.path.splitext(line)[0]
+        stem = _stem(line)
         if not (voc.xml / f"{line}.xml").is_file() and (voc.xml / f"{stem}.xml").is_file():
             return stem
     return line

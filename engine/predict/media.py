@@ -55,7 +55,7 @@ def find_media(inputs, output, passed_over: Counter[str] | None = None, reserved
             if _real(path) in seen:
                 continue
             seen.add(_real(path))
-            is_video = path.suffix.lower() in VIDEO_SUFFIXES
+            is_video = _is_video(path)
             found.append(InputFile(path, is_video, names.unused(_video_name(name) if is_video else picture_name(name))))
     if not found:
         among = f"; passed over: {describe_passed_over(passed_over)}" if passed_over else ""
@@ -68,7 +68,7 @@ def find_media(inputs, output, passed_over: Counter[str] | None = None, reserved
 
 def pictures_below(folder) -> list[Path]:
     """The pictures of a folder, searched through as by `find_media`."""
-    return [path for path in _walk(folder, None, Counter()) if path.suffix.lower() not in VIDEO_SUFFIXES]
+    return [path for path in _walk(folder, None, Counter()) if not _is_video(path)]
 
 
 def _real(path) -> Path:
@@ -95,10 +95,14 @@ def _walk(folder, output, passed_over):
         for name in sorted(files):
             if is_clutter(name) or _is_special(here / name):
                 continue
-            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES or is_picture(here / name):
+            if _is_video(here / name) or is_picture(here / name):
                 yield here / name
             else:
                 passed_over[kind_passed_over(name)] += 1
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def _is_special(path):

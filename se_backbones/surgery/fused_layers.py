@@ -24,6 +24,7 @@ from se_backbones.surgery.fused_operations import (
     has_cudnn,
     has_onednn,
     multiplies_faster,
+    product,
 )
 
 # When the gate goes into the weights, so that the map is written once, as measured on two cores: a map's places by the
@@ -85,12 +86,12 @@ class FusedConv2d(nn.Module):
     @property
     def pointwise(self) -> bool:
         """Whether it is a 1×1 convolution that leaves the size as it is."""
-        return self.weight.shape[2:] == (1, 1) and self.stride == [1, 1] and self.padding == [0, 0]
+        return self._sees_one_place and self.stride == [1, 1]
 
     @property
-    def _is_product(self) -> bool:
-        """Whether it is one product of matrices, of its weights and of the map at some of its places."""
-        return self.weight.shape[2:] == (1, 1) and self.padding == [0, 0] and self.groups == 1
+    def _sees_one_place(self) -> bool:
+        """Whether each of its results is of one place of the map."""
+        return self.weight.shape[2:] == (1, 1) and self.padding == [0, 0]
 
     def takes_cudnn(self, x: Tensor) -> bool:
         """Whether cuDNN does the convolution of a map and the ReLU behind it as one operation, as far as is known."""
@@ -139,19 +140,17 @@ class FusedConv2d(nn.Module):
             if self._filters is None:
                 self._filters = winograd.transformed(weight)
             return self._behind(winograd.convolve(x, self._filters, bias, tuple(self.padding)), other, activation)
+        # With a sum, which the product does not do in place, the convolution is as fast.
+        if other is None and self._sees_one_place and self.groups == 1 and multiplies_faster(x):
+            return product(x, weight, bias, activation, self.stride)
         ops = torch.ops.mkldnn
-        name, numbers = ACTIVATIONS[activation]
-        if other is None and self._is_product and multiplies_faster(x):
-            # With a sum, which the product does not do in place, the convolution is as fast.
-            places = x.permute(0, 2, 3, 1)[:, :: self.stride[0], :: self.stride[1]]
-            out = ops._linear_pointwise(places.flatten(0, 2), weight.flatten(1), bias, name, numbers, "")
-            return out.view(*places.shape[:3], -1).permute(0, 3, 1, 2)
         how = (self.padding, self.stride, self.dilation, self.groups)
         if pack:
             if self._packed is None:
                 where = (self.padding, self.stride, self.dilation, self.groups, list(x.shape))
                 self._packed = ops._reorder_convolution_weight(weight, *where)
             weight = self._packed
+        name, numbers = ACTIVATIONS[activation]
         if other is None:
             return ops._convolution_pointwise(x, weight, bias, *how, name, numbers, "")
         name = None if name == "none" else name

@@ -4,6 +4,7 @@ trusted."""
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ def _works_with(dtype: torch.dtype) -> bool:
     x, other, weight, bias = _trial(dtype, "cpu")
     how = ([0, 0], [1, 1], [1, 1], 1)  # padding, stride, dilation, groups
     plain = F.conv2d(x, weight, bias)
-    behind = {"": plain, "relu": plain.relu(), "relu6": plain.clamp(0, 6)}
+    behind = _activated(plain)
     try:
         ops = torch.ops.mkldnn
         packed = ops._reorder_convolution_weight(weight, *how, list(x.shape))
@@ -85,18 +86,30 @@ def has_amx() -> bool:
 def _multiplies() -> bool:
     """Whether oneDNN's product of matrices is there and right, by trying it."""
     x, _, weight, bias = _trial(torch.bfloat16, "cpu")
-    plain = F.conv2d(x, weight, bias)
-    places = x.permute(0, 2, 3, 1).flatten(0, 2)
-    behind = {"": plain, "relu": plain.relu(), "relu6": plain.clamp(0, 6)}
+    behind = _activated(F.conv2d(x, weight, bias))
     try:
-        found = [
-            torch.ops.mkldnn._linear_pointwise(places, weight.flatten(1), bias, name, numbers, "")
-            for name, numbers in ACTIVATIONS.values()
-        ]
-        expected = [behind[activation].permute(0, 2, 3, 1).flatten(0, 2) for activation in ACTIVATIONS]
-        return all(torch.allclose(*pair, atol=0.02) for pair in zip(found, expected, strict=True))
+        return all(
+            torch.allclose(product(x, weight, bias, activation), expected, atol=0.02)
+            for activation, expected in behind.items()
+        )
     except (RuntimeError, AttributeError):
         return False
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor, activation: str, stride: Sequence[int] = (1, 1)) -> Tensor:
+    """A 1×1 convolution without padding, and the activation behind it, as oneDNN's product of matrices: of the weights
+    and of the map at every ``stride``-th place.
+
+    Args:
+        x: (N, C_in, H, W). weight: (C_out, C_in, 1, 1). bias: (C_out,). activation: a key of ACTIVATIONS.
+
+    Returns:
+        (N, C_out, H', W'), channels_last.
+    """
+    places = x.permute(0, 2, 3, 1)[:, :: stride[0], :: stride[1]]
+    name, numbers = ACTIVATIONS[activation]
+    out = torch.ops.mkldnn._linear_pointwise(places.flatten(0, 2), weight.flatten(1), bias, name, numbers, "")
+    return out.view(*places.shape[:3], -1).permute(0, 3, 1, 2)
 
 
 @functools.cache
@@ -115,6 +128,11 @@ def _works_on(device: torch.device, dtype: torch.dtype) -> bool:
         )
     except (RuntimeError, AttributeError):  # AMD's PyTorch has them by other names
         return False
+
+
+def _activated(plain: Tensor) -> dict[str, Tensor]:
+    """What each of ACTIVATIONS makes of a map, by PyTorch's own operations."""
+    return {"": plain, "relu": plain.relu(), "relu6": plain.clamp(0, 6)}
 
 
 def _trial(dtype: torch.dtype, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
