@@ -60,14 +60,28 @@ def test_every_benchmark_runs_and_has_what_its_page_shows(tool, name, tmp_path, 
 def test_the_ap_command_is_timed_on_files_that_are_regular(monkeypatch, tool, tmp_path):
     small = Benchmark(functools.wraps(coco_ap.coco_ap)(functools.partial(coco_ap.coco_ap, images=6)))
     monkeypatch.setitem(table.BENCHMARKS, "coco_ap", small)
+    run = coco_ap.processor_seconds
+
+    def timed(words):
+        assert run(words) > 0
+        return 3.0 if "tools/evaluate_coco.py" in words else 2.0
+
+    monkeypatch.setattr(coco_ap, "processor_seconds", timed)
     assert tool.main(["coco_ap", *TINY, "--json", str(tmp_path / "one.json")]) == 0
     result = json.loads((tmp_path / "one.json").read_text())
     assert result["detections"] == 6 * 98
     seconds = result["processor_seconds"]
-    assert 0 < seconds["imports"] < seconds["command"] and seconds["reading_and_evaluating"] > 0
+    assert (seconds["command"], seconds["imports"]) == (3, 2) and seconds["reading_and_evaluating"] > 0
     assert all(row["largest_difference"] < 1e-12 for row in result["evaluators"])
     given = read_input(*coco_ap.drawn_set(tmp_path, 3))
     assert len(given.image_ids) == 3 and len(given.detections) == 3 * 98 and given.notes == []
+
+
+def test_processor_time_is_that_of_the_whole_command():
+    busy = "import time\nwhile time.process_time() < 0.3: pass"
+    assert coco_ap.processor_seconds(["-c", busy]) >= 0.3
+    with pytest.raises(RuntimeError, match="ended with 3"):
+        coco_ap.processor_seconds(["-c", "raise SystemExit(3)"])
 
 
 def test_each_way_of_waiting_is_a_process_of_its_own(monkeypatch):
