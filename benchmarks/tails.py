@@ -23,6 +23,12 @@ def maps_of(setting: Setting, channels: int, stride: int):
     return branch.requires_grad_(), shortcut.requires_grad_(), grad
 
 
+def kernels_of(x: torch.Tensor) -> str | None:
+    """The name of the module whose kernels work on a map."""
+    kernels = gated.kernels_for(x)
+    return kernels and kernels.__name__.rpartition(".")[2]
+
+
 def tail(setting: Setting) -> dict:
     """Scale, add and ReLU of one unit of res2, forward and backward: residual_tail against three operations."""
     branch, shortcut, grad = maps_of(setting, 256, 4)
@@ -66,7 +72,7 @@ def own_backward(setting: Setting) -> dict:
 
     return {
         "theirs": "the same forward through autograd",
-        "triton": gated.kernels_for(torch.empty(1, 1, 1, 1, device=setting.device, dtype=setting.dtype)) is not None,
+        "kernels": kernels_of(torch.ones(1, 1, 1, 1, device=setting.device, dtype=setting.dtype)),
         **faster(on({setting.device.type: 1}), on({}), setting),
     }
 
@@ -114,7 +120,7 @@ def kernels(setting: Setting) -> dict:
                         "type": str(dtype).removeprefix("torch."),
                         "layout": str(layout).removeprefix("torch."),
                         "shape": "x".join(map(str, shape)),
-                        "triton": gated.kernels_for(maps[0]) is not None,
+                        "kernels": kernels_of(maps[0]),
                         "equal_twice": all(torch.equal(a, b) for a, b in zip(ours, again, strict=True)),
                         "errors": errors(ours),
                         "errors_of_autograd": errors(autograds),

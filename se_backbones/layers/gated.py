@@ -33,11 +33,11 @@ def gated_sum(shortcut: Tensor, branch: Tensor, se: Callable[[Tensor], Tensor], 
     """``shortcut + se(branch) * branch``, then ReLU where ``relu``: (N, C, H, W).
 
     In training the backward pass is written out (see ``_Sum``) where maps are large enough (``FROM_ELEMENTS``), on GPUs
-    where ``use_gated_kernels`` says so: it keeps the branch, the gate and, for the ReLU, the result, and with Triton it
-    passes over a map 6 times where autograd's passes 11 times. Its sums over places are made in one order, so that two
-    runs are equal bit for bit. Second derivatives are exact. Everywhere else, and under torch.compile, export, tracing
-    and torch.func, it is a multiply-add over the map (the original release fused it as a layer named Axpy) and a ReLU
-    in place.
+    where ``use_gated_kernels`` says so: it keeps the branch, the gate and, for the ReLU, the result, and with kernels
+    (``kernels_for``) it passes over a map 6 times where autograd's passes 11 times. Its sums over places are made in
+    one order, so that two runs are equal bit for bit. Second derivatives are exact. Everywhere else, and under
+    torch.compile, export, tracing and torch.func, it is a multiply-add over the map (the original release fused it as a
+    layer named Axpy) and a ReLU in place.
 
     Args:
         shortcut, branch: (N, C, H, W), of one type and device.
@@ -141,17 +141,25 @@ def _gradients(grad: Tensor, branch: Tensor, out: Tensor | None) -> tuple[Tensor
 
 
 def kernels_for(x: Tensor) -> ModuleType | None:
-    """The Triton kernels (``gated_triton``), where they can work on a map; None elsewhere."""
-    if not x.is_cuda or x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return None
-    # A grid has 65,535 blocks in two of its directions; inside an image the kernels count in 32 bits.
-    if max(x.shape[:2]) > 65535 or x[0].numel() >= 2**31:
-        return None
-    return _kernels_of(x.device)
+    """The kernels that can work on a map: on GPUs Triton's (``gated_triton``), on processors those in C
+    (``gated_cpu``). None elsewhere."""
+    if x.is_cuda and x.dtype in (torch.float32, torch.bfloat16, torch.float16):
+        # A grid has 65,535 blocks in two of its directions; inside an image the kernels count in 32 bits.
+        return _triton(x.device) if max(x.shape[:2]) <= 65535 and x[0].numel() < 2**31 else None
+    if (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and type(x) is Tensor  # whose memory is where it says, as under torch.func it is not
+        and not torch._C._are_functorch_transforms_active()
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and x.numel() > 0
+    ):
+        return _compiled()
+    return None
 
 
 @functools.cache
-def _kernels_of(device: torch.device) -> ModuleType | None:
+def _triton(device: torch.device) -> ModuleType | None:
     """The kernels, once they have run on a device: Triton may be missing, or the C compiler that it calls."""
     if torch.cuda.get_device_capability(device) < (8, 0):  # before Ampere, no bf16
         return None
@@ -169,3 +177,15 @@ def _kernels_of(device: torch.device) -> ModuleType | None:
         )
         return None
     return gated_triton
+
+
+@functools.cache
+def _compiled() -> ModuleType | None:
+    """The kernels for this processor, where the system has a C compiler that makes them."""
+    try:
+        from se_backbones.layers import gated_cpu
+
+        gated_cpu.kernels()
+    except OSError:
+        return None
+    return gated_cpu

@@ -68,7 +68,9 @@ def _backward(
     tl.store(partial + (image * tl.num_programs(0) + strip) * channels + c, sums, mask=c < channels)
 
 
-def forward(shortcut: Tensor, branch: Tensor, gate: Tensor, relu: bool, bias: Tensor | None = None) -> Tensor:
+def forward(
+    shortcut: Tensor, branch: Tensor, gate: Tensor, relu: bool, bias: Tensor | None = None, out: Tensor | None = None
+) -> Tensor:
     """``shortcut + gate * (branch + bias)``, then ReLU where ``relu``.
 
     Args:
@@ -76,12 +78,14 @@ def forward(shortcut: Tensor, branch: Tensor, gate: Tensor, relu: bool, bias: Te
         branch: (N, C, H, W), float32, bfloat16 or float16; computed in float32.
         gate: (N, C, 1, 1).
         bias: (C,); None for zero.
+        out: where the result is put; it may be the shortcut or the branch. Of the branch's shape, type and memory
+            format, without gaps.
     """
     layout = _layout(branch)
     broadcast = shortcut.shape != branch.shape
     branch = branch.contiguous(memory_format=layout)
     shortcut = shortcut.contiguous(memory_format=torch.contiguous_format if broadcast else layout)
-    out = torch.empty_like(branch)
+    out = torch.empty_like(branch) if out is None else out
     sizes, blocks, tiles = _plan(branch.shape[1], branch.shape[2] * branch.shape[3], layout)
     grid = (tiles, triton.cdiv(branch.shape[1], blocks["CHANNELS"]), branch.shape[0])
     with _on(branch):

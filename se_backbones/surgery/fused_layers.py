@@ -244,8 +244,8 @@ class GatedSum(nn.Module):
             return self._over_map(branch, self.se(branch) * self.factor, shortcut)
         gate = self.gate(x)
         if not self._in_weights(x):
-            kernels = _kernels(shortcut)
-            if kernels:
+            # cuDNN would add the bias in a pass of its own.
+            if has_cudnn(x) and (kernels := _kernels(shortcut)):
                 gate, bias, relu = gate[:, :, None, None], self.conv.bias, self.conv.activation == "relu"
                 return kernels.forward(shortcut, self.conv.without_bias(x), gate, relu, bias)
             return self._over_map(self.conv.alone(x), gate[:, :, None, None], shortcut)
@@ -273,13 +273,14 @@ class GatedSum(nn.Module):
         return x.is_cpu and places > PASSES * inputs and (len(x) == 1 or places * outputs >= ALONE_FROM)
 
     def _over_map(self, branch: Tensor, gate: Tensor, shortcut: Tensor) -> Tensor:
-        if kernels := _kernels(shortcut):
-            return kernels.forward(shortcut, branch, gate, self.conv.activation == "relu")
+        """The sum of the convolution's result, nobody else's, and the shortcut."""
+        if kernels := _kernels(branch):
+            return kernels.forward(shortcut, branch, gate, self.conv.activation == "relu", out=branch)
         if self.conv.overwrites:
             return self.conv.activate(shortcut.addcmul_(branch, gate))
         return self.conv.activate(torch.addcmul(shortcut, branch, gate))
 
 
 def _kernels(x: Tensor) -> ModuleType | None:
-    """Triton's gated sum, where maps are large enough for it."""
-    return None if captured() or x.numel() < KERNEL_FROM else kernels_for(x)
+    """The gated sum's own kernels; on GPUs where maps are large enough for them."""
+    return None if captured() or (x.is_cuda and x.numel() < KERNEL_FROM) else kernels_for(x)
