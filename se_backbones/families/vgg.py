@@ -106,7 +106,9 @@ class VGG(Backbone):
 
     def initialise(self, zero_init_last: bool) -> None:
         super().initialise(zero_init_last)
-        for layer in (self.classifier[0], self.classifier[3]) if self.num_classes > 0 else ():
+        if self.num_classes == 0 or self.head.weight.is_meta:
+            return
+        for layer in (self.classifier[0], self.classifier[3]):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
 

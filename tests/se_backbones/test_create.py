@@ -133,3 +133,19 @@ def test_a_repository_of_the_hub_is_a_source(published):
     network = create_backbone(name, pretrained="hf://someone/mobile")
     assert asked[0] == ("someone/mobile", "model.safetensors") and network.weights_report.source.startswith("hf://")
     assert network.weights_report.preprocessing != IMAGENET_RGB.as_dict()  # a foreign repository's word is not believed
+
+
+def test_a_network_without_memory_draws_no_weights(monkeypatch):
+    """To draw them has PyTorch import its compiler, which takes longer than all the layers."""
+
+    def drawn(tensor, *args, **kwargs):
+        assert not tensor.is_meta
+        return tensor
+
+    for name in ("normal_", "kaiming_normal_"):
+        monkeypatch.setattr(torch.nn.init, name, drawn)
+    one_of_each = {family_of(find_spec(name)).name: name for name in list_backbones()}
+    assert len(one_of_each) > 5
+    for name in one_of_each.values():
+        with torch.device("meta"):
+            create_backbone(name, num_classes=5)
