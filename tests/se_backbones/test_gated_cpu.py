@@ -271,3 +271,4 @@ def test_processes_that_compile_at_once_leave_one_whole_library(cache):
     assert [process.wait() for process in started] == [0, 0, 0]
     (library,) = cache.iterdir()
     assert ctypes.CDLL(str(library)).forward_float32
+    assert b"libgomp" not in library.read_bytes()  # it is not linked with one that may not be PyTorch's
