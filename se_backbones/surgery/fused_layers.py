@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from se_backbones.layers.gated import kernels_for
 from se_backbones.se import SEGate, channel_sums, gate_of
-from se_backbones.surgery import winograd
+from se_backbones.surgery import gated_product, winograd
 from se_backbones.surgery.fused_operations import (
     ACTIVATIONS,
     captured,
@@ -81,6 +81,7 @@ class FusedConv2d(nn.Module):
         self.tiled = (torch.float32,)
         self._packed: Tensor | None = None  # the weight in the order that oneDNN works in
         self._filters: Tensor | None = None  # the weight as Winograd's convolution takes it
+        self._tiles: tuple[Tensor, Tensor] | None = None  # weight and bias as the gated product takes them
         self._cudnn = self.groups == 1  # False also once cuDNN has refused it
 
     @property
@@ -115,6 +116,16 @@ class FusedConv2d(nn.Module):
         return self._run(
             x, other, self.weight * factor.view(-1, 1, 1, 1), self.bias * factor, self.activation, pack=False
         )
+
+    def gated(self, x: Tensor, gate: Tensor, other: Tensor) -> Tensor | None:
+        """As ``forward``, the convolution's result times a gate, (N, C_out), ahead of the sum, in one pass; None where
+        there is no such operation."""
+        if not (self.pointwise and self.groups == 1 and has_onednn(x) and gated_product.takes(x, self.weight, other)):
+            return None
+        if self._tiles is None:
+            self._tiles = gated_product.in_tiles(self.weight), self.bias.float()
+        out = other if self.overwrites else None
+        return gated_product.run(x, *self._tiles, gate, other, self.activation == "relu", out)
 
     def activate(self, x: Tensor) -> Tensor:
         """The activation, in place."""
@@ -189,11 +200,11 @@ class FusedConv2d(nn.Module):
             return None
 
     def _apply(self, fn, recurse=True):  # to another device or type
-        self._packed = self._filters = None
+        self._packed = self._filters = self._tiles = None
         return super()._apply(fn, recurse)
 
     def __getstate__(self):  # oneDNN's own tensors can be neither copied nor pickled
-        return {**self.__dict__, "_packed": None, "_filters": None}
+        return {**self.__dict__, "_packed": None, "_filters": None, "_tiles": None}
 
     def extra_repr(self) -> str:
         shape = " × ".join(map(str, self.weight.shape))
@@ -208,8 +219,9 @@ class GatedSum(nn.Module):
 
     The mean of a 1×1 convolution's output is the convolution of its input's mean. So the gate of the branch is known
     before the convolution runs, from a map that is narrower; the gate's first layer and the convolution are one matrix.
-    Where a map is large the gate goes into the convolution's weights, image by image, and everything is one operation;
-    else it is a multiply-add in place.
+    In bf16 on processors with AMX all is one operation then (``gated_product``). Elsewhere, where a map is large, the
+    gate goes into the convolution's weights, image by image, and all is one operation, too; else it is a multiply-add
+    in place.
 
     Args:
         conv: without an activation.
@@ -243,6 +255,8 @@ class GatedSum(nn.Module):
             branch = self.conv.alone(x)
             return self._over_map(branch, self.se(branch) * self.factor, shortcut)
         gate = self.gate(x)
+        if (out := self.conv.gated(x, gate, shortcut)) is not None:
+            return out
         if not self._in_weights(x):
             # cuDNN would add the bias in a pass of its own.
             if has_cudnn(x) and (kernels := _kernels(shortcut)):
