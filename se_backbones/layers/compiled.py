@@ -14,6 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 # GCC takes half of the vectors that the processor has, unless it is told.
 FLAGS_OF_X86 = ("-mprefer-vector-width=512",)
@@ -48,6 +51,17 @@ def load(source: Path) -> ctypes.CDLL:
         library = _opened(made)  # before it is kept: what does not open here is not there the next time
         _keep(made, kept)
     return library
+
+
+def can_read(x: Tensor) -> bool:
+    """Whether C code finds a map, (N, C, H, W), where the tensor says that it is: in the memory of a processor,
+    channels_last, and no stand-in for one, as under torch.func."""
+    return (
+        type(x) is Tensor
+        and x.is_cpu
+        and not torch._C._are_functorch_transforms_active()  # under which the next one fails
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
 
 
 def _compiler() -> list[str]:

@@ -11,6 +11,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from se_backbones.layers.compiled import can_read
+
 # From how many elements of a map on the backward pass of its own is taken, by device. Measured on a CPU with one
 # thread: below, the time of Python's calls weighs more than the passes saved.
 FROM_ELEMENTS = {"cpu": 500_000}
@@ -146,14 +148,7 @@ def kernels_for(x: Tensor) -> ModuleType | None:
     if x.is_cuda and x.dtype in (torch.float32, torch.bfloat16, torch.float16):
         # A grid has 65,535 blocks in two of its directions; inside an image the kernels count in 32 bits.
         return _triton(x.device) if max(x.shape[:2]) <= 65535 and x[0].numel() < 2**31 else None
-    if (
-        x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and type(x) is Tensor  # whose memory is where it says, as under torch.func it is not
-        and not torch._C._are_functorch_transforms_active()
-        and x.is_contiguous(memory_format=torch.channels_last)
-        and x.numel() > 0
-    ):
+    if x.dtype in (torch.float32, torch.bfloat16) and can_read(x) and x.numel() > 0:
         return _compiled()
     return None
 

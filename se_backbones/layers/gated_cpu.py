@@ -58,13 +58,7 @@ def forward(shortcut: Tensor, branch: Tensor, gate: Tensor, relu: bool, out: Ten
 
 
 def backward(grad: Tensor, branch: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The gradients of the sum, (N, C, H, W), and of the gate, (N, C, 1, 1) in float32.
-
-    Args:
-        grad: of the result, (N, C, H, W).
-        branch: as ``forward`` was given it.
-        out: what ``forward`` gave, whose sign is the ReLU's; None without a ReLU.
-    """
+    """As ``gated_triton.backward``; branch and out are channels_last."""
     grad = grad.to(branch.dtype).contiguous(memory_format=torch.channels_last)
     d_sum = grad if out is None else torch.empty_like(branch)
     sizes, strips = _plan(branch.shape)

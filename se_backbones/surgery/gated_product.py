@@ -22,12 +22,11 @@ def takes(x: Tensor, weight: Tensor, other: Tensor) -> bool:
     outputs, inputs = weight.shape[:2]
     return (
         x.dtype == other.dtype == weight.dtype == torch.bfloat16
-        and type(x) is type(other) is Tensor
         and other.shape == (len(x), outputs, *x.shape[2:])
         and inputs % MULTIPLE == outputs % MULTIPLE == 0
         and inputs <= MOST_INPUTS
-        and all(one.is_contiguous(memory_format=torch.channels_last) for one in (x, other))
-        and not torch._C._are_functorch_transforms_active()
+        and compiled.can_read(x)
+        and compiled.can_read(other)
         and _works()
     )
 

@@ -77,7 +77,7 @@ def test_results_are_to_the_last_bit_those_of_another_number_of_threads(dtype):
 @needs_a_compiler
 def test_maps_of_another_memory_format_or_type_beside_the_branch_are_taken():
     shortcut, branch = torch.randn(2, 6, 5, 4), torch.randn(2, 6, 5, 4).to(memory_format=torch.channels_last)
-    gate, expected = torch.rand(2, 6, 1, 1), None
+    gate = torch.rand(2, 6, 1, 1)
     expected = torch.addcmul(shortcut, branch, gate)
     torch.testing.assert_close(gated_cpu.forward(shortcut, branch, gate, False), expected)
     torch.testing.assert_close(gated_cpu.forward(shortcut.double(), branch, gate.double(), False), expected)
