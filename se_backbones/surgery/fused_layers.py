@@ -8,7 +8,9 @@ graph is captured, they are plain operations that compute the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,7 @@ from se_backbones.surgery.fused_operations import (
     has_cudnn,
     has_onednn,
     multiplies_faster,
+    packed_matrix,
     product,
 )
 
@@ -79,9 +82,7 @@ class FusedConv2d(nn.Module):
         self.activation = ""
         self.overwrites = False
         self.tiled = (torch.float32,)
-        self._packed: Tensor | None = None  # the weight in the order that oneDNN works in
-        self._filters: Tensor | None = None  # the weight as Winograd's convolution takes it
-        self._tiles: tuple[Tensor, Tensor] | None = None  # weight and bias as the gated product takes them
+        self._ordered: dict[str, Any] = {}  # by `order`
         self._cudnn = self.groups == 1  # False also once cuDNN has refused it
 
     @property
@@ -117,15 +118,12 @@ class FusedConv2d(nn.Module):
             x, other, self.weight * factor.view(-1, 1, 1, 1), self.bias * factor, self.activation, pack=False
         )
 
-    def gated(self, x: Tensor, gate: Tensor, other: Tensor) -> Tensor | None:
-        """As ``forward``, the convolution's result times a gate, (N, C_out), ahead of the sum, in one pass; None where
-        there is no such operation."""
-        if not (self.pointwise and self.groups == 1 and has_onednn(x) and gated_product.takes(x, self.weight, other)):
-            return None
-        if self._tiles is None:
-            self._tiles = gated_product.in_tiles(self.weight), self.bias.float()
-        out = other if self.overwrites else None
-        return gated_product.run(x, *self._tiles, gate, other, self.activation == "relu", out)
+    def order(self, name: str, order: Callable[..., Any], *what: Any) -> Any:
+        """``order(*what)``, weights in an order that an operation works in; done once, and again where the weights go
+        to another device or type."""
+        if name not in self._ordered:
+            self._ordered[name] = order(*what)
+        return self._ordered[name]
 
     def activate(self, x: Tensor) -> Tensor:
         """The activation, in place."""
@@ -148,19 +146,16 @@ class FusedConv2d(nn.Module):
             out = F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
             return self._behind(out, other, activation)
         if pack and self._tiled(x):
-            if self._filters is None:
-                self._filters = winograd.transformed(weight)
-            return self._behind(winograd.convolve(x, self._filters, bias, tuple(self.padding)), other, activation)
+            filters = self.order("filters", winograd.transformed, weight)
+            return self._behind(winograd.convolve(x, filters, bias, tuple(self.padding)), other, activation)
         # With a sum, which the product does not do in place, the convolution is as fast.
         if other is None and self._sees_one_place and self.groups == 1 and multiplies_faster(x):
-            return product(x, weight, bias, activation, self.stride)
+            matrix = self.order("matrix", packed_matrix, weight)
+            return product(x, matrix, bias, activation, self.stride)
         ops = torch.ops.mkldnn
         how = (self.padding, self.stride, self.dilation, self.groups)
         if pack:
-            if self._packed is None:
-                where = (self.padding, self.stride, self.dilation, self.groups, list(x.shape))
-                self._packed = ops._reorder_convolution_weight(weight, *where)
-            weight = self._packed
+            weight = self.order("packed", ops._reorder_convolution_weight, weight, *how, list(x.shape))
         name, numbers = ACTIVATIONS[activation]
         if other is None:
             return ops._convolution_pointwise(x, weight, bias, *how, name, numbers, "")
@@ -200,11 +195,11 @@ class FusedConv2d(nn.Module):
             return None
 
     def _apply(self, fn, recurse=True):  # to another device or type
-        self._packed = self._filters = self._tiles = None
+        self._ordered = {}
         return super()._apply(fn, recurse)
 
     def __getstate__(self):  # oneDNN's own tensors can be neither copied nor pickled
-        return {**self.__dict__, "_packed": None, "_filters": None, "_tiles": None}
+        return {**self.__dict__, "_ordered": {}}
 
     def extra_repr(self) -> str:
         shape = " × ".join(map(str, self.weight.shape))
@@ -219,9 +214,9 @@ class GatedSum(nn.Module):
 
     The mean of a 1×1 convolution's output is the convolution of its input's mean. So the gate of the branch is known
     before the convolution runs, from a map that is narrower; the gate's first layer and the convolution are one matrix.
-    In bf16 on processors with AMX all is one operation then (``gated_product``). Elsewhere, where a map is large, the
-    gate goes into the convolution's weights, image by image, and all is one operation, too; else it is a multiply-add
-    in place.
+    In bf16 on processors with AMX all is one operation then, the gate too (``gated_product``). Elsewhere, where a map
+    is large, the gate goes into the convolution's weights, image by image, and the rest is one operation; else it is a
+    multiply-add in place.
 
     Args:
         conv: without an activation.
@@ -254,9 +249,9 @@ class GatedSum(nn.Module):
         if not self.early:
             branch = self.conv.alone(x)
             return self._over_map(branch, self.se(branch) * self.factor, shortcut)
+        if self.conv.groups == 1 and has_onednn(x) and gated_product.takes(x, self.conv.weight, shortcut):
+            return self._as_one(x, shortcut)
         gate = self.gate(x)
-        if (out := self.conv.gated(x, gate, shortcut)) is not None:
-            return out
         if not self._in_weights(x):
             # cuDNN would add the bias in a pass of its own.
             if has_cudnn(x) and (kernels := _kernels(shortcut)):
@@ -275,6 +270,21 @@ class GatedSum(nn.Module):
         gate = F.linear(F.linear(mean, self.first, self.shift1).relu_(), self.second, self.shift2)
         gate = gate_of(self.activation)(gate)
         return (gate if self.factor == 1 else gate * self.factor).to(x.dtype)
+
+    def _as_one(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        """All as one operation; the gate in float32 to the end."""
+        conv = self.conv
+        return gated_product.run(
+            x,
+            conv.order("tiles", gated_product.in_tiles, conv.weight),
+            conv.order("bias", Tensor.float, conv.bias),
+            conv.order("gate", gated_product.in_lanes, self.first, self.shift1, self.second, self.shift2),
+            self.activation,
+            self.factor,
+            shortcut,
+            conv.activation == "relu",
+            shortcut if conv.overwrites else None,
+        )
 
     def _in_weights(self, x: Tensor) -> bool:
         """Whether the gate goes into the weights: where that is less work than another pass over the map, and a graph

@@ -89,26 +89,32 @@ def _multiplies() -> bool:
     behind = _activated(F.conv2d(x, weight, bias))
     try:
         return all(
-            torch.allclose(product(x, weight, bias, activation), expected, atol=0.02)
+            torch.allclose(product(x, packed_matrix(weight), bias, activation), expected, atol=0.02)
             for activation, expected in behind.items()
         )
     except (RuntimeError, AttributeError):
         return False
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor, activation: str, stride: Sequence[int] = (1, 1)) -> Tensor:
+def packed_matrix(weight: Tensor) -> Tensor:
+    """The weights of a 1×1 convolution, (C_out, C_in, 1, 1), as a matrix in the order that oneDNN's product works in;
+    else it would order them at each call."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight.flatten(1))
+
+
+def product(x: Tensor, matrix: Tensor, bias: Tensor, activation: str, stride: Sequence[int] = (1, 1)) -> Tensor:
     """A 1×1 convolution without padding, and the activation behind it, as oneDNN's product of matrices: of the weights
     and of the map at every ``stride``-th place.
 
     Args:
-        x: (N, C_in, H, W). weight: (C_out, C_in, 1, 1). bias: (C_out,). activation: a key of ACTIVATIONS.
+        x: (N, C_in, H, W). matrix: by ``packed_matrix``. bias: (C_out,). activation: a key of ACTIVATIONS.
 
     Returns:
         (N, C_out, H', W'), channels_last.
     """
     places = x.permute(0, 2, 3, 1)[:, :: stride[0], :: stride[1]]
     name, numbers = ACTIVATIONS[activation]
-    out = torch.ops.mkldnn._linear_pointwise(places.flatten(0, 2), weight.flatten(1), bias, name, numbers, "")
+    out = torch.ops.mkldnn._linear_pointwise(places.flatten(0, 2), matrix, bias, name, numbers, "")
     return out.view(*places.shape[:3], -1).permute(0, 3, 1, 2)
 
 

@@ -71,6 +71,10 @@ def test_which_1x1_convolutions_are_products(settings, monkeypatch):
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
             assert found.is_contiguous(memory_format=torch.channels_last)
             assert counted.calls["_linear_pointwise"] == one
+            assert counted.calls["_reorder_linear_weight"] == one
+            with Operations() as counted:
+                assert torch.equal(fused(x), found)
+            assert counted.calls["_reorder_linear_weight"] == 0  # once for all
 
 
 def test_products_are_for_bf16_where_a_processor_multiplies_matrices(monkeypatch):
