@@ -10,6 +10,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from se_backbones.layers.compiled import can_read
 
@@ -37,9 +38,9 @@ def gated_sum(shortcut: Tensor, branch: Tensor, se: Callable[[Tensor], Tensor], 
     In training the backward pass is written out (see ``_Sum``) where maps are large enough (``FROM_ELEMENTS``), on GPUs
     where ``use_gated_kernels`` says so: it keeps the branch, the gate and, for the ReLU, the result, and with kernels
     (``kernels_for``) it passes over a map 6 times where autograd's passes 11 times. Its sums over places are made in
-    one order, so that two runs are equal bit for bit. Second derivatives are exact. Everywhere else, and under
-    torch.compile, export, tracing and torch.func, it is a multiply-add over the map (the original release fused it as a
-    layer named Axpy) and a ReLU in place.
+    one order, so that two runs are equal bit for bit. Second derivatives are exact. Without gradients such maps take
+    the kernels, one pass. Everywhere else, and under torch.compile, export, tracing and torch.func, it
+    is a multiply-add over the map (the original release fused it as a layer named Axpy) and a ReLU in place.
 
     Args:
         shortcut, branch: (N, C, H, W), of one type and device.
@@ -48,11 +49,17 @@ def gated_sum(shortcut: Tensor, branch: Tensor, se: Callable[[Tensor], Tensor], 
     if not _written_out(shortcut, branch):
         return _multiply_add(shortcut, branch, se(branch), relu)
     link = _Link()
-    branch, squeezed = _Fork.apply(branch, link)
+    trained = torch.is_grad_enabled() and (branch.requires_grad or shortcut.requires_grad)
+    branch, squeezed = _Fork.apply(branch, link) if trained else (branch, branch)
     gate = se(squeezed)
     if gate.shape != (*branch.shape[:2], 1, 1) or torch.promote_types(gate.dtype, branch.dtype) != branch.dtype:
         return _multiply_add(shortcut, branch, gate, relu)
-    return _Sum.apply(shortcut, branch, gate.to(branch.dtype), relu, link)
+    gate = gate.to(branch.dtype)
+    if trained:
+        return _Sum.apply(shortcut, branch, gate, relu, link)
+    # Where the gate alone is trained, autograd has to see the sum.
+    kernels = None if gate.requires_grad and torch.is_grad_enabled() else kernels_for(branch)
+    return (kernels.forward if kernels else _multiply_add)(shortcut, branch, gate, relu)
 
 
 def _multiply_add(shortcut: Tensor, branch: Tensor, gate: Tensor, relu: bool) -> Tensor:
@@ -61,14 +68,14 @@ def _multiply_add(shortcut: Tensor, branch: Tensor, gate: Tensor, relu: bool) ->
 
 
 def _written_out(shortcut: Tensor, branch: Tensor) -> bool:
+    """Whether more than PyTorch's own operations is worth it, and right."""
     return (
-        torch.is_grad_enabled()
-        and type(branch) is type(shortcut) is Tensor  # no FakeTensor, DTensor or other stand-in
+        type(branch) is type(shortcut) is Tensor  # no FakeTensor, DTensor or other stand-in
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
         and branch.numel() >= FROM_ELEMENTS.get(branch.device.type, math.inf)
-        and (branch.requires_grad or shortcut.requires_grad)
         and (branch.dtype, branch.device, branch.shape) == (shortcut.dtype, shortcut.device, shortcut.shape)
     )
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from se_backbones import SEConfig, SEGate, create_backbone, use_gated_kernels
 from se_backbones.layers import gated
@@ -234,16 +234,55 @@ def test_on_gpus_it_is_asked_for_and_on_cpus_small_maps_go_without(monkeypatch):
     assert [own_nodes(gated_sum(*pair, se, True)) for pair in (small, large)] == [0, 1]
 
 
+@pytest.fixture
+def calls(monkeypatch):
+    """What the kernels were called for; they do with plain operations what they do."""
+    found = []
+
+    def forward(*maps):
+        found.append(maps)
+        return gated._multiply_add(*maps)
+
+    kernels = SimpleNamespace(forward=forward, backward=gated._gradients)
+    monkeypatch.setattr(gated, "kernels_for", lambda x: kernels)
+    return found
+
+
+@pytest.mark.parametrize("kernels", [True, False])
 @pytest.mark.parametrize("mode", ["no_grad", "inference_mode", "nothing trained"])
-def test_without_gradients_it_is_a_multiply_add(mode):
+def test_without_gradients_it_is_one_call_of_the_kernels_or_a_multiply_add(mode, kernels, calls, monkeypatch):
+    if not kernels:
+        monkeypatch.setattr(gated, "kernels_for", lambda x: None)
     (shortcut, branch), se = maps(), make_gate()
-    if mode == "nothing trained":
-        out = gated_sum(shortcut.detach(), branch.detach(), se, True)
-        assert own_nodes(out) == 0
-        return
-    with getattr(torch, mode)():
+    with torch.enable_grad() if mode == "nothing trained" else getattr(torch, mode)():
+        if mode == "nothing trained":
+            shortcut, branch = shortcut.detach(), branch.detach()
+            se.requires_grad_(False)
         out = gated_sum(shortcut, branch, se, True)
         assert torch.equal(out, torch.addcmul(shortcut, branch, se(branch)).relu_())
+        assert len(calls) == kernels and out.grad_fn is None
+        monkeypatch.setattr(gated, "FROM_ELEMENTS", {"cpu": 500})
+        assert torch.equal(gated_sum(shortcut, branch, se, True), out) and len(calls) == kernels  # maps too small
+
+
+def test_where_the_gate_alone_is_trained_its_gradients_are_there(calls):
+    (shortcut, branch), se = maps(), make_gate()
+    found = []
+    for function in (gated_sum, plain):
+        out = function(shortcut.detach(), branch.detach(), se, True)
+        found.append(torch.autograd.grad(out.square().sum(), list(se.parameters())))
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+    assert not calls
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_derivatives_forwards_are_there(trained, calls):
+    (shortcut, branch), se = maps(), make_gate()
+    with forward_ad.dual_level(), torch.set_grad_enabled(trained):
+        dual = forward_ad.make_dual(branch, torch.ones_like(branch))
+        ours, theirs = (forward_ad.unpack_dual(f(shortcut, dual, se, True)).tangent for f in (gated_sum, plain))
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    assert not calls
 
 
 def test_gradients_image_by_image():

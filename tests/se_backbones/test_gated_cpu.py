@@ -129,6 +129,20 @@ def test_training_takes_them(calls, monkeypatch):
 
 @needs_a_compiler
 @pytest.mark.parametrize("dtype", TYPES)
+@torch.inference_mode()
+def test_evaluation_takes_them(dtype, calls, monkeypatch):
+    monkeypatch.setattr(gated, "FROM_ELEMENTS", {"cpu": 1})
+    model = create_backbone("se_resnet50", num_classes=3).to(memory_format=torch.channels_last).eval()
+    images = torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        ours = model(images)
+        assert calls == ["forward"] * 16
+        monkeypatch.setattr(gated, "kernels_for", lambda x: None)
+        torch.testing.assert_close(ours, model(images), rtol=0.02 if dtype == torch.bfloat16 else 1e-5, atol=1e-4)
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("dtype", TYPES)
 def test_fused_networks_take_them(dtype, calls, monkeypatch):
     monkeypatch.setattr(gated_product, "takes", lambda *a: False)  # as on processors without AMX
     model = fuse(create_backbone("se_resnet50", num_classes=3).eval()).to(dtype)
