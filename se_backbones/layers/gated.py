@@ -21,6 +21,7 @@ FROM_ELEMENTS = {"cpu": 500_000}
 
 def use_gated_kernels(on: bool = True) -> None:
     """Whether training on a GPU takes the gated sum's own backward pass, in Triton: for steps that the GPU limits.
+    Evaluation takes the kernel of the forward pass then.
 
     Off unless it is called. The kernels take less of the GPU's time than autograd's operations, but more of the
     host's: where the host limits a step, as it did on an H200 with a slow processor at 64 images of 224 pixels in
@@ -39,7 +40,7 @@ def gated_sum(shortcut: Tensor, branch: Tensor, se: Callable[[Tensor], Tensor], 
     where ``use_gated_kernels`` says so: it keeps the branch, the gate and, for the ReLU, the result, and with kernels
     (``kernels_for``) it passes over a map 6 times where autograd's passes 11 times. Its sums over places are made in
     one order, so that two runs are equal bit for bit. Second derivatives are exact. Without gradients such maps take
-    the kernels, one pass. Everywhere else, and under torch.compile, export, tracing and torch.func, it
+    the kernels, one pass. Everywhere else, and under torch.compile, export, tracing, torch.func and forward-mode AD, it
     is a multiply-add over the map (the original release fused it as a layer named Axpy) and a ReLU in place.
 
     Args:
