@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 # GCC takes half of the vectors that the processor has, unless it is told.
@@ -55,13 +56,19 @@ def load(source: Path) -> ctypes.CDLL:
 
 def can_read(x: Tensor) -> bool:
     """Whether C code finds a map, (N, C, H, W), where the tensor says that it is: in the memory of a processor,
-    channels_last, and no stand-in for one, as under torch.func."""
+    channels_last, and no stand-in for one."""
     return (
         type(x) is Tensor
         and x.is_cpu
-        and not torch._C._are_functorch_transforms_active()  # under which the next one fails
+        and not transformed()  # under which the next one can fail
         and x.is_contiguous(memory_format=torch.channels_last)
     )
+
+
+def transformed() -> bool:
+    """Whether the calls of now are under torch.func or forward-mode AD, where a tensor carries more than its numbers:
+    what PyTorch does not see of them is lost."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _compiler() -> list[str]:

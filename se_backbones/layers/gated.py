@@ -10,12 +10,11 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from se_backbones.layers.compiled import can_read
+from se_backbones.layers.compiled import can_read, transformed
 
-# From how many elements of a map on the backward pass of its own is taken, by device. Measured on a CPU with one
-# thread: below, the time of Python's calls weighs more than the passes saved.
+# From how many elements of a map on the passes of its own are taken, by device. Measured on a CPU with one thread, for
+# training: below, the time of Python's calls weighs more than the passes saved.
 FROM_ELEMENTS = {"cpu": 500_000}
 
 
@@ -47,11 +46,12 @@ def gated_sum(shortcut: Tensor, branch: Tensor, se: Callable[[Tensor], Tensor], 
         shortcut, branch: (N, C, H, W), of one type and device.
         se: gives the gate of a map, (N, C, 1, 1) or (N, C, H, W).
     """
-    if not _written_out(shortcut, branch):
+    if not _worth_own_passes(shortcut, branch):
         return _multiply_add(shortcut, branch, se(branch), relu)
-    link = _Link()
-    trained = torch.is_grad_enabled() and (branch.requires_grad or shortcut.requires_grad)
-    branch, squeezed = _Fork.apply(branch, link) if trained else (branch, branch)
+    squeezed = branch
+    if trained := torch.is_grad_enabled() and (branch.requires_grad or shortcut.requires_grad):
+        link = _Link()
+        branch, squeezed = _Fork.apply(branch, link)
     gate = se(squeezed)
     if gate.shape != (*branch.shape[:2], 1, 1) or torch.promote_types(gate.dtype, branch.dtype) != branch.dtype:
         return _multiply_add(shortcut, branch, gate, relu)
@@ -68,14 +68,13 @@ def _multiply_add(shortcut: Tensor, branch: Tensor, gate: Tensor, relu: bool) ->
     return out.relu_() if relu else out
 
 
-def _written_out(shortcut: Tensor, branch: Tensor) -> bool:
-    """Whether more than PyTorch's own operations is worth it, and right."""
+def _worth_own_passes(shortcut: Tensor, branch: Tensor) -> bool:
+    """Whether more than PyTorch's own operations is right for the maps, and worth its calls."""
     return (
         type(branch) is type(shortcut) is Tensor  # no FakeTensor, DTensor or other stand-in
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
-        and not torch._C._are_functorch_transforms_active()
-        and forward_ad._current_level < 0
+        and not transformed()
         and branch.numel() >= FROM_ELEMENTS.get(branch.device.type, math.inf)
         and (branch.dtype, branch.device, branch.shape) == (shortcut.dtype, shortcut.device, shortcut.shape)
     )

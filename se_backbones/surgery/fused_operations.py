@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from se_backbones.layers.compiled import transformed
+
 # How oneDNN calls what may follow a convolution.
 ACTIVATIONS = {"": ("none", []), "relu": ("relu", []), "relu6": ("hardtanh", [0.0, 6.0])}
 
@@ -20,26 +22,30 @@ def captured() -> bool:
 
 
 def has_onednn(x: Tensor) -> bool:
-    """Whether oneDNN's fused convolutions take a map: on a processor, of its type, outside of gradients and graphs."""
+    """Whether oneDNN's fused convolutions take a map: on a processor, of its type, outside of gradients, backwards or
+    forwards, and graphs."""
     return (
         x.device.type == "cpu"
         and not (x.requires_grad and torch.is_grad_enabled())
         and torch.backends.mkldnn.enabled
         and not captured()
+        and not transformed()
         and x.numel() > 0
         and _works_with(x.dtype)
     )
 
 
 def has_cudnn(x: Tensor) -> bool:
-    """Whether cuDNN's fused convolutions take a map: on a GPU, of its type, outside of gradients and graphs, and where
-    nobody asks for algorithms that are equal bit for bit in two runs, which these do not promise."""
+    """Whether cuDNN's fused convolutions take a map: on a GPU, of its type, outside of gradients, backwards or
+    forwards, and graphs, and where nobody asks for algorithms that are equal bit for bit in two runs, which these do
+    not promise."""
     return (
         x.is_cuda
         and not (x.requires_grad and torch.is_grad_enabled())
         and torch.backends.cudnn.enabled
         and not (torch.backends.cudnn.deterministic or torch.are_deterministic_algorithms_enabled())
         and not captured()
+        and not transformed()
         and x.numel() > 0
         and _works_on(x.device, x.dtype)
     )
@@ -88,8 +94,9 @@ def _multiplies() -> bool:
     x, _, weight, bias = _trial(torch.bfloat16, "cpu")
     behind = _activated(F.conv2d(x, weight, bias))
     try:
+        matrix = packed_matrix(weight)
         return all(
-            torch.allclose(product(x, packed_matrix(weight), bias, activation), expected, atol=0.02)
+            torch.allclose(product(x, matrix, bias, activation), expected, atol=0.02)
             for activation, expected in behind.items()
         )
     except (RuntimeError, AttributeError):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import fx, nn
+from torch.autograd import forward_ad
 
 from se_backbones import SEConfig, create_backbone, find_network, find_spec, fuse, insert_se, list_backbones
 from se_backbones.surgery import fused_layers as layers
@@ -277,6 +278,22 @@ def test_inserted_and_partly_placed_gates():
     plain = network("resnet18")
     insert_se(plain)
     assert difference(outputs(fuse(plain), x), outputs(plain, x)) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["se_resnet50", "resnet18"])
+@torch.no_grad()
+def test_derivatives_forwards_are_those_of_the_network(name):
+    """No operation is taken that PyTorch has no derivative of: they would be lost without a word."""
+    model = network(name)
+    x, direction = images(64, 64), torch.randn_like(images(64, 64))
+
+    def found(one):
+        with forward_ad.dual_level():
+            tangent = forward_ad.unpack_dual(one(forward_ad.make_dual(x, direction))).tangent
+        jvp = torch.func.jvp(one, (x,), (direction,))[1]
+        return {"tangent": tangent, "jvp": jvp}
+
+    assert difference(found(fuse(model)), found(model)) < 1e-5
 
 
 @torch.no_grad()
